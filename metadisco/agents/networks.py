@@ -1,0 +1,170 @@
+"""Torsos: what turns an observation into the outputs that an objective asks for.
+
+Parameters are plain dicts with one entry per head, so that a head can have its own learning rate; a network has
+one more, `torso`. Torsos see exactly one leading axis; `metadisco.agents.agent` folds the others.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from metadisco.envs.base import Box, Discrete, EnvSpec
+from metadisco.types import AgentParams, Key, Obs, Outputs
+
+Heads = dict[str, int]
+"""Name of an agent output -> its width."""
+
+
+class Torso(Protocol):
+    """A function approximator with several heads."""
+
+    def init(self, key: Key, spec: EnvSpec, heads: Heads) -> AgentParams:
+        """Fresh parameters. Raises ValueError where the torso does not fit the observations."""
+
+    def apply(self, agent_params: AgentParams, obs: Obs) -> Outputs:
+        """Outputs by head, [rows, width], for observations [rows, ...]."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One zero-initialised row per observation: a lookup, never a one-hot product.
+
+    Example:
+        >>> import jax
+        >>> from metadisco.envs.base import Discrete, EnvSpec
+        >>> params = Table().init(jax.random.key(0), EnvSpec(Discrete(6), Discrete(2)), {"logits": 2})
+        >>> Table().apply(params, jax.numpy.array([3, 5]))["logits"].shape
+        (2, 2)
+    """
+
+    def init(self, key: Key, spec: EnvSpec, heads: Heads) -> AgentParams:
+        """Zeros: every action is equally likely, every prediction uniform or 0."""
+        del key
+        if not isinstance(spec.observation, Discrete):
+            raise ValueError(
+                f"a Table needs observations that are an index, got {spec.observation}; use MLP or CNN, or an "
+                "environment with discrete observations (GridWorld with planes=False)"
+            )
+        return {name: jnp.zeros((spec.observation.num, width)) for name, width in heads.items()}
+
+    def apply(self, agent_params: AgentParams, obs: Obs) -> Outputs:
+        """Look the rows up. `obs` is int32 [rows]."""
+        return {name: table[obs] for name, table in agent_params.items()}
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Dense layers on the flattened observation (an index becomes one-hot).
+
+    Attributes:
+        widths: units of each hidden layer.
+    """
+
+    widths: tuple[int, ...] = (64, 64)
+
+    def __post_init__(self) -> None:
+        _check_widths("MLP.widths", self.widths)
+
+    def init(self, key: Key, spec: EnvSpec, heads: Heads) -> AgentParams:
+        """Orthogonal weights, zero biases; small heads so that the first policy is near uniform."""
+        torso_key, head_key = jax.random.split(key)
+        layers, width = _init_dense_layers(torso_key, _flat_size(spec), self.widths)
+        return {"torso": layers, **_init_heads(head_key, width, heads)}
+
+    def apply(self, agent_params: AgentParams, obs: Obs) -> Outputs:
+        """Outputs for `obs` [rows, ...] or int32 [rows]."""
+        layers = agent_params["torso"]
+        if jnp.issubdtype(obs.dtype, jnp.integer):
+            x = jax.nn.one_hot(obs, layers[0]["kernel"].shape[0])
+        else:
+            x = obs.reshape(obs.shape[0], -1)
+        return _apply_heads(agent_params, _apply_dense_layers(layers, x))
+
+
+@dataclass(frozen=True)
+class CNN:
+    """Convolutions over images [rows, columns, channels], then dense layers.
+
+    Attributes:
+        channels: output channels of each 3 x 3 convolution (stride 1, padded to the same size).
+        widths: units of each dense layer after them.
+    """
+
+    channels: tuple[int, ...] = (16,)
+    widths: tuple[int, ...] = (64,)
+
+    def __post_init__(self) -> None:
+        _check_widths("CNN.channels", self.channels)
+        _check_widths("CNN.widths", self.widths)
+
+    def init(self, key: Key, spec: EnvSpec, heads: Heads) -> AgentParams:
+        """As for `MLP`."""
+        if not isinstance(spec.observation, Box) or len(spec.observation.shape) != 3:
+            raise ValueError(
+                f"a CNN needs observations of shape [rows, columns, channels], got {spec.observation}; use MLP or "
+                "Table, or an environment with images (GridWorld with planes=True)"
+            )
+        convolution_key, dense_key, head_key = jax.random.split(key, 3)
+        rows, columns, depth = spec.observation.shape
+        initializer = jax.nn.initializers.orthogonal(scale=2**0.5)
+        convolutions = []
+        layer_keys = jax.random.split(convolution_key, len(self.channels))
+        for layer_key, channels in zip(layer_keys, self.channels, strict=True):
+            kernel = initializer(layer_key, (9 * depth, channels), jnp.float32).reshape(3, 3, depth, channels)
+            convolutions.append({"kernel": kernel, "bias": jnp.zeros(channels)})
+            depth = channels
+        layers, width = _init_dense_layers(dense_key, rows * columns * depth, self.widths)
+        return {"torso": {"convolutions": convolutions, "layers": layers}, **_init_heads(head_key, width, heads)}
+
+    def apply(self, agent_params: AgentParams, obs: Obs) -> Outputs:
+        """Outputs for `obs` float32 [rows, height, width, channels]."""
+        x = obs
+        for layer in agent_params["torso"]["convolutions"]:
+            x = jax.lax.conv_general_dilated(
+                x, layer["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            x = jax.nn.relu(x + layer["bias"])
+        x = _apply_dense_layers(agent_params["torso"]["layers"], x.reshape(x.shape[0], -1))
+        return _apply_heads(agent_params, x)
+
+
+def _check_widths(name: str, widths: tuple[int, ...]) -> None:
+    if not widths or min(widths) < 1:
+        raise ValueError(f"{name} must be one or more positive integers, got {widths}")
+
+
+def _flat_size(spec: EnvSpec) -> int:
+    if isinstance(spec.observation, Discrete):
+        return spec.observation.num
+    return math.prod(spec.observation.shape)
+
+
+def _init_dense_layers(key: Key, size: int, widths: tuple[int, ...]) -> tuple[list, int]:
+    initializer = jax.nn.initializers.orthogonal(scale=2**0.5)
+    layers = []
+    for layer_key, width in zip(jax.random.split(key, len(widths)), widths, strict=True):
+        layers.append({"kernel": initializer(layer_key, (size, width), jnp.float32), "bias": jnp.zeros(width)})
+        size = width
+    return layers, size
+
+
+def _apply_dense_layers(layers: list, x: jax.Array) -> jax.Array:
+    for layer in layers:
+        x = jax.nn.relu(x @ layer["kernel"] + layer["bias"])
+    return x
+
+
+def _init_heads(key: Key, size: int, heads: Heads) -> AgentParams:
+    initializer = jax.nn.initializers.orthogonal(scale=0.01)
+    head_keys = jax.random.split(key, len(heads))
+    return {
+        name: {"kernel": initializer(head_key, (size, width), jnp.float32), "bias": jnp.zeros(width)}
+        for head_key, (name, width) in zip(head_keys, heads.items(), strict=True)
+    }
+
+
+def _apply_heads(agent_params: AgentParams, x: jax.Array) -> Outputs:
+    return {name: x @ head["kernel"] + head["bias"] for name, head in agent_params.items() if name != "torso"}

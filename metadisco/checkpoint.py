@@ -1,0 +1,239 @@
+"""A discovered objective as a portable folder, for people: to publish, to copy and to use years later.
+
+It holds `objective.json` (class, fields, shapes, digests, provenance, evaluation), the parameters as safetensors and a
+card. It is verified before it is used, and there is no pickle in it. The train state of a run that can be resumed is
+another thing, see `metadisco.train_state`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import safetensors
+import safetensors.flax
+from flax import traverse_util
+
+from metadisco import config
+from metadisco.files import CheckpointError, is_key, leaf_types, write_atomically
+
+FORMAT_VERSION = 1
+ZOO = Path(__file__).parent / "zoo"
+_KEYS = {"objective", "features", "meta_params", "meta_params_sha256", "provenance", "evaluation"}
+_JSON, _TENSORS, _CARD = "objective.json", "meta_params.safetensors", "README.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class Discovered:
+    """A discovered objective with everything that says where it came from and how good it is.
+
+    Example:
+        >>> discovered = load("ta-lpg-grid")  # doctest: +SKIP
+        >>> discovered.objective, discovered.evaluation  # doctest: +SKIP
+    """
+
+    objective: config.Component
+    meta_params: Any  # nested dicts of arrays; () for a hand-written objective
+    provenance: dict[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  # command, seed, commit, versions, hardware, ...
+    evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)  # suite -> agent -> scores
+
+
+def save(discovered: Discovered, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
+    """Write a discovered objective as a portable folder; the folder appears complete or not at all.
+
+    Args:
+        discovered: What to write. The meta-parameters are nested dicts of arrays, or `()`.
+        folder: Where to. Its parents are made.
+        overwrite: Replace an older objective that is there. Anything else that is there is never replaced.
+
+    Raises:
+        CheckpointError: If the folder exists, cannot be written, or the meta-parameters are not nested dicts of arrays.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and not (overwrite and (folder / _JSON).is_file()):
+        what = "pass overwrite=True or name another folder" if (folder / _JSON).is_file() else "name another folder"
+        raise CheckpointError(f"{folder} exists already: {what}.")
+    tensors = _flatten(discovered.meta_params)
+    shapes = {name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name} for name, leaf in tensors.items()}
+    blob = safetensors.flax.save(tensors, {"metadisco": json.dumps({"format_version": FORMAT_VERSION})})
+    document = {
+        "format_version": FORMAT_VERSION,
+        "objective": config.to_data(discovered.objective),
+        "features": list(getattr(discovered.objective, "features", ())),
+        "meta_params": shapes,
+        "meta_params_sha256": hashlib.sha256(blob).hexdigest(),
+        "provenance": discovered.provenance,
+        "evaluation": discovered.evaluation,
+    }
+    try:
+        document["sha256"] = _digest(document)
+        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"Provenance and evaluation hold only JSON values (finite numbers): {error}.") from error
+    partial, replaced = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "replaced"))
+    try:
+        for leftover in (partial, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        contents = {_TENSORS: blob, _JSON: text.encode(), _CARD: _card(document, folder.name).encode()}
+        for name, content in contents.items():
+            write_atomically(partial / name, content)
+        if folder.exists():
+            folder.rename(replaced)
+        partial.rename(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"Cannot write {folder}: {error.strerror or error}. Free space or name another folder."
+        ) from error
+    return folder
+
+
+def load(name_or_path: str | os.PathLike, *, allow: tuple[str, ...] = ()) -> Discovered:
+    """Read a discovered objective from a folder, a run's folder, or the zoo by name, and verify it.
+
+    Args:
+        name_or_path: One of `zoo_names()`, the folder that `save` wrote, or a run's folder that has it as `objective/`.
+        allow: Packages of your own that the objective may be imported from; see `config.from_data`.
+
+    Raises:
+        CheckpointError: If it is not there, truncated, of another format version, tampered with or inconsistent.
+        config.ConfigError: If its objective's class or fields are unknown, or its module is not allowed.
+    """
+    folder = _find(name_or_path)
+    document = _read_document(folder)
+    try:
+        blob = (folder / _TENSORS).read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} is not complete: {_TENSORS} cannot be read. Copy the whole folder again."
+        ) from error
+    if hashlib.sha256(blob).hexdigest() != document["meta_params_sha256"]:
+        raise CheckpointError(
+            f"{folder / _TENSORS} does not match the digest in {_JSON}: it is truncated, damaged or tampered with. "
+            "Get the folder again from its source."
+        )
+    try:
+        tensors = safetensors.flax.load_file(folder / _TENSORS)  # its `load` of bytes does not know bfloat16
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{folder / _TENSORS} is not a safetensors file: {error}.") from error
+    objective = config.from_data(document["objective"], allow=allow)
+    meta_params = traverse_util.unflatten_dict(tensors, sep="/") if tensors else ()
+    stored = {name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name} for name, leaf in tensors.items()}
+    if stored != document["meta_params"]:
+        raise CheckpointError(
+            f"The shapes in {folder / _TENSORS} are not those that {_JSON} gives. Get the folder again."
+        )
+    _check_shapes(objective, meta_params, folder)
+    return Discovered(objective, meta_params, document["provenance"], document["evaluation"])
+
+
+def zoo_names() -> tuple[str, ...]:
+    """Names of the discovered objectives that ship with metadisco."""
+    return tuple(sorted(path.parent.name for path in ZOO.glob(f"*/{_JSON}")))
+
+
+def _flatten(meta_params: Any) -> dict[str, jax.Array]:
+    """Nested dicts of arrays to `{"outer/inner": array}`."""
+    if isinstance(meta_params, (tuple, dict)) and not meta_params:
+        return {}
+    if not isinstance(meta_params, dict):
+        raise CheckpointError(
+            f"meta_params is a {type(meta_params).__name__}: it must be nested dicts of arrays, or ()."
+        )
+    for path, leaf in traverse_util.flatten_dict(meta_params, keep_empty_nodes=True).items():
+        if not all(isinstance(part, str) and part and "/" not in part for part in path):
+            raise CheckpointError(f"meta_params has the key {path}: keys must be strings without '/'.")
+        if not hasattr(leaf, "dtype") or is_key(leaf):
+            raise CheckpointError(
+                f"meta_params{list(path)} is a {type(leaf).__name__}: it must be an array of numbers."
+            )
+    return {name: jnp.asarray(leaf) for name, leaf in traverse_util.flatten_dict(meta_params, sep="/").items()}
+
+
+def _find(name_or_path: str | os.PathLike) -> Path:
+    path, name = Path(name_or_path), str(name_or_path)
+    if isinstance(name_or_path, str) and name in zoo_names():
+        return ZOO / name
+    for folder in (path, path / "objective"):
+        if (folder / _JSON).is_file():
+            return folder
+    if path.exists():
+        raise CheckpointError(f"{path} is not a checkpoint folder: it has no {_JSON}.")
+    raise CheckpointError(f"No folder and no shipped objective is called {name!r}.{config.nearest(name, zoo_names())}")
+
+
+def _read_document(folder: Path) -> dict[str, Any]:
+    try:
+        document = json.loads((folder / _JSON).read_bytes())
+        version, digest = document["format_version"], _digest(document)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+        raise CheckpointError(f"{folder / _JSON} cannot be read, it is truncated or damaged: {error}.") from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder} has format version {version}; this metadisco reads version {FORMAT_VERSION}. "
+            "Use the metadisco version that wrote it (see its provenance)."
+        )
+    if document.get("sha256") != digest:
+        raise CheckpointError(f"{folder / _JSON} was changed after it was written (its digest differs). Get it again.")
+    missing = _KEYS - document.keys()
+    if missing:
+        raise CheckpointError(f"{folder / _JSON} has no {', '.join(sorted(missing))}. Get it again.")
+    return document
+
+
+def _digest(document: dict[str, Any]) -> str:
+    rest = {key: value for key, value in document.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _check_shapes(objective: config.Component, meta_params: Any, folder: Path) -> None:
+    """Compare the stored parameters with those that the objective would initialize."""
+    if not hasattr(objective, "init"):
+        return
+    wanted = leaf_types(jax.eval_shape(objective.init, jax.random.key(0)))
+    stored = leaf_types(meta_params)
+    for name in dict.fromkeys([*wanted, *stored]):
+        if wanted.get(name) != stored.get(name):
+            raise CheckpointError(
+                f"{folder} does not fit its objective: meta_params{name} is {stored.get(name, 'absent')} in the file "
+                f"and {wanted.get(name, 'absent')} in {config.class_name(objective)}."
+            )
+
+
+def _card(document: dict[str, Any], name: str) -> str:
+    """The README.md of a portable objective."""
+    count = sum(math.prod(leaf["shape"]) for leaf in document["meta_params"].values())
+    usage = f'import metadisco\n\ndiscovered = metadisco.load("path/to/{name}")'
+    summary = f"A discovered objective, `{document['objective']['class']}`, with {count} parameters. Load it with"
+    sections = [f"# {name}", summary, f"```python\n{usage}\n```"]
+    if document["features"]:
+        sections.append(
+            "Input features, in order: " + ", ".join(f"`{feature}`" for feature in document["features"]) + "."
+        )
+    if document["evaluation"]:
+        sections.append("## Evaluation")
+        sections.extend(f"{suite}\n\n{_table(agents)}" for suite, agents in document["evaluation"].items())
+    for title in ("objective", "provenance"):
+        sections.append(f"## {title.capitalize()}\n\n```json\n{json.dumps(document[title], indent=2)}\n```")
+    return "\n\n".join(sections) + "\n"
+
+
+def _table(agents: Any) -> str:
+    """Agent -> scores as a Markdown table; anything else as JSON."""
+    if not isinstance(agents, dict) or not all(isinstance(scores, dict) for scores in agents.values()):
+        return f"```json\n{json.dumps(agents, indent=2)}\n```"
+    columns = list(dict.fromkeys(name for scores in agents.values() for name in scores))
+    rows = [["agent", *columns], ["---"] * (len(columns) + 1)]
+    for agent, scores in agents.items():
+        cells = [scores.get(name, "") for name in columns]
+        rows.append([agent, *(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,95 @@
+"""Meta-steps in chunks: one compiled program, and the state placed as it wants it.
+
+The trainer is a frozen dataclass with `num_steps`, `init(key) -> state` and `step(key, state) -> (state, metrics)`;
+`state.step` counts the meta-steps done. Meta-step i gets the key `fold_in(key(seed), i)`, so a resumed run draws the
+numbers that it would have drawn. One program is compiled; its number of meta-steps is an argument, not a constant,
+so the arithmetic is the same wherever a chunk ends. A run that was killed and resumed on the same machine ends
+bit-identical (on a GPU with the persistent compilation cache on: without it, kernels are chosen by timing them anew).
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metadisco.train_state import Checkpoints
+from metadisco.types import Key, Metrics
+
+MAX_CHUNK = 128  # meta-steps; part of the compiled program, so not a setting
+_INIT = np.uint32(2**32 - 1)  # the fold_in of `init`; no int32 step reaches it
+HostMetrics = dict[str, np.ndarray]  # [128] each
+Advance = Callable[[Key, Any, int], tuple[Any, HostMetrics]]
+
+
+class Trainer(Protocol):
+    """What the loop needs to know of a trainer."""
+
+    @property
+    def num_steps(self) -> int:
+        """Meta-steps of the whole run."""
+
+    def init(self, key: Key) -> Any:
+        """Return the first state, a pytree with a field `step: [] int32`."""
+
+    def step(self, key: Key, state: Any) -> tuple[Any, Metrics]:
+        """Return the next state, its `step` one higher, and scalars."""
+
+
+def compile_chunk(trainer: Trainer) -> tuple[Advance, Any]:
+    """Compile `advance(root, state, count) -> (state, metrics)`, which does `count` meta-steps and donates the state.
+
+    Returns:
+        The function, which waits for its results (metrics: [128] each, on the host, the first `count` of them set), and
+        the shardings of the state that it takes, as a tree like the state.
+    """
+
+    def advance(root: Key, state: Any, count: jax.Array) -> tuple[Any, Metrics]:
+        def body(index: jax.Array, carry: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
+            state, rows = carry
+            state, metrics = trainer.step(jax.random.fold_in(root, state.step), state)
+            return state, jax.tree.map(lambda row, value: row.at[index].set(value), rows, metrics)
+
+        shapes = jax.eval_shape(trainer.step, root, state)[1]
+        for name, leaf in shapes.items():
+            if leaf.shape:
+                raise ValueError(f"Metric {name!r} has shape {leaf.shape}: a trainer's metrics are scalars.")
+        rows = {name: jnp.zeros((MAX_CHUNK,), leaf.dtype) for name, leaf in shapes.items()}
+        return jax.lax.fori_loop(0, count, body, (state, rows))
+
+    root = jax.random.key(0)
+    state = jax.eval_shape(trainer.init, root)
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    compiled = jax.jit(advance, donate_argnums=1, keep_unused=True).lower(root, state, count).compile()
+    ranks = jax.tree.map(lambda leaf: len(leaf.shape), state)
+    taken, given = compiled.input_shardings[0][1], compiled.output_shardings[0]
+    # Of two names for one placement, the output's says which mesh it is, which a checkpoint can write down.
+    placement = jax.tree.map(lambda rank, a, b: b if b.is_equivalent_to(a, rank) else a, ranks, taken, given)
+
+    def advance_and_fetch(root: Key, state: Any, count: int) -> tuple[Any, HostMetrics]:
+        state, metrics = compiled(root, state, np.int32(count))
+        _wait(state.step)
+        return jax.device_put(state, placement), jax.device_get(metrics)
+
+    return advance_and_fetch, placement
+
+
+def restore(trainer: Trainer, seed: int, checkpoints: Checkpoints, placement: Any) -> Any:
+    """Return the newest intact state, or the first one of a new run, placed as the compiled chunk wants it."""
+    root = jax.random.key(seed)
+    shapes = jax.eval_shape(trainer.init, root)
+    placed = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, placement)
+    found = checkpoints.restore_latest(placed)
+    if found is not None:
+        return jax.device_put(found.state, placement)
+    return jax.device_put(jax.jit(trainer.init)(jax.random.fold_in(root, _INIT)), placement)
+
+
+def _wait(array: jax.Array) -> None:
+    """Wait for a result in Python, where signals are noticed, not in the runtime, where they are not."""
+    pause = 0.0002
+    while not array.is_ready():  # type: ignore[attr-defined]  # missing in the stub only
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)

@@ -1,0 +1,231 @@
+"""The command line. The only module that turns strings into choices.
+
+Settings of a preset are overridden by their dotted path in the trainer, `--meta_optimizer.sigma.start 0.05`; the
+valid paths are those of the trainer's own fields, so there is no second list of options to keep in step.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+USER_ERROR = 2
+FAILED = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: of the command; those of the process by default.
+
+    Returns:
+        The exit code: 0, 1 where a run failed, 2 for a user's mistake, 128 + number after a signal.
+    """
+    parser = _parser()
+    known, rest = parser.parse_known_args(arguments)
+    if rest and known.command != "discover":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    _prepare_jax()
+    from metadisco import checkpoint, config, loop, run_folder
+
+    sys.path.insert(0, str(Path.cwd()))  # a component of the user's own is named package.module:Class
+    try:
+        _check_seed(known)
+        return known.run(known, rest) if known.command == "discover" else known.run(known)
+    except (config.ConfigError, checkpoint.CheckpointError, run_folder.RunError, OSError, ValueError) as error:
+        print(f"metadisco: error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except loop.TrainingError as error:
+        print(f"metadisco: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("metadisco: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="metadisco", description="Discover reinforcement-learning algorithms, and test what was found."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    discover = commands.add_parser(
+        "discover",
+        help="meta-train an objective, test it, write a report",
+        description="Meta-train an objective from random weights; then test it and write a report. Settings of the "
+        "preset are overridden by their path: --meta_optimizer.sigma.start 0.05 (a run's config.json lists them all).",
+    )
+    discover.add_argument("preset", help="name of a preset (metadisco list presets)")
+    discover.add_argument("--out", help="run folder, new unless --resume [default: runs/PRESET]")
+    discover.add_argument("--seed", type=int, default=0, help="of the whole run [default: 0]")
+    discover.add_argument(
+        "--minutes", type=float, help="stop meta-training after this much time [default: the preset's]"
+    )
+    discover.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    discover.set_defaults(run=_discover)
+
+    evaluate = commands.add_parser("evaluate", help="test a discovered objective on tasks that it never saw")
+    evaluate.add_argument("checkpoint", help="name in the zoo, or a folder")
+    evaluate.add_argument(
+        "--suite", action="append", help="NAME or NAME@LIFETIME; may be repeated [default: grid-unseen]"
+    )
+    evaluate.add_argument("--seeds", type=int, default=2, help="agents per task [default: 2]")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the agents [default: 0]")
+    evaluate.add_argument("--levels", type=int, help="only the first so many tasks of each suite")
+    evaluate.add_argument("--against", nargs="*", default=["a2c"], help="baselines [default: a2c]")
+    evaluate.add_argument("--json", help="write the scores to this file")
+    evaluate.set_defaults(run=_evaluate)
+
+    inspect = commands.add_parser("inspect", help="say what a checkpoint is")
+    inspect.add_argument("checkpoint", help="name in the zoo, or a folder")
+    inspect.set_defaults(run=_inspect)
+
+    report = commands.add_parser("report", help="write report.html of a run, also of one that is still going")
+    report.add_argument("folder", help="run folder")
+    report.set_defaults(run=_report)
+
+    listing = commands.add_parser("list", help="what there is to choose from")
+    listing.add_argument("kind", choices=["presets", "suites", "objectives", "checkpoints"])
+    listing.set_defaults(run=_list)
+    return parser
+
+
+def _check_seed(known: argparse.Namespace) -> None:
+    if not 0 <= getattr(known, "seed", 0) < 2**32:
+        raise ValueError(f"--seed must be 0 to {2**32 - 1}, got {known.seed}")
+
+
+def _prepare_jax() -> None:
+    """One device per core on a CPU, and compilations that last.
+
+    XLA's threads inside one device scale poorly on small arrays; a population sharded over one device per core
+    does better.
+    """
+    import jax
+
+    from metadisco.population import num_usable_cores
+
+    with contextlib.suppress(RuntimeError):  # the backend runs already: somebody else has decided
+        jax.config.update("jax_num_cpu_devices", num_usable_cores())
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]  # its options are set at run time
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metadisco" / "jax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def _overrides(rest: Sequence[str]) -> dict[str, str]:
+    """`--a.b value` and `--a.b=value` pairs."""
+    from metadisco.config import ConfigError
+
+    found, position = {}, 0
+    while position < len(rest):
+        word = rest[position]
+        if not word.startswith("--"):
+            raise ConfigError(f"unexpected argument {word!r}; settings are given as --path.to.field VALUE")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            position += 1
+            if position == len(rest):
+                raise ConfigError(f"--{name} needs a value")
+            value = rest[position]
+        found[name.replace("-", "_")] = value
+        position += 1
+    return found
+
+
+def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    from dataclasses import replace
+
+    from metadisco import config, discovery, presets
+
+    preset = presets.preset(known.preset)
+    preset = replace(preset, trainer=config.replace_fields(preset.trainer, _overrides(rest)))
+    if known.minutes is not None:
+        preset = replace(preset, minutes=known.minutes)
+    out = known.out or f"runs/{preset.name}"
+    return discovery.discover(preset, out, seed=known.seed, resume=known.resume, console=_console()).exit_code
+
+
+def _evaluate(known: argparse.Namespace) -> int:
+    from metadisco import checkpoint, discovery, results
+
+    if known.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {known.seeds}")
+    discovered = checkpoint.load(known.checkpoint)
+    if known.json:  # a folder that cannot be made is known before the work is done
+        Path(known.json).parent.mkdir(parents=True, exist_ok=True)
+    outcome = discovery.meta_test(
+        discovered,
+        known.suite or ["grid-unseen"],
+        num_seeds=known.seeds,
+        seed=known.seed,
+        num_levels=known.levels,
+        baselines=known.against,
+        console=_console(),
+    )
+    if known.json:
+        results.write_json(Path(known.json), results.table(outcome))
+        print(f"scores written to {known.json}")
+    return 0
+
+
+def _inspect(known: argparse.Namespace) -> int:
+    from metadisco import checkpoint, discovery
+
+    discovery.describe(checkpoint.load(known.checkpoint), _console())
+    return 0
+
+
+def _report(known: argparse.Namespace) -> int:
+    from metadisco import report
+
+    print(report.write(Path(known.folder)))
+    return 0
+
+
+def _list(known: argparse.Namespace) -> int:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, description in _listing(known.kind):
+        table.add_row(f"[bold]{name}[/bold]", description)
+    _console().print(table)
+    return 0
+
+
+def _listing(kind: str) -> list[tuple[str, str]]:
+    from metadisco import checkpoint, objectives, presets, suites
+
+    if kind == "presets":
+        return [(name, make().description) for name, make in presets.PRESETS.items()]
+    if kind == "suites":
+        return [(name, suite.description) for name, suite in suites.SUITES.items()]
+    if kind == "objectives":
+        classes = [getattr(objectives, name) for name in objectives.__all__]
+        return [(f"{each.__module__}:{each.__qualname__}", _first_line(each)) for each in classes]
+    return [(name, _headline(checkpoint.load(name).evaluation)) for name in checkpoint.zoo_names()]
+
+
+def _first_line(documented: Any) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]
+
+
+def _headline(scores: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{suite}: IQM {agents['discovered']['iqm']:.2f} (a2c {agents['a2c']['iqm']:.2f})"
+        for suite, agents in scores.items()
+        if "discovered" in agents and "a2c" in agents
+    )
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""Domain randomization: every life gets a new task from a fixed distribution."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from metadisco.curricula.base import Proposal
+from metadisco.tasks import TaskDistribution
+from metadisco.types import Key, Metrics
+
+
+@dataclass(frozen=True)
+class DomainRandomization:
+    """No memory, no preference.
+
+    Attributes:
+        tasks: what is drawn from.
+    """
+
+    tasks: TaskDistribution
+
+    def init(self, key: Key) -> tuple[()]:
+        """Nothing to remember."""
+        del key
+        return ()
+
+    def propose(self, key: Key, state: tuple[()], num_tasks: int) -> tuple[tuple[()], Proposal]:
+        """Independent draws."""
+        tasks = jax.vmap(self.tasks.sample)(jax.random.split(key, num_tasks))
+        return state, Proposal(tasks, jnp.full(num_tasks, -1, jnp.int32))
+
+    def observe(
+        self, key: Key, state: tuple[()], proposal: Proposal, scores: jax.Array, finished: jax.Array
+    ) -> tuple[tuple[()], Metrics]:
+        """Nothing is learned from scores."""
+        del key, proposal, scores, finished
+        return state, {}

@@ -1,0 +1,300 @@
+"""From a preset to a tested objective: meta-train, save, meta-test, report."""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metadisco import checkpoint, config, evaluation, loop, memory, results, stats, suites
+from metadisco.agents.networks import Table
+from metadisco.battery import Battery, GridSuite
+from metadisco.checkpoint import Discovered
+from metadisco.envs.base import Discrete
+from metadisco.life import InnerLoop
+from metadisco.presets import Preset
+from metadisco.provenance import provenance
+from metadisco.results import Results
+from metadisco.trainer import MetaTrainer
+from metadisco.types import MetaParams
+
+VALIDATION_SUITE = "grid-validation"
+BASELINES: dict[str, Callable[[InnerLoop], InnerLoop]] = {"a2c": evaluation.tuned_a2c}
+
+
+@dataclass(frozen=True, eq=False)
+class Discovery:
+    """What came of a run.
+
+    Attributes:
+        discovered: the objective, with its scores; None where the run stopped before its end.
+        folder: of the run.
+        exit_code: 0, or 128 + the number of the signal that interrupted the run.
+    """
+
+    discovered: Discovered | None
+    folder: Path
+    exit_code: int
+
+
+def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = False, console: Any = None) -> Discovery:
+    """Meta-train an objective from random weights, test it and write a report.
+
+    Leaves in `out` what `metadisco.loop` leaves there, and `objective/`, `evaluation.json`, `curves.npz` and
+    `report.html`.
+
+    Args:
+        preset: what to run; see `metadisco.presets`.
+        out: run folder, new or empty unless `resume`.
+        seed: of the whole run.
+        resume: go on with the run in `out`.
+        console: `rich` console for progress and tables; a new one by default.
+
+    Returns:
+        The discovery. A run that was interrupted is not tested: resume it.
+
+    Raises:
+        run_folder.RunError: where `out` cannot be used.
+        ValueError: for settings that cannot work, before anything is compiled.
+    """
+    from rich.console import Console
+
+    from metadisco import report
+
+    console = console or Console()
+    trainer, folder = preset.trainer, Path(out)
+    _check(preset)
+    memory.check(trainer)
+    console.print(f"[bold]metadisco[/bold] discovers {preset.name}: {preset.description}")
+    validate = _validation(preset) if preset.validate_every else None
+    run = loop.run(
+        trainer,
+        folder,
+        seed=seed,
+        minutes=preset.minutes,
+        resume=resume,
+        evaluate_fn=validate,
+        evaluate_every=max(preset.validate_every, 1),
+        provenance={"preset": preset.name},
+        console=console,
+    )
+    begun = time.perf_counter()
+    if run.status == "interrupted":
+        console.print(f"Stopped after meta-step {run.step}; everything is saved. Go on with --resume.")
+        return Discovery(None, folder, run.exit_code)
+    meta_params = trainer.meta_params(run.state)
+    origin = provenance(preset=preset.name, seed=seed, meta_steps=run.step, trainer=config.to_data(trainer))
+    console.print(f"Meta-training is done after {run.step} meta-steps. Now the meta-test:")
+    baselines = _baselines_of(trainer.inner)
+    if not baselines:
+        console.print("A2C is left out: its settings are for Table agents, and would be far off for others.")
+    outcome = compare(
+        trainer.inner,
+        meta_params,
+        [battery(name) for name in preset.suites],
+        num_seeds=preset.num_seeds,
+        seed=seed,
+        baselines=baselines,
+        console=console,
+    )
+    origin["minutes"] = round((run.seconds + time.perf_counter() - begun) / 60, 2)
+    scores = results.table(outcome)
+    discovered = Discovered(trainer.inner.objective, meta_params, origin, scores)
+    checkpoint.save(discovered, folder / "objective", overwrite=True)
+    results.write_json(folder / "evaluation.json", scores)
+    results.save_curves(folder / "curves.npz", outcome)
+    page = report.write(folder)
+    show(scores, console)
+    console.print(f"objective: {folder / 'objective'}\nreport:    {page}", soft_wrap=True)
+    return Discovery(discovered, folder, run.exit_code)
+
+
+def battery(name: str, num_levels: int | None = None) -> Battery:
+    """Build a suite from `NAME` or `NAME@LIFETIME`.
+
+    Raises:
+        config.ConfigError: where there is no such suite, or the lifetime is not a positive integer.
+    """
+    suite, lifetime = _suite_and_lifetime(name)
+    return suite.build(lifetime=lifetime, num_levels=num_levels)
+
+
+def meta_test(
+    discovered: Discovered,
+    suite_names: Sequence[str] = ("grid-unseen",),
+    *,
+    num_seeds: int = 2,
+    seed: int = 0,
+    num_levels: int | None = None,
+    baselines: Sequence[str] = ("a2c",),
+    console: Any = None,
+) -> Results:
+    """Test a discovered objective next to baselines, on the agents that it was meta-trained with.
+
+    Args:
+        discovered: from `metadisco.load`.
+        suite_names: each `NAME` or `NAME@LIFETIME`.
+        num_seeds: agents per task.
+        seed: of the agents.
+        num_levels: only the first so many tasks of each suite.
+        baselines: names of hand-written objectives.
+        console: `rich` console for progress and the table.
+
+    Raises:
+        config.ConfigError: for unknown suites or baselines, or a checkpoint that does not say what agents it was
+            trained with.
+    """
+    inner = inner_loop(discovered)
+    _contestants(inner, baselines)  # mistakes are known before levels are solved
+    batteries = [battery(name, num_levels) for name in suite_names]
+    outcome = compare(
+        inner,
+        discovered.meta_params,
+        batteries,
+        num_seeds=num_seeds,
+        seed=seed,
+        baselines=baselines,
+        console=console,
+    )
+    if console is not None:
+        show(results.table(outcome), console)
+    return outcome
+
+
+def inner_loop(discovered: Discovered) -> InnerLoop:
+    """The inner loop that an objective was meta-trained with."""
+    data = discovered.provenance.get("trainer")
+    if data is None:
+        raise config.ConfigError(
+            "this checkpoint does not say what agents it was meta-trained with: no provenance.trainer"
+        )
+    trainer = config.from_data(data)
+    if not isinstance(trainer, MetaTrainer):
+        raise config.ConfigError(f"provenance.trainer is a {type(trainer).__name__}, not a MetaTrainer")
+    return replace(trainer.inner, objective=discovered.objective)
+
+
+def compare(
+    inner: InnerLoop,
+    meta_params: MetaParams,
+    batteries: Sequence[Battery],
+    *,
+    num_seeds: int,
+    seed: int,
+    baselines: Sequence[str] = ("a2c",),
+    console: Any = None,
+) -> Results:
+    """Evaluate an objective and baselines on the same lives, showing progress."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    contestants = _contestants(inner, baselines) | {"discovered": (inner, meta_params)}
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=console is None) as progress:
+        bars = {
+            (each.name, agent): progress.add_task(f"{each.name}: {agent}", total=1.0, start=False)
+            for each in batteries
+            for agent in contestants
+        }
+
+        def advance(suite: str, agent: str, fraction: float) -> None:
+            progress.start_task(bars[suite, agent])
+            progress.update(bars[suite, agent], completed=fraction)
+
+        return evaluation.compare(
+            contestants, batteries, seed=seed, num_seeds=num_seeds, num_points=8, on_progress=advance
+        )
+
+
+def show(scores: dict[str, dict[str, dict[str, Any]]], console: Any) -> None:
+    """Print a table for each suite."""
+    from rich.table import Table
+
+    for suite, agents in scores.items():
+        first = next(iter(agents.values()))
+        title = f"{suite}: normalised score of {first['num_tasks']} levels at lifetime {first['lifetime']}"
+        table = Table(title=title, title_justify="left")
+        table.add_column("agent")
+        for column in ("IQM", "95% interval", "mean return"):
+            table.add_column(column, justify="right")
+        for agent, row in agents.items():
+            interval = f"{row['iqm_low']:.3f} to {row['iqm_high']:.3f}"
+            table.add_row(agent, f"{row['iqm']:.3f}", interval, f"{row['mean_return']:.3f}")
+        console.print(table)
+
+
+def describe(discovered: Discovered, console: Any) -> None:
+    """Print what a checkpoint is: objective, inputs, size, origin and scores."""
+    from rich.table import Table
+
+    origin = discovered.provenance
+    sizes = [np.size(leaf) for leaf in _leaves(discovered.meta_params)]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("objective", repr(discovered.objective))
+    table.add_row("inputs", ", ".join(getattr(discovered.objective, "features", ())))
+    table.add_row("meta-parameters", f"{sum(sizes):,} numbers in {len(sizes)} arrays")
+    for name in ("preset", "seed", "meta_steps", "minutes", "command", "date", "commit", "hardware"):
+        if name in origin:
+            table.add_row(name.replace("_", "-"), str(origin[name]))
+    console.print(table)
+    show(discovered.evaluation, console)
+
+
+def _leaves(meta_params: MetaParams) -> list[Any]:
+    import jax
+
+    return jax.tree.leaves(meta_params)
+
+
+def _check(preset: Preset) -> None:
+    """Refuse what could not be tested after it has been trained."""
+    inner = preset.trainer.inner
+    if not isinstance(inner.env.spec.observation, Discrete):
+        raise ValueError(
+            f"discoveries are tested on tabular levels, but these agents observe {inner.env.spec.observation}; use an "
+            "environment whose observations are an index (GridWorld with planes=False)"
+        )
+    for name in preset.suites:
+        replace(inner, env=_suite_and_lifetime(name)[0].env)  # raises where the agent does not fit
+
+
+def _suite_and_lifetime(name: str) -> tuple[GridSuite, int | None]:
+    suite_name, at, lifetime = name.partition("@")
+    if at and not (lifetime.isdecimal() and int(lifetime) > 0):
+        raise config.ConfigError(f"{name!r}: the lifetime after @ must be a positive integer, got {lifetime!r}")
+    return suites.suite(suite_name), int(lifetime) if at else None
+
+
+def _contestants(inner: InnerLoop, baselines: Sequence[str]) -> dict[str, evaluation.Contestant]:
+    for name in baselines:
+        if name not in BASELINES:
+            raise config.ConfigError(f"unknown baseline {name!r}.{config.nearest(name, BASELINES)}")
+    return {name: (BASELINES[name](inner), ()) for name in baselines}
+
+
+def _baselines_of(inner: InnerLoop) -> tuple[str, ...]:
+    """Those with settings for these agents."""
+    return ("a2c",) if isinstance(inner.torso, Table) else ()
+
+
+def _validation(preset: Preset) -> Callable[[Any], dict[str, Any]]:
+    """Scores of a train state on the validation levels, next to those of the baselines; built when first called."""
+    inner = preset.trainer.inner
+
+    @functools.cache
+    def levels() -> Battery:
+        return battery(VALIDATION_SUITE, preset.num_validation_levels)
+
+    def iqm(inner: InnerLoop, meta_params: MetaParams) -> float:
+        return float(stats.iqm(evaluation.evaluate(inner, meta_params, levels(), seed=0, num_points=1).scores[-1]))
+
+    @functools.cache
+    def baselines() -> dict[str, float]:
+        return {f"{name}_iqm": iqm(*each) for name, each in _contestants(inner, _baselines_of(inner)).items()}
+
+    def validate(state: Any) -> dict[str, Any]:
+        return {"iqm": iqm(inner, preset.trainer.meta_params(state))} | baselines()
+
+    return validate

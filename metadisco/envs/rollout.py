@@ -1,0 +1,79 @@
+"""Act in an environment with `B` workers for `T` steps, resetting where an episode ends."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from metadisco import trees
+from metadisco.envs.base import Environment, Level, State
+from metadisco.types import Key, Obs, Trajectory
+
+Policy = Callable[[jax.Array, Obs], tuple[jax.Array, jax.Array]]
+"""(uniform [B], obs [B, ...]) -> (action [B], log_prob [B])."""
+
+
+def begin(key: Key, env: Environment, level: Level, num_workers: int) -> tuple[Obs, State]:
+    """Reset `num_workers` workers. Obs [B, ...] and states [B, ...]."""
+    return jax.vmap(env.reset, in_axes=(0, None))(env.noise(key, (num_workers,)), level)
+
+
+def rollout(
+    key: Key, env: Environment, level: Level, policy: Policy, obs: Obs, state: State, *, num_steps: int
+) -> tuple[Trajectory, Obs, State]:
+    """Act `num_steps` times with every worker; begin a new episode where one ended.
+
+    Args:
+        key: all randomness of the rollout is drawn from it at once.
+        env: the environment.
+        level: one level, shared by the workers.
+        policy: see `Policy`.
+        obs: [B, ...], where the workers are.
+        state: [B, ...].
+        num_steps: T.
+
+    Returns:
+        trajectory [T, B, ...], and the workers' next observations and states.
+    """
+    num_workers = jax.tree.leaves(state)[0].shape[0]
+    policy_key, env_key = jax.random.split(key)
+    uniforms = jax.random.uniform(policy_key, (num_steps, num_workers))
+    noises = env.noise(env_key, (num_steps, num_workers))
+
+    def step(carry: tuple[Obs, State], draws: tuple) -> tuple[tuple[Obs, State], Trajectory]:
+        obs, state = carry
+        uniform, noise = draws
+        action, log_prob = policy(uniform, obs)
+        next_obs, next_state, out = jax.vmap(env.step, in_axes=(0, 0, 0, None))(noise, state, action, level)
+        trajectory = Trajectory(obs, action, log_prob, out.reward, out.terminated, out.truncated, next_obs)
+        first_obs, first_state = jax.vmap(env.reset, in_axes=(0, None))(noise, level)
+        finished = out.terminated | out.truncated
+        carry = trees.where(finished, (first_obs, first_state), (next_obs, next_state))
+        return carry, trajectory
+
+    (obs, state), trajectory = jax.lax.scan(step, (obs, state), (uniforms, noises))
+    return trajectory, obs, state
+
+
+def no_returns(num_workers: int) -> tuple[jax.Array, jax.Array]:
+    """Episode return so far, and whether the first episode is over, for workers that have just begun."""
+    return jnp.zeros(num_workers), jnp.zeros(num_workers, bool)
+
+
+def accumulate(episode_return: jax.Array, is_over: jax.Array, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+    """Add a rollout's rewards to each worker's return until its first episode is over.
+
+    Args:
+        episode_return: [B] float32, undiscounted, so far.
+        is_over: [B] bool.
+        trajectory: [T, B].
+
+    Returns:
+        The two, updated.
+    """
+    finished = trajectory.finished
+    # Over before step t: at the start, or by the end of an earlier step of this rollout.
+    earlier = jnp.cumsum(finished, axis=0) - finished
+    counts = ~is_over & (earlier == 0)
+    episode_return = episode_return + jnp.sum(jnp.where(counts, trajectory.reward, 0.0), axis=0)
+    return episode_return, is_over | jnp.any(finished, axis=0)

@@ -1,0 +1,267 @@
+"""Meta-test: agents that learn by a frozen objective, on tasks that it was not trained on.
+
+Every agent compared lives the same lives: life j on task i has the same key whatever objective it learns by, however
+many seeds there are and however many devices run them. Nothing is meta-trained here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from metadisco import stats
+from metadisco.agents.networks import Heads, Table
+from metadisco.battery import Battery
+from metadisco.envs.base import EnvSpec
+from metadisco.learner import SGD, Learner
+from metadisco.life import Birth, InnerLoop, Life
+from metadisco.objectives.actor_critic import A2C
+from metadisco.objectives.base import Objective, Predictions, Targets
+from metadisco.population import SHARED, SPREAD, deal, on_each_device, population_mesh
+from metadisco.results import Evaluation, Results
+from metadisco.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Task, Trajectory
+
+# Of all settings in experiments/tune_a2c.py the best on the suite `grid-validation`.
+A2C_POLICY_RATE = 160.0
+A2C_PREDICTION_RATE = 4.0
+A2C_ENTROPY_WEIGHT = 0.0
+
+LIVES = 2_000_000_099  # what a seed's key is folded with; training folds it with meta-steps, of which there are fewer
+NUM_PICTURES = 6  # tasks of which a trained agent is kept
+
+
+Contestant = tuple[InnerLoop, MetaParams]
+"""How an agent lives, and the objective's meta-parameters: () for a hand-written one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """An objective with its meta-parameters fixed, so that a whole population shares them in large matrix products."""
+
+    objective: Objective
+    meta_params: MetaParams
+
+    def heads(self, spec: EnvSpec) -> Heads:
+        """As without fixing."""
+        return self.objective.heads(spec)
+
+    def init(self, key: Key) -> tuple[()]:
+        """Nothing is left to learn."""
+        del key
+        return ()
+
+    def targets(
+        self, meta_params: tuple[()], predictions: Predictions, trajectory: Trajectory, progress: Progress
+    ) -> Targets:
+        """As without fixing."""
+        return self.objective.targets(self.meta_params, predictions, trajectory, progress)
+
+    def loss(
+        self,
+        meta_params: tuple[()],
+        targets: Targets,
+        outputs: Outputs,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[jax.Array, Metrics]:
+        """As without fixing."""
+        return self.objective.loss(self.meta_params, targets, outputs, trajectory, progress)
+
+
+def tuned_a2c(inner: InnerLoop) -> InnerLoop:
+    """The same lives under A2C with its best settings for tables, found by `experiments/tune_a2c.py`.
+
+    Raises:
+        ValueError: where the agents are not tables; the settings would be far off.
+    """
+    if not isinstance(inner.torso, Table):
+        raise ValueError(f"A2C is tuned for Table agents, got {inner.torso}; tune it for these first")
+    learner = Learner(policy=SGD(A2C_POLICY_RATE), prediction=SGD(A2C_PREDICTION_RATE))
+    return replace(inner, objective=A2C(entropy_weight=A2C_ENTROPY_WEIGHT), learner=learner)
+
+
+def evaluate(
+    inner: InnerLoop,
+    meta_params: MetaParams,
+    battery: Battery,
+    *,
+    seed: int = 0,
+    num_seeds: int = 1,
+    num_points: int = 8,
+    slots: int = 32,
+    devices: Sequence[jax.Device] | None = None,
+    on_progress: Callable[[float], None] = lambda fraction: None,
+) -> Evaluation:
+    """Live `num_seeds` lives on every task of a battery, and examine the agents on the way.
+
+    Args:
+        inner: how to live; its environment is replaced by the battery's.
+        meta_params: of `inner.objective`.
+        battery: the tasks.
+        seed: of the lives.
+        num_seeds: S, lives per task.
+        num_points: P, equal parts of the lifetime after each of which agents are examined.
+        slots: lives that run side by side on one device.
+        devices: all of this process by default.
+        on_progress: called with the fraction of the lifetime that is over.
+
+    Raises:
+        ValueError: for numbers below 1, more points than updates, or an agent that does not fit the observations.
+    """
+    if num_seeds < 1 or not 1 <= num_points <= battery.lifetime:
+        raise ValueError(
+            f"an evaluation needs num_seeds >= 1 and num_points in 1..{battery.lifetime} (the lifetime), got "
+            f"{num_seeds} and {num_points}"
+        )
+    inner = replace(inner, env=battery.env)
+    devices = jax.local_devices() if devices is None else devices
+    num_lives = battery.num_tasks * num_seeds
+    # Neighbors go to different devices; copies of the last life, which do nothing, fill the shares up.
+    dealt, places = deal(num_lives, len(devices))
+    mesh = population_mesh(devices)
+    key = jax.random.fold_in(jax.random.key(seed), LIVES)
+    births = _births(key, battery.tasks, num_seeds, np.minimum(dealt, num_lives - 1))
+    births, meta_params = _place(births, mesh, SPREAD), _place(jax.device_get(meta_params), mesh, SHARED)
+
+    def gather(leaf: jax.Array) -> np.ndarray:
+        return np.asarray(leaf)[places].reshape(battery.num_tasks, num_seeds)
+
+    lives = _begin(births, inner=inner, mesh=mesh)
+    returns, metrics = [gather(_examine(lives, inner=inner, mesh=mesh, slots=slots))], []
+    for point in range(1, num_points + 1):
+        num_updates = (battery.lifetime * point + num_points // 2) // num_points
+        until = _place(np.where(dealt < num_lives, num_updates, 0).astype(np.int32), mesh, SPREAD)
+        lives, means = _advance(meta_params, lives, until, inner=inner, mesh=mesh, slots=slots)
+        returns.append(gather(_examine(lives, inner=inner, mesh=mesh, slots=slots)))
+        metrics.append(jax.tree.map(gather, means))
+        on_progress(point / num_points)
+    shown = places[: NUM_PICTURES * num_seeds : num_seeds]
+    return Evaluation(
+        suite=battery.name,
+        lifetime=battery.lifetime,
+        env_steps=battery.lifetime * inner.num_workers * inner.num_steps,
+        is_exact=False,
+        names=battery.names,
+        fractions=np.arange(num_points + 1) / num_points,
+        returns=np.stack(returns),
+        scores=stats.normalize(np.stack(returns), battery.random_return, battery.optimal_return),
+        metrics=jax.tree.map(lambda *segments: np.stack(segments), *metrics),
+        agent_params=_flatten(jax.tree.map(lambda leaf: np.asarray(leaf[shown]), lives.agent_params)),
+    )
+
+
+def compare(
+    contestants: Mapping[str, Contestant],
+    batteries: Sequence[Battery],
+    *,
+    seed: int = 0,
+    num_seeds: int = 1,
+    num_points: int = 8,
+    slots: int = 32,
+    on_progress: Callable[[str, str, float], None] = lambda suite, agent, fraction: None,
+) -> Results:
+    """Evaluate agents on the same lives, between the random policy and the optimum.
+
+    Args:
+        contestants: by name, such as `{"a2c": (tuned_a2c(inner), ()), "discovered": (inner, meta_params)}`.
+        batteries: what on.
+        seed: as the three that follow, see `evaluate`.
+        num_seeds: S.
+        num_points: P; less on a battery whose lifetime is shorter.
+        slots: on one device.
+        on_progress: called with suite, agent and the fraction of its lifetime that is over.
+
+    Returns:
+        For each suite: `random` (exact), the contestants, `optimal` (exact).
+
+    Raises:
+        ValueError: for equal names, or as in `evaluate`.
+    """
+    suites = [battery.name for battery in batteries]
+    if {"random", "optimal"} & set(contestants) or len(set(suites)) < len(suites):
+        raise ValueError(f"suites must differ and no agent be random or optimal, got {suites} and {list(contestants)}")
+    results: Results = {}
+    for battery in batteries:
+        points = min(num_points, battery.lifetime)
+        results[battery.name] = {"random": _constant(battery, battery.random_return, num_seeds, points)}
+        for agent, (inner, meta_params) in contestants.items():
+            results[battery.name][agent] = evaluate(
+                inner,
+                meta_params,
+                battery,
+                seed=seed,
+                num_seeds=num_seeds,
+                num_points=points,
+                slots=slots,
+                on_progress=partial(on_progress, battery.name, agent),
+            )
+        results[battery.name]["optimal"] = _constant(battery, battery.optimal_return, num_seeds, points)
+    return results
+
+
+@partial(jax.jit, static_argnames=("inner", "mesh"))
+def _begin(births: Birth, *, inner: InnerLoop, mesh: Mesh) -> Life:
+    def begin(births: Birth) -> Life:
+        return jax.vmap(inner.begin)(births.key, births.task)
+
+    return on_each_device(begin, mesh, (SPREAD,))(births)
+
+
+@partial(jax.jit, static_argnames=("inner", "mesh", "slots"), donate_argnames="lives")
+def _advance(
+    meta_params: MetaParams, lives: Life, until: jax.Array, *, inner: InnerLoop, mesh: Mesh, slots: int
+) -> tuple[Life, Metrics]:
+    def advance(meta_params: MetaParams, lives: Life, until: jax.Array) -> tuple[Life, Metrics]:
+        frozen = replace(inner, objective=Frozen(inner.objective, meta_params))
+        return frozen.advance((), lives, until, slots=slots)
+
+    return on_each_device(advance, mesh, (SHARED, SPREAD, SPREAD))(meta_params, lives, until)
+
+
+@partial(jax.jit, static_argnames=("inner", "mesh", "slots"))
+def _examine(lives: Life, *, inner: InnerLoop, mesh: Mesh, slots: int) -> jax.Array:
+    return on_each_device(partial(inner.examine, slots=slots), mesh, (SPREAD,))(lives)
+
+
+@partial(jax.jit, static_argnames="num_seeds")
+def _births(key: Key, tasks: Task, num_seeds: int, lives: jax.Array) -> Birth:
+    """Births number `lives` of all N * S, task by task."""
+
+    def birth(life: jax.Array) -> Birth:
+        task, repeat = life // num_seeds, life % num_seeds
+        life_key = jax.random.fold_in(jax.random.fold_in(key, task), repeat)
+        return Birth(life_key, jax.tree.map(lambda leaf: leaf[task], tasks))
+
+    return jax.vmap(birth)(lives)
+
+
+def _place(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
+    return jax.device_put(tree, NamedSharding(mesh, spec))
+
+
+def _flatten(agent_params: AgentParams) -> dict[str, np.ndarray]:
+    """Leaves by their path in the tree, such as `logits` or `torso/0/kernel`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(agent_params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _constant(battery: Battery, expected_return: np.ndarray, num_seeds: int, num_points: int) -> Evaluation:
+    """A policy that does not learn and whose return is known exactly."""
+    shape = (num_points + 1, battery.num_tasks, num_seeds)
+    returns = np.broadcast_to(expected_return[:, None], shape)
+    return Evaluation(
+        suite=battery.name,
+        lifetime=battery.lifetime,
+        env_steps=0,
+        is_exact=True,
+        names=battery.names,
+        fractions=np.arange(num_points + 1) / num_points,
+        returns=returns,
+        scores=stats.normalize(returns, battery.random_return, battery.optimal_return),
+        metrics={},
+        agent_params={},
+    )

@@ -1,0 +1,247 @@
+"""A life: one agent trained from scratch on one task by one objective.
+
+A life carries its own key, and update n draws from `fold_in(key, n)`. Two lives with the same key and task
+therefore see common random numbers, however they are batched: the basis of antithetic pairs and of exact
+resumption.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metadisco import lowrank, trees
+from metadisco.agents.agent import Agent
+from metadisco.agents.networks import Torso
+from metadisco.envs import rollout
+from metadisco.envs.base import Environment, State
+from metadisco.learner import Learner, OptState
+from metadisco.objectives.base import Objective
+from metadisco.types import AgentParams, Key, MetaParams, Metrics, Obs, Outcome, Progress, Task, Trajectory
+
+TRAIN, TEST = 0, 1  # what a life's key is folded with
+
+
+@struct.dataclass
+class Birth:
+    """A life that has not begun: all that its course depends on, beside the objective."""
+
+    key: Key  # []
+    task: Task
+
+
+@struct.dataclass
+class Life:
+    """Everything that changes while an agent learns, and the task it lives on."""
+
+    key: Key  # [] of this life; never consumed, only folded
+    task: Task
+    agent_params: AgentParams
+    opt_state: OptState
+    obs: Obs  # [B, ...]
+    env_state: State  # [B, ...]
+    num_updates: jax.Array  # [] int32
+
+    @property
+    def progress(self) -> Progress:
+        """n and N."""
+        return Progress(self.num_updates, self.task.lifetime)
+
+
+@struct.dataclass
+class Examination:
+    """A trained agent playing one episode with each worker."""
+
+    key: Key
+    obs: Obs  # [B, ...]
+    env_state: State  # [B, ...]
+    episode_return: jax.Array  # [B] float32
+    is_over: jax.Array  # [B] bool
+    num_rollouts: jax.Array  # [] int32
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """Environment, agent, objective and learner: all that happens inside a life.
+
+    Attributes:
+        env: the environment.
+        torso: function approximator of the agent.
+        objective: the learning rule.
+        learner: optimizers of the agent.
+        num_workers: B, parallel environments of one agent.
+        num_steps: T, rollout length.
+        num_test_workers: episodes, one for each worker, from which the fitness of a trained agent is estimated.
+        max_test_steps: episodes are cut after about this many steps in tests, so that a broken environment cannot hang.
+    """
+
+    env: Environment
+    torso: Torso
+    objective: Objective
+    learner: Learner = Learner()
+    num_workers: int = 64
+    num_steps: int = 20
+    num_test_workers: int = 64
+    max_test_steps: int = 10_000
+
+    def __post_init__(self) -> None:
+        for name in ("num_workers", "num_steps", "num_test_workers", "max_test_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"InnerLoop.{name} must be at least 1, got {getattr(self, name)}")
+        jax.eval_shape(self.agent.init, jax.random.key(0))  # a torso that does not fit fails here, not while compiling
+
+    @property
+    def agent(self) -> Agent:
+        """The agent that the objective asks for."""
+        spec = self.env.spec
+        return Agent(self.torso, spec, tuple(self.objective.heads(spec).items()))
+
+    def begin(self, key: Key, task: Task) -> Life:
+        """A new agent at the beginning of its life."""
+        agent_key, env_key, life_key = jax.random.split(key, 3)
+        agent_params = self.agent.init(agent_key)
+        obs, env_state = rollout.begin(env_key, self.env, task.level, self.num_workers)
+        return Life(
+            key=life_key,
+            task=task,
+            agent_params=agent_params,
+            opt_state=self.learner.init(agent_params),
+            obs=obs,
+            env_state=env_state,
+            num_updates=jnp.zeros((), jnp.int32),
+        )
+
+    def act(self, life: Life) -> tuple[Trajectory, Obs, State]:
+        """The rollout that the next update learns from."""
+        key = jax.random.fold_in(jax.random.fold_in(life.key, TRAIN), life.num_updates)
+        policy = self.agent.policy(life.agent_params)
+        return rollout.rollout(
+            key, self.env, life.task.level, policy, life.obs, life.env_state, num_steps=self.num_steps
+        )
+
+    def update(self, meta_params: MetaParams, life: Life) -> tuple[Life, Metrics]:
+        """One agent update. Metrics are means over the rollout's steps."""
+        trajectory, obs, env_state = self.act(life)
+        agent_params, opt_state, metrics = self.learner.update(
+            self.agent, self.objective, meta_params, life.agent_params, life.opt_state, trajectory, life.progress
+        )
+        life = replace(
+            life,
+            agent_params=agent_params,
+            opt_state=opt_state,
+            obs=obs,
+            env_state=env_state,
+            num_updates=life.num_updates + 1,
+        )
+        return life, {"reward": jnp.mean(trajectory.reward), **metrics}
+
+    def live(self, population: MetaParams, births: Birth, *, slots: int) -> tuple[Life, Outcome]:
+        """Spend whole lives: begin each agent, train it to the end of its lifetime, examine it.
+
+        Args:
+            population: meta-parameters, one set for each life: leading axis M (see `metadisco.lowrank`).
+            births: leading axis M, of any mix of lifetimes; nobody is trained past its own.
+            slots: lives that run side by side.
+
+        Returns:
+            The lives at their end and their outcomes, leading axis M. The fitness of an agent that diverged is NaN.
+        """
+        lives = jax.vmap(self.begin)(births.key, births.task)
+        lives, metrics = self.advance(population, lives, births.task.lifetime, slots=slots)
+        # A policy that is not a number still picks some action, whose luck must not count.
+        fitness = jnp.where(_all_finite(lives.agent_params), self.examine(lives, slots=slots), jnp.nan)
+        return lives, Outcome(fitness, lives.num_updates, metrics)
+
+    def advance(self, population: MetaParams, lives: Life, until: jax.Array, *, slots: int) -> tuple[Life, Metrics]:
+        """Train each agent until it has done `until` updates in all.
+
+        Args:
+            population: as in `live`.
+            lives: leading axis M.
+            until: [M] int32. A life that is as far already is returned as it is.
+            slots: lives that run side by side.
+
+        Returns:
+            The lives, and the means of their metrics over the updates done here (0 where there were none), [M] each.
+        """
+        axes = lowrank.in_axes(population)
+        names = jax.eval_shape(lambda: jax.vmap(self.update, in_axes=(axes, 0))(population, lives))[1]
+        totals = {name: jnp.zeros(until.shape) for name in names}
+        remaining = until - lives.num_updates
+
+        def update(meta_params: MetaParams, item: tuple) -> tuple:
+            life, totals, until = item
+            life, metrics = self.update(meta_params, life)
+            return life, jax.tree.map(jnp.add, totals, metrics), until
+
+        lives, totals, _ = trees.stream(
+            update,
+            lambda item: item[0].num_updates < item[2],
+            population,
+            (lives, totals, until),
+            slots=slots,
+            order=jnp.argsort(-remaining).astype(jnp.int32),  # longest first
+            take=lowrank.take,
+            in_axes=axes,
+        )
+        return lives, jax.tree.map(lambda total: total / jnp.maximum(remaining, 1), totals)
+
+    def examine(self, lives: Life, *, slots: int) -> jax.Array:
+        """Mean undiscounted return of one episode by each of `num_test_workers` workers.
+
+        Args:
+            lives: leading axis M. They are not changed: the workers are new.
+            slots: lives examined side by side.
+
+        Returns:
+            [M] float32.
+        """
+        examinations = jax.vmap(self._begin_examination)(lives)
+        num_lives = lives.num_updates.shape[0]
+        examinations = trees.stream(
+            self._examine_further,
+            self._examination_goes_on,
+            lives,
+            examinations,
+            slots=slots,
+            order=jnp.arange(num_lives, dtype=jnp.int32),
+        )
+        return jnp.mean(examinations.episode_return, axis=1)
+
+    def _begin_examination(self, life: Life) -> Examination:
+        key = jax.random.fold_in(life.key, TEST)
+        reset_key = jax.random.fold_in(key, 0)  # rollouts count from 1
+        obs, env_state = rollout.begin(reset_key, self.env, life.task.level, self.num_test_workers)
+        episode_return, is_over = rollout.no_returns(self.num_test_workers)
+        return Examination(key, obs, env_state, episode_return, is_over, jnp.ones((), jnp.int32))
+
+    def _examination_goes_on(self, examination: Examination) -> jax.Array:
+        within_limit = examination.num_rollouts * self.num_steps <= self.max_test_steps
+        return ~jnp.all(examination.is_over) & within_limit
+
+    def _examine_further(self, life: Life, examination: Examination) -> Examination:
+        trajectory, obs, env_state = rollout.rollout(
+            jax.random.fold_in(examination.key, examination.num_rollouts),
+            self.env,
+            life.task.level,
+            self.agent.policy(life.agent_params),
+            examination.obs,
+            examination.env_state,
+            num_steps=self.num_steps,
+        )
+        episode_return, is_over = rollout.accumulate(examination.episode_return, examination.is_over, trajectory)
+        return replace(
+            examination,
+            obs=obs,
+            env_state=env_state,
+            episode_return=episode_return,
+            is_over=is_over,
+            num_rollouts=examination.num_rollouts + 1,
+        )
+
+
+def _all_finite(agent_params: AgentParams) -> jax.Array:
+    """Whether every number of an agent is finite. Leaves [M, ...] to [M]."""
+    finite = [jnp.all(jnp.isfinite(leaf), axis=range(1, leaf.ndim)) for leaf in jax.tree.leaves(agent_params)]
+    return jnp.all(jnp.stack(finite), axis=0)

@@ -1,0 +1,257 @@
+"""The host loop: do chunks of meta-steps, with progress, logs, checkpoints, resume and a clean stop.
+
+The numbers come from the trainer alone (see `metadisco.chunks`): however a run is cut up by pauses, signals and kills,
+it ends the same. What it leaves behind is in the run folder (see `metadisco.run_folder`).
+"""
+
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import jax
+
+from metadisco.chunks import MAX_CHUNK, Advance, HostMetrics, Trainer, compile_chunk, restore
+from metadisco.progress import Display
+from metadisco.run_folder import Log, Row, cut_metrics, opened
+from metadisco.train_state import Checkpoints
+from metadisco.types import Key
+
+CHUNK_SECONDS = 1.0  # how often the host looks up, where meta-steps are shorter than that
+Status = Literal["finished", "paused", "interrupted", "out_of_time"]
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on: a generation without one finite candidate."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a call of `run` ended.
+
+    Attributes:
+        status: "interrupted" by a signal (even in the last chunk), else "finished" at `num_steps`, "paused" at `steps`
+            or "out_of_time" by `minutes`.
+        step: meta-steps done since the start of the run.
+        state: the train state after them, which is also the newest checkpoint.
+        seconds: how long they took, in all calls together.
+        signal: the number of the signal that interrupted the run.
+    """
+
+    status: Status
+    step: int
+    state: Any
+    seconds: float
+    signal: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """What a command that does nothing else exits with: 130 after SIGINT, 143 after SIGTERM, else 0."""
+        return 0 if self.signal is None else 128 + self.signal
+
+
+def run(
+    trainer: Trainer,
+    out: str | os.PathLike,
+    *,
+    seed: int,
+    steps: int | None = None,
+    minutes: float | None = None,
+    resume: bool = False,
+    chunk: int | None = None,
+    checkpoint_seconds: float = 60.0,
+    evaluate_fn: Callable[[Any], dict[str, Any]] | None = None,
+    evaluate_every: int = 100,
+    provenance: dict[str, Any] | None = None,
+    console: Any = None,
+) -> Result:
+    """Run meta-steps from the start, or from the newest intact checkpoint, until the run is finished or has to stop.
+
+    SIGINT and SIGTERM stop it after the present chunk, with a checkpoint; a second signal aborts at once.
+
+    Args:
+        trainer: What to run.
+        out: The run folder; new or empty, unless `resume`.
+        seed: Of the root key.
+        steps: Stop when this many meta-steps are done since the start of the run; schedules still follow `num_steps`.
+        minutes: Stop before this much time has gone by in this call (compilation included, earlier calls not); at least
+            one meta-step is done.
+        resume: Go on with the run in `out`, whose settings and seed must be equal; start it if there is none yet.
+        chunk: Meta-steps per host call, 1 to 128; as many as take about a second if None. Changes no number.
+        checkpoint_seconds: Time between checkpoints. There is also one at the start and one at the end.
+        evaluate_fn: Scalars of a state, logged as `validation/...`; a deterministic function of the state.
+        evaluate_every: Meta-steps between its calls; it is also called after the last meta-step.
+        provenance: Added to what is written about this run's origin, such as the preset's name.
+        console: The `rich` console to show progress on.
+
+    Raises:
+        run_folder.RunError: If the folder holds something else, is in use, cannot be written, or was run with other
+            settings.
+        TrainingError: If no candidate of a generation is finite. The checkpoint before it stays the newest.
+        files.CheckpointError: If a checkpoint cannot be written, or is of another version of the trainer.
+    """
+    started = time.monotonic()
+    last = _last_step(trainer, seed, steps, minutes, chunk, evaluate_every)
+    pace = _Pace(started, last, minutes, chunk, evaluate_every if evaluate_fn else None)
+    display = Display(console, last, trainer.num_steps)
+    with opened(out, trainer, seed, resume, provenance or {}) as folder:
+        checkpoints = Checkpoints(folder / "checkpoints")
+        display.say("Compiling a meta-step ...")
+        advance, placement = compile_chunk(trainer)
+        state = restore(trainer, seed, checkpoints, placement)
+        step = first = int(state.step)
+        if first >= last:
+            display.say(f"{folder} is at meta-step {first} of {trainer.num_steps} already: nothing is left to do.")
+            return _result(trainer, last, step, state, cut_metrics(folder / "metrics.jsonl", first))
+        with Log(folder, first) as log, display, _Signals() as signals:
+            saver = _Saver(checkpoints, log, checkpoint_seconds, first, state)
+            chunks = _chunks(advance, jax.random.key(seed), state, pace, signals)
+            for state, rows, seconds in chunks:
+                step = int(rows[-1]["step"])
+                if evaluate_fn and (step % evaluate_every == 0 or step == trainer.num_steps):
+                    rows[-1] |= {f"validation/{name}": float(value) for name, value in evaluate_fn(state).items()}
+                log.write(rows, time.monotonic() - started)
+                _check_finite(rows, folder, saver.saved)
+                display.update(rows, seconds, pace.seconds_left(step))
+                saver.save(step, state, only_if_due=True)
+            saver.save(step, state)
+        seconds = log.seconds_before + time.monotonic() - started
+        return _result(trainer, last, step, state, seconds, signals.received)
+
+
+def _chunks(
+    advance: Advance, root: Key, state: Any, pace: "_Pace", signals: "_Signals"
+) -> Iterator[tuple[Any, list[Row], float]]:
+    """Do chunk after chunk, at least one, until the run has to stop: the state, the rows and the seconds of each."""
+    step = first = int(state.step)
+    while step < pace.last and signals.received is None and not (step > first and pace.out_of_time()):
+        count, begun = pace.next_count(step), time.monotonic()
+        state, metrics = advance(root, state, count)
+        rows = _rows(metrics, step, count)
+        step, seconds = step + count, time.monotonic() - begun
+        pace.seconds_per_step = seconds / count
+        yield state, rows, seconds
+
+
+def _result(trainer: Trainer, last: int, step: int, state: Any, seconds: float, received: int | None = None) -> Result:
+    status: Status = "out_of_time"
+    if received is not None:
+        status = "interrupted"
+    elif step >= last:
+        status = "finished" if step >= trainer.num_steps else "paused"
+    return Result(status, step, state, seconds, received)
+
+
+class _Pace:
+    """How many meta-steps the next chunk has, and how long everything will take."""
+
+    def __init__(
+        self, started: float, last: int, minutes: float | None, chunk: int | None, evaluate_every: int | None
+    ) -> None:
+        self.last, self.chunk, self.evaluate_every = last, chunk, evaluate_every
+        self.deadline = math.inf if minutes is None else started + 60 * minutes
+        self.seconds_per_step: float | None = None
+
+    def out_of_time(self) -> bool:
+        """Whether the next meta-step would end after the deadline."""
+        return time.monotonic() + (self.seconds_per_step or 0.0) > self.deadline
+
+    def next_count(self, step: int) -> int:
+        """Meta-steps until the host should look up."""
+        count = 1  # the first chunk tells how long a meta-step takes
+        if self.chunk is not None:
+            count = self.chunk
+        elif self.seconds_per_step is not None:
+            seconds = min(CHUNK_SECONDS, self.deadline - time.monotonic())
+            count = max(1, min(MAX_CHUNK, int(seconds / self.seconds_per_step)))
+        if self.evaluate_every is not None:
+            count = min(count, self.evaluate_every - step % self.evaluate_every)
+        return min(count, self.last - step)
+
+    def seconds_left(self, step: int) -> float:
+        """Until the last meta-step or the deadline."""
+        return max(0.0, min((self.last - step) * (self.seconds_per_step or 0.0), self.deadline - time.monotonic()))
+
+
+class _Saver:
+    """Saves at an interval, each step once, with the log on disk before the checkpoint that counts on it."""
+
+    def __init__(self, checkpoints: Checkpoints, log: Log, seconds: float, step: int, state: Any) -> None:
+        self.checkpoints, self.log, self.seconds = checkpoints, log, seconds
+        self.saved, self.saved_at = step, time.monotonic()
+        if step not in checkpoints.steps():  # a folder that cannot be written is known before the work is done
+            checkpoints.save(step, state)
+
+    def save(self, step: int, state: Any, *, only_if_due: bool = False) -> None:
+        """Save unless this step is saved already, or it is too early and `only_if_due`."""
+        if step == self.saved or (only_if_due and time.monotonic() - self.saved_at < self.seconds):
+            return
+        self.log.sync()
+        self.checkpoints.save(step, state)
+        self.saved, self.saved_at = step, time.monotonic()
+
+
+class _Signals:
+    """Notes the first SIGINT or SIGTERM for the loop to stop at its leisure; the second ends the process."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self.previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _receive(self, number: int, _: object) -> None:
+        if self.received is None:
+            self.received = int(number)
+            os.write(2, b"\nStopping after this chunk of meta-steps and saving; a second signal aborts at once.\n")
+        elif "ipykernel" in sys.modules:
+            raise KeyboardInterrupt
+        else:
+            os.write(2, b"\x1b[?25h\n")  # the live bar hides the cursor
+            os._exit(128 + number)  # an ordinary exit waits for the computation under way
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+def _last_step(
+    trainer: Trainer, seed: int, steps: int | None, minutes: float | None, chunk: int | None, evaluate_every: int
+) -> int:
+    """Check the options and return the meta-step to stop at."""
+    for name, value, low, high in (
+        ("seed", seed, 0, 2**32 - 1),
+        ("steps", steps, 1, trainer.num_steps),
+        ("chunk", chunk, 1, MAX_CHUNK),
+        ("evaluate_every", evaluate_every, 1, 2**31 - 1),
+    ):
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{name} = {value}: it must be {low} to {high}.")
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes = {minutes}: it must be above 0.")
+    return trainer.num_steps if steps is None else steps
+
+
+def _rows(metrics: HostMetrics, step: int, count: int) -> list[Row]:
+    return [
+        {"step": step + i + 1, **{name: values[i].item() for name, values in metrics.items()}} for i in range(count)
+    ]
+
+
+def _check_finite(rows: list[Row], folder: Path, saved: int) -> None:
+    for row in rows:
+        if row.get("finite_fraction", 1.0) == 0.0:
+            raise TrainingError(
+                f"No candidate of meta-step {row['step']} has a finite fitness, so there is nothing to learn from. The "
+                f"newest checkpoint in {folder / 'checkpoints'} is of meta-step {saved}, before that. Start a new run "
+                "with smaller steps (learning rates, sigma) or another seed; resuming would meet the same numbers."
+            )

@@ -1,0 +1,58 @@
+"""Whether a run fits into memory, said before anything is compiled."""
+
+import os
+
+import jax
+
+from metadisco.life import Birth
+from metadisco.trainer import MetaTrainer
+
+ROLLOUT_COPIES = 6  # of a rollout that are alive at once: trajectory, outputs before and after, targets, gradients
+
+
+def estimate(trainer: MetaTrainer) -> int:
+    """Bytes that a meta-step needs, over all devices. An estimate from the shapes, good to about a factor of two."""
+    inner, num_lives = trainer.inner, trainer.num_tasks * trainer.meta_optimizer.replicas
+    num_slots = min(trainer.slots * jax.device_count(), num_lives)
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(trainer.init, key)
+    _, proposal = jax.eval_shape(lambda key: trainer.curriculum.propose(key, state.curriculum, 1), key)
+    task = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), proposal.tasks)
+    life = jax.eval_shape(lambda birth: inner.begin(birth.key, birth.task), Birth(key, task))
+    trajectory = jax.eval_shape(lambda life: inner.act(life)[0], life)
+    meta_params = jax.eval_shape(trainer.meta_params, state)
+    # Lives wait in the population and are copied into slots, where their gradients are as large again.
+    lives = _bytes(life) * (num_lives + 3 * num_slots)
+    return lives + _bytes(trajectory) * num_slots * ROLLOUT_COPIES + 3 * _bytes(meta_params) * num_lives
+
+
+def check(trainer: MetaTrainer) -> None:
+    """Refuse a run that cannot fit.
+
+    Raises:
+        ValueError: says how much it needs, how much there is, and what to lower.
+    """
+    needed, available = estimate(trainer), _available()
+    if needed > available:
+        raise ValueError(
+            f"a meta-step needs about {needed / 2**30:.1f} GiB and there are {available / 2**30:.1f} GiB; lower "
+            f"num_tasks (now {trainer.num_tasks}), slots ({trainer.slots}), inner.num_workers "
+            f"({trainer.inner.num_workers}) or inner.num_steps ({trainer.inner.num_steps})"
+        )
+
+
+def _bytes(tree: object) -> int:
+    def size(leaf: jax.ShapeDtypeStruct) -> int:
+        # A key is two words, whatever its dtype says.
+        itemsize = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
+        return leaf.size * itemsize
+
+    return sum(size(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _available() -> int:
+    """Bytes of the local devices' memory, or of the machine's for a CPU."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    if all("bytes_limit" in each for each in stats):
+        return sum(each["bytes_limit"] for each in stats)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,68 @@
+"""Fitness shaping: what an evolution strategy is told about who did better.
+
+A shaping sees the fitness of antithetic task pairs, [2, N], rows being eta + sigma e and eta - sigma e on the same
+N tasks, and returns a utility of the same shape; higher is better. A fitness that is not finite ranks worst; where
+both of a pair are not, they tie.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+class Shaping(Protocol):
+    """From fitness to utility."""
+
+    def __call__(self, fitness: jax.Array) -> jax.Array:
+        """[2, N] float32, not necessarily finite, to [2, N] finite float32."""
+
+
+@dataclass(frozen=True)
+class PairwiseSign:
+    """Within each pair the better gets 1, the other 0, and a tie 1/2 each (arXiv:2402.05828)."""
+
+    def __call__(self, fitness: jax.Array) -> jax.Array:
+        """See the class."""
+        return _split(jnp.sign(_difference(fitness)))
+
+
+@dataclass(frozen=True)
+class PairwiseRoot:
+    """Within each pair +-sqrt|d| / 2 for a difference d: larger gaps say more, outliers do not dominate."""
+
+    def __call__(self, fitness: jax.Array) -> jax.Array:
+        """See the class. A pair with one non-finite member counts as the largest finite gap."""
+        difference = _difference(fitness)
+        finite_gap = jnp.max(jnp.where(jnp.isfinite(difference), jnp.abs(difference), 0.0))
+        difference = jnp.clip(difference, -finite_gap, finite_gap)
+        root = jnp.sign(difference) * jnp.sqrt(jnp.abs(difference))
+        return jnp.stack([root, -root]) / 2.0
+
+
+@dataclass(frozen=True)
+class CenteredRanks:
+    """Ranks over the whole population, scaled to [-1/2, 1/2] (arXiv:1703.03864); ties share their mean rank."""
+
+    def __call__(self, fitness: jax.Array) -> jax.Array:
+        """See the class."""
+        chex.assert_rank(fitness, 2)
+        flat = jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf).reshape(-1)
+        ordered = jnp.sort(flat)
+        below = jnp.searchsorted(ordered, flat, side="left")
+        up_to = jnp.searchsorted(ordered, flat, side="right")
+        rank = (below + up_to - 1) / 2.0
+        return (rank / max(flat.shape[0] - 1, 1) - 0.5).reshape(fitness.shape)
+
+
+def _difference(fitness: jax.Array) -> jax.Array:
+    """First minus second of each pair; +-inf where only one is finite, 0 where neither is. [N]."""
+    chex.assert_rank(fitness, 2)
+    plus, minus = jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf)
+    return jnp.where(plus == minus, 0.0, plus - minus)
+
+
+def _split(preference: jax.Array) -> jax.Array:
+    return jnp.stack([0.5 + 0.5 * preference, 0.5 - 0.5 * preference])

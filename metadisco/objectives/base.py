@@ -1,0 +1,44 @@
+"""What an objective is: the rule that turns experience into a loss.
+
+Hand-written algorithms are objectives without meta-parameters (`init` returns `()`), so baselines, antagonists and
+discovered objectives run through the same code.
+"""
+
+from typing import Any, Protocol
+
+import jax
+from flax import struct
+
+from metadisco.agents.networks import Heads
+from metadisco.envs.base import EnvSpec
+from metadisco.types import Key, MetaParams, Metrics, Outputs, Progress, Trajectory
+
+Targets = Any  # pytree of arrays [T, B, ...], constant while the loss is differentiated
+
+
+@struct.dataclass
+class Predictions:
+    """An agent's outputs along a trajectory, by the parameters that acted."""
+
+    now: Outputs  # [T, B, width] by head, at `obs`
+    next: Outputs  # [T, B, width] by head, at `next_obs`
+
+
+class Objective(Protocol):
+    """A learning rule."""
+
+    def heads(self, spec: EnvSpec) -> Heads:
+        """Outputs that the agent must have. Raises ValueError where the objective does not fit the spaces."""
+
+    def init(self, key: Key) -> MetaParams:
+        """Random meta-parameters; () where there are none."""
+
+    def targets(
+        self, meta_params: MetaParams, predictions: Predictions, trajectory: Trajectory, progress: Progress
+    ) -> Targets:
+        """Whatever the loss needs that does not depend on the agent's present parameters. Computed once per rollout."""
+
+    def loss(
+        self, meta_params: MetaParams, targets: Targets, outputs: Outputs, trajectory: Trajectory, progress: Progress
+    ) -> tuple[jax.Array, Metrics]:
+        """A scalar to descend, differentiated with respect to the agent's parameters through `outputs`, and metrics."""

@@ -1,0 +1,205 @@
+"""Learned Policy Gradient (arXiv:2007.08794) and its temporally-aware form (arXiv:2402.05828).
+
+A recurrent network reads a rollout backward in time and says, for every step, how much to reinforce the action
+(pi_hat) and what the agent's prediction vector should have been (y_hat). What the prediction means is for the
+objective to discover.
+
+The recurrent part is computed features-first (`[features, B]`) with its input projection inside the scan over
+time: the arrays of one step stay in the cache, and workers are the contiguous axis.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metadisco.agents import distributions
+from metadisco.agents.networks import Heads
+from metadisco.envs.base import EnvSpec
+from metadisco.lowrank import project
+from metadisco.objectives.base import Predictions
+from metadisco.types import Key, MetaParams, Metrics, Outputs, Progress, Trajectory
+
+STEP_FEATURES = ("reward", "finished", "gamma", "prob", "embedded_y", "embedded_next_y")
+LIFETIME_FEATURES = ("fraction_of_lifetime", "log_lifetime")
+
+
+@struct.dataclass
+class LPGTargets:
+    """What the network said. Constant while the agent's loss is differentiated."""
+
+    pi_hat: jax.Array  # [T, B] float32, reads as an advantage
+    log_y_hat: jax.Array  # [T, B, m] float32, normalised
+
+
+@dataclass(frozen=True)
+class LPG:
+    """A learned policy gradient.
+
+    Per step, x_t = [r_t, d_t, gamma, pi(a_t|s_t), e(y(s_t)), e(y(s_{t+1}))], plus [n/N, log N] with
+    `lifetime_features` (TA-LPG). d_t is 1 where an episode ended; e is a shared MLP m -> 16 -> 1, and
+    e(y(s_{t+1})) is 0 after termination. A GRU runs backward in time, its carry reset where an episode ended;
+    ReLU; linear to pi_hat and to softmax y_hat.
+
+    loss = mean_t[ -log pi(a_t|s_t) pi_hat_t + prediction_weight KL(y(s_t) || y_hat_t) ]
+
+    Inputs and targets carry no gradient to the agent's parameters.
+
+    Attributes:
+        width: units of the GRU.
+        num_predictions: m, entries of the agent's categorical prediction vector.
+        embedding_width: hidden units of e.
+        gamma: the constant input; not used as a discount otherwise.
+        prediction_weight: alpha_y.
+        lifetime_features: append n/N and log N.
+
+    Note:
+        pi_hat has the paper's sign. The public code of arXiv:2310.02782 has the opposite one.
+
+    Example:
+        >>> import jax
+        >>> meta_params = LPG(width=16).init(jax.random.key(0))
+        >>> meta_params["gru"]["recurrent"].shape
+        (16, 48)
+    """
+
+    width: int = 256
+    num_predictions: int = 8
+    embedding_width: int = 16
+    gamma: float = 0.99
+    prediction_weight: float = 0.5
+    lifetime_features: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("width", 1), ("num_predictions", 2), ("embedding_width", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"LPG.{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0.0 <= self.gamma <= 1.0:
+            raise ValueError(f"LPG.gamma must be in [0, 1], got {self.gamma}")
+        if not (self.prediction_weight >= 0.0 and math.isfinite(self.prediction_weight)):
+            raise ValueError(
+                f"LPG.prediction_weight must not be negative and must be finite, got {self.prediction_weight}"
+            )
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Inputs of the network, in order."""
+        return STEP_FEATURES + LIFETIME_FEATURES if self.lifetime_features else STEP_FEATURES
+
+    def heads(self, spec: EnvSpec) -> Heads:
+        """A policy and a prediction vector."""
+        return {"logits": spec.num_actions, "y": self.num_predictions}
+
+    def init(self, key: Key) -> MetaParams:
+        """Random weights: LeCun-normal inputs and heads, orthogonal recurrence, zero biases."""
+        keys = jax.random.split(key, 5)
+        normal = jax.nn.initializers.lecun_normal()
+        orthogonal = jax.nn.initializers.orthogonal()
+        square = (self.width, self.width)
+        blocks = [orthogonal(block_key, square, jnp.float32) for block_key in jax.random.split(keys[0], 3)]
+        return {
+            "embedding": {
+                "hidden": normal(keys[1], (self.num_predictions, self.embedding_width), jnp.float32),
+                "hidden_bias": jnp.zeros(self.embedding_width),
+                "out": normal(keys[2], (self.embedding_width, 1), jnp.float32),
+                "out_bias": jnp.zeros(1),
+            },
+            "gru": {
+                "input": normal(keys[3], (len(self.features), 3 * self.width), jnp.float32),
+                "input_bias": jnp.zeros(3 * self.width),
+                "recurrent": jnp.concatenate(blocks, axis=1),
+                "recurrent_bias": jnp.zeros(self.width),
+            },
+            # First column pi_hat, then the logits of y_hat: one product for both.
+            "out": normal(keys[4], (self.width, 1 + self.num_predictions), jnp.float32),
+            "out_bias": jnp.zeros(1 + self.num_predictions),
+        }
+
+    def targets(
+        self, meta_params: MetaParams, predictions: Predictions, trajectory: Trajectory, progress: Progress
+    ) -> LPGTargets:
+        """Run the network backward over the rollout."""
+        predictions = jax.lax.stop_gradient(predictions)
+        reward, finished = trajectory.reward, trajectory.finished
+        num_workers = reward.shape[1]
+        prob = jnp.exp(distributions.log_prob_categorical(predictions.now["logits"], trajectory.action))
+        y = jax.nn.softmax(jnp.concatenate([predictions.now["y"], predictions.next["y"]], axis=1))
+        embedded = _embed(meta_params["embedding"], y)
+        next_embedded = jnp.where(trajectory.terminated, 0.0, embedded[:, num_workers:])
+        columns = (reward, finished, prob, embedded[:, :num_workers], next_embedded)
+
+        def step(carry: jax.Array, now: tuple) -> tuple[jax.Array, jax.Array]:
+            carry = jnp.where(now[1], 0.0, carry)
+            carry = gru_cell(meta_params["gru"], self._inputs(now, progress), carry)
+            out = project(meta_params["out"], jax.nn.relu(carry)) + meta_params["out_bias"][:, None]
+            return carry, out
+
+        carry = jnp.zeros((self.width, num_workers))
+        _, outs = jax.lax.scan(step, carry, columns, reverse=True)  # [T, 1 + m, B]
+        return LPGTargets(outs[:, 0], jax.nn.log_softmax(jnp.swapaxes(outs[:, 1:], 1, 2)))
+
+    def loss(
+        self,
+        meta_params: MetaParams,
+        targets: LPGTargets,
+        outputs: Outputs,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[jax.Array, Metrics]:
+        """The equation above, averaged over steps and workers."""
+        del meta_params, progress
+        log_prob = distributions.log_prob_categorical(outputs["logits"], trajectory.action)
+        policy_loss = -jnp.mean(log_prob * targets.pi_hat)
+        kl = jnp.mean(distributions.kl_categorical(jax.nn.log_softmax(outputs["y"]), targets.log_y_hat))
+        metrics = {
+            "entropy": jnp.mean(distributions.entropy_categorical(outputs["logits"])),
+            "prediction_entropy": jnp.mean(distributions.entropy_categorical(outputs["y"])),
+            "prediction_kl": kl,
+            "pi_hat": jnp.mean(targets.pi_hat),
+            "pi_hat_scale": jnp.sqrt(jnp.mean(jnp.square(targets.pi_hat))),
+        }
+        return policy_loss + self.prediction_weight * kl, metrics
+
+    def _inputs(self, now: tuple, progress: Progress) -> jax.Array:
+        """x_t of one time step, features-first. [len(features), B]."""
+        reward, finished, prob, embedded, next_embedded = now
+        rows = [reward, finished.astype(jnp.float32), jnp.full_like(reward, self.gamma), prob, embedded, next_embedded]
+        if self.lifetime_features:
+            rows += [jnp.full_like(reward, progress.fraction), jnp.full_like(reward, progress.log_lifetime)]
+        return jnp.stack(rows)
+
+
+def gru_cell(weights: MetaParams, x: jax.Array, carry: jax.Array) -> jax.Array:
+    """Gated recurrent unit (arXiv:1406.1078, with the reset gate after the product).
+
+    r, z = sigmoid(W x + U h); c = tanh(W x + r (U h + b)); h' = (1 - z) c + z h.
+
+    Args:
+        weights: input [features, 3H], input_bias [3H], recurrent [H, 3H], recurrent_bias [H]; blocks r, z, c.
+        x: [features, B].
+        carry: [H, B].
+
+    Returns:
+        [H, B].
+    """
+    width = carry.shape[0]
+    from_input = project(weights["input"], x) + weights["input_bias"][:, None]
+    from_carry = project(weights["recurrent"], carry)
+    gates = _sigmoid(from_input[: 2 * width] + from_carry[: 2 * width])
+    reset, update = gates[:width], gates[width:]
+    from_carry = from_carry[2 * width :] + weights["recurrent_bias"][:, None]
+    candidate = jnp.tanh(from_input[2 * width :] + reset * from_carry)
+    return candidate + update * (carry - candidate)
+
+
+def _sigmoid(x: jax.Array) -> jax.Array:
+    # XLA vectorises tanh on every backend; one tanh is cheaper than exp and a division.
+    return 0.5 + 0.5 * jnp.tanh(0.5 * x)
+
+
+def _embed(weights: MetaParams, y: jax.Array) -> jax.Array:
+    """e(y). [T, B, m] -> [T, B]."""
+    hidden = project(weights["hidden"], jnp.moveaxis(y, -1, 0)) + weights["hidden_bias"][:, None, None]
+    return (project(weights["out"], jax.nn.relu(hidden)) + weights["out_bias"][:, None, None])[0]

@@ -1,0 +1,299 @@
+"""Charts of a run: functions of arrays that return a matplotlib figure.
+
+Every agent has one color in all charts, from a palette that color-blind readers can tell apart, and its name beside its
+line. Nothing here touches pyplot's global state.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Light colors; the page's style sheet has the variables of these names, light and dark.
+PALETTE = {
+    "ink": "#1b1e23",
+    "muted": "#686e76",
+    "line": "#dcdfe3",
+    "discovered": "#0072b2",
+    "a2c": "#c85200",
+    "random": "#7b8188",
+    "optimal": "#007f5f",
+    "other": "#8f4a86",
+}
+NAMES = {"discovered": "discovered", "a2c": "tuned A2C", "random": "random policy", "optimal": "optimum"}
+WIDTH, HEIGHT = 360, 248  # points; a phone shows them about one to one
+LOWEST, HIGHEST = -0.5, 1.5  # normalised scores beyond are drawn at the edge
+MAX_POINTS = 400  # of a line; more would not be seen
+
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "svg.fonttype": "none",
+    "axes.edgecolor": PALETTE["muted"],
+    "axes.linewidth": 0.8,
+    "axes.labelcolor": PALETTE["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": PALETTE["line"],
+    "grid.linewidth": 0.8,
+    "text.color": PALETTE["ink"],
+    "lines.linewidth": 2.0,
+    "xtick.color": PALETTE["muted"],
+    "ytick.color": PALETTE["muted"],
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+}
+
+
+class Curve(NamedTuple):
+    """A line with an interval, all [P]."""
+
+    x: np.ndarray
+    middle: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+Label = tuple[float, str, str]
+"""Where a line ends, its name and its color."""
+
+
+def color(agent: str) -> str:
+    """Of an agent, the same in all charts."""
+    return PALETTE[agent if agent in NAMES else "other"]
+
+
+def name(agent: str) -> str:
+    """Of an agent, in words."""
+    return NAMES.get(agent, agent)
+
+
+def _styled(plot: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
+    @functools.wraps(plot)
+    def styled(*arguments: Any, **options: Any) -> "Figure":
+        from matplotlib import style
+
+        with style.context(["default", STYLE]):
+            return plot(*arguments, **options)
+
+    return styled
+
+
+@_styled
+def meta_training(
+    steps: np.ndarray,
+    values: np.ndarray,
+    seconds: np.ndarray,
+    *,
+    y_label: str,
+    a2c: float | None = None,
+    every_step: bool = False,
+) -> "Figure":
+    """A quantity against meta-steps, with time along the top.
+
+    Args:
+        steps: [n] meta-steps, ascending.
+        values: [n].
+        seconds: [n] since the start of the run.
+        y_label: what the values are, with their unit.
+        a2c: what A2C reaches, as a line across.
+        every_step: values are noisy: show them faintly, with a running mean over a twentieth of the run.
+    """
+    figure, axes = _axes(top=0.815)
+    shown = _thin(len(steps))
+    line = color("discovered")
+    if every_step:
+        axes.plot(steps[shown], values[shown], color=line, alpha=0.3, linewidth=0.8)
+        values = _running_mean(values, max(1, len(values) // 20))
+    axes.plot(steps[shown], values[shown], color=line, marker="" if every_step else "o", markersize=3.5)
+    labels = [(values[-1], "running\nmean" if every_step else name("discovered"), line)]
+    if a2c is not None:
+        axes.axhline(a2c, color=color("a2c"), linestyle=(0, (5, 2)), linewidth=1.6)
+        labels.append((a2c, name("a2c"), color("a2c")))
+    if not every_step:
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))  # last: it ends the automatic scaling
+    axes.set(xlim=(0, max(steps[-1], 1)), xlabel="meta-step")
+    axes.locator_params(axis="x", integer=True)
+    _title(axes, y_label, above=27)
+    _label_ends(axes, labels, highest=0.93)
+    _add_time(axes, steps[shown], seconds[shown])
+    return figure
+
+
+@_styled
+def profile(scores: Mapping[str, np.ndarray]) -> "Figure":
+    """Share of lives that score more than x (performance profile, arXiv:2108.13264).
+
+    Args:
+        scores: agent -> normalised scores of any shape, finite.
+    """
+    figure, axes = _axes(right=0.97)
+    thresholds = np.linspace(*_edges(scores.values()), 200)
+    for row, (agent, values) in enumerate(scores.items()):
+        share = 100 * np.mean(np.ravel(values)[:, None] > thresholds, axis=0)
+        axes.plot(thresholds, share, color=color(agent), drawstyle="steps-post")
+        axes.text(0.05, 0.07 + 0.09 * row, name(agent), color=color(agent), weight="bold", transform=axes.transAxes)
+    axes.vlines([0, 1], 0, 101, color=PALETTE["muted"], linewidth=0.8, linestyle=(0, (2, 2)))
+    axes.set(xlim=thresholds[[0, -1]], ylim=(0, 101))
+    axes.set_xlabel("normalised score (0 random policy, 1 optimum)")
+    _title(axes, "lives that score more, %")
+    return figure
+
+
+@_styled
+def duel(baseline: np.ndarray, discovered: np.ndarray, *, agent: str = "a2c") -> "Figure":
+    """Each level as a point: score of a baseline against score of the discovered objective.
+
+    Args:
+        baseline: [N] normalised scores, finite.
+        discovered: [N].
+        agent: the baseline's name.
+    """
+    figure, axes = _axes(right=0.97)
+    low, high = _edges([baseline, discovered])
+    axes.plot([low, high], [low, high], color=PALETTE["muted"], linewidth=1.0)
+    x, y = np.clip(baseline, low, high), np.clip(discovered, low, high)
+    tied = discovered == baseline
+    axes.scatter(x[tied], y[tied], s=13, color=PALETTE["muted"], linewidth=0, clip_on=False)
+    for winner, ahead in (("discovered", discovered > baseline), (agent, discovered < baseline)):
+        axes.scatter(x[ahead], y[ahead], s=13, color=color(winner), alpha=0.55, linewidth=0, clip_on=False)
+        text = f"{name(winner)} ahead: {np.sum(ahead)}"
+        place = (0.03, 0.95, text, "left") if winner == "discovered" else (0.98, 0.07, text, "right")
+        axes.text(*place[:3], ha=place[3], va="center", color=color(winner), weight="bold", transform=axes.transAxes)
+    axes.grid(visible=True, axis="both")
+    axes.set(xlim=(low, high), ylim=(low, high))
+    axes.set_xlabel(f"normalised score of {name(agent)}")
+    _title(axes, "normalised score of the discovered objective")
+    return figure
+
+
+@_styled
+def learning(curves: Mapping[str, Curve], *, lifetime: int) -> "Figure":
+    """Learning curves of agents over their lifetime.
+
+    Args:
+        curves: agent -> IQM of normalised scores with its interval; x in [0, 1].
+        lifetime: agent updates.
+    """
+    figure, axes = _axes()
+    for agent, curve in curves.items():
+        axes.fill_between(curve.x, curve.low, curve.high, color=color(agent), alpha=0.18, linewidth=0)
+        axes.plot(curve.x, curve.middle, color=color(agent), marker="o", markersize=3)
+    axes.axhline(1.0, color=color("optimal"), linewidth=1.2, linestyle=(0, (2, 2)))
+    axes.set_xlim(0, 1)
+    axes.set_ylim(max(axes.get_ylim()[0], LOWEST), 1.05)
+    axes.set_xlabel(f"fraction of the lifetime of {lifetime} agent updates")
+    _title(axes, "IQM of normalised scores")
+    ends = [(curve.middle[-1], name(agent), color(agent)) for agent, curve in curves.items()]
+    _label_ends(axes, [*ends, (1.0, name("optimal"), color("optimal"))])
+    return figure
+
+
+@_styled
+def course(
+    quantiles: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    medians: Sequence[tuple[str, np.ndarray, np.ndarray]] = (),
+    *,
+    y_label: str,
+    reference: tuple[float, str] | None = None,
+) -> "Figure":
+    """How a quantity goes over a lifetime: quantiles over lives.
+
+    Args:
+        quantiles: agent -> x [P] in [0, 1] and [5, P] for 10, 25, 50, 75 and 90% of the lives.
+            The outer two are drawn for the discovered objective only.
+        medians: agent, x and median of other lifetimes, dashed.
+        y_label: the quantity, with its unit.
+        reference: a value worth knowing, and what it is.
+    """
+    figure, axes = _axes()
+    for agent, (x, levels) in quantiles.items():
+        if agent == "discovered":
+            axes.fill_between(x, levels[0], levels[4], color=color(agent), alpha=0.12, linewidth=0)
+        axes.fill_between(x, levels[1], levels[3], color=color(agent), alpha=0.22, linewidth=0)
+        axes.plot(x, levels[2], color=color(agent))
+    for agent, x, median in medians:
+        axes.plot(x, median, color=color(agent), linewidth=1.4, linestyle=(0, (4, 2)))
+    labels = [(levels[2][-1], name(agent), color(agent)) for agent, (_, levels) in quantiles.items()]
+    if reference is not None:
+        axes.axhline(reference[0], color=PALETTE["muted"], linewidth=1.0, linestyle=(0, (2, 2)))
+        labels.append((reference[0], reference[1], PALETTE["muted"]))
+    axes.set(xlim=(0, 1), xlabel="n/N, fraction of the lifetime")
+    _title(axes, y_label)
+    _label_ends(axes, labels)
+    return figure
+
+
+def _axes(*, left: float = 0.115, right: float = 0.80, top: float = 0.885) -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
+    axes = figure.subplots()
+    figure.subplots_adjust(left=left, right=right, bottom=0.15, top=top)
+    return figure, axes
+
+
+def _title(axes: "Axes", text: str, *, above: float = 9) -> None:
+    """What the vertical axis shows, written where it can be read without turning the head."""
+    offset = (4 - axes.get_position().x0 * WIDTH, above)
+    axes.annotate(text, (0, 1), offset, xycoords="axes fraction", textcoords="offset points", weight="bold")
+
+
+def _label_ends(axes: "Axes", labels: Sequence[Label], *, highest: float = 1.0) -> None:
+    """Write names beside the ends of lines, moved apart where they would overlap."""
+    gap = 15 / (axes.get_position().height * HEIGHT)  # a line of text
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    seen = sorted(label for label in labels if np.isfinite(label[0]))
+    places = np.clip([(y - low) / (high - low) for y, _, _ in seen], 0.0, highest)
+    heights = [gap * (1 + text.count("\n")) for _, text, _ in seen]
+    for _ in range(50):
+        for i in range(len(places) - 1):
+            overlap = max(0.0, (heights[i] + heights[i + 1]) / 2 - (places[i + 1] - places[i]))
+            places[i] -= overlap / 2
+            places[i + 1] += overlap / 2
+        places -= max(0.0, places.max(initial=0.0) - highest)
+    for (_, text, hue), place in zip(seen, places):
+        axes.text(1.02, place, text, color=hue, weight="bold", va="center", transform=axes.transAxes)
+
+
+def _add_time(axes: "Axes", steps: np.ndarray, seconds: np.ndarray) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    if not np.isfinite(seconds).all() or seconds[-1] <= 0:
+        return
+    unit, scale = ("hours", 3600) if seconds[-1] > 10800 else ("minutes", 60) if seconds[-1] > 120 else ("seconds", 1)
+    times = seconds / scale
+    # All meta-steps of a chunk carry the time of its end.
+    moments, last = np.unique(times[::-1], return_index=True)
+    ticks = [tick for tick in MaxNLocator(5).tick_values(0, times[-1]) if 0 <= tick <= times[-1]]
+    top = axes.secondary_xaxis("top")
+    top.spines["top"].set_visible(False)
+    top.set_xticks(np.interp(ticks, [0.0, *moments], [0.0, *steps[::-1][last]]), [f"{tick:g}" for tick in ticks])
+    top.tick_params(length=3, pad=2)
+    axes.text(1.05, 1.03, unit, color=PALETTE["muted"], transform=axes.transAxes)
+
+
+def _thin(count: int) -> np.ndarray:
+    """Indices of at most `MAX_POINTS` of `count` points, the last one included."""
+    return np.unique(np.linspace(0, count - 1, min(count, MAX_POINTS)).round().astype(int))
+
+
+def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """Mean of the last `width` values, of fewer at the beginning."""
+    totals = np.cumsum(values)
+    before = np.concatenate([np.zeros(width), totals])[: len(values)]
+    return (totals - before) / np.minimum(np.arange(1, len(values) + 1), width)
+
+
+def _edges(scores: Iterable[np.ndarray]) -> tuple[float, float]:
+    """Ends of an axis of normalised scores."""
+    values = np.concatenate([np.ravel(each) for each in scores])
+    return max(min(0.0, values.min()) - 0.03, LOWEST), min(max(1.0, values.max()) + 0.03, HIGHEST)

@@ -1,0 +1,105 @@
+"""Spread a population over devices.
+
+Lives do not talk to each other while they are lived, so every device runs its own loop over its share and waits for
+nobody. Shares are dealt like cards, longest life first, so that every device has about the same work.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+from metadisco import lowrank
+from metadisco.meta.base import Population
+
+Items = Any  # pytree with leading axis M
+Results = Any  # pytree with leading axis M
+
+AXIS = "population"
+SHARED = PartitionSpec()
+SPREAD = PartitionSpec(AXIS)
+
+
+def num_usable_cores() -> int:
+    """CPU cores that this process may run on: into so many devices a CPU is best divided."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def population_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Devices along one axis; all devices of all processes by default."""
+    devices = jax.devices() if devices is None else list(devices)
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def deal(num_items: int, num_devices: int) -> tuple[np.ndarray, np.ndarray]:
+    """Deal items like cards: device d gets items d, d + D, d + 2D, ...
+
+    Args:
+        num_items: M.
+        num_devices: D.
+
+    Returns:
+        What the devices hold, one share after the other, M rounded up to a multiple of D; items from M on are there
+        to fill the shares up. And where in it items 0 to M - 1 are, [M].
+    """
+    rounds = -(-num_items // num_devices)
+    dealt = np.arange(rounds * num_devices).reshape(rounds, num_devices).T.reshape(-1)
+    return dealt, np.argsort(dealt)[:num_items]
+
+
+def on_each_device(run: Callable[..., Results], mesh: Mesh, in_specs: tuple) -> Callable[..., Results]:
+    """Let every device run `run` on its own share.
+
+    Args:
+        run: a function of pytrees; what it returns has the leading axis of its share.
+        mesh: from `population_mesh`.
+        in_specs: `SPREAD`, `SHARED` or a pytree of them for each argument.
+
+    Returns:
+        The same function of whole populations.
+    """
+    # vma checks fail on scans whose carry begins as a constant.
+    return jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=SPREAD, check_vma=False)
+
+
+def share_out(
+    run: Callable[[Population, Items], Results],
+    population: Population,
+    items: Items,
+    *,
+    work: jax.Array,
+    mesh: Mesh,
+) -> Results:
+    """Run a population on several devices.
+
+    Args:
+        run: what a device does with its share: (population [M / D], items [M / D]) to results [M / D]. Where D does
+            not divide M, copies of the shortest item fill the shares up.
+        population: meta-parameters, leading axis M.
+        items: leading axis M.
+        work: [M] how long each item takes, in any unit.
+        mesh: from `population_mesh`.
+
+    Returns:
+        Results, leading axis M, in the order of the items.
+    """
+    num_items = work.shape[0]
+    order = jnp.argsort(-work)
+    dealt, places = deal(num_items, mesh.devices.size)
+    held = order[np.minimum(dealt, num_items - 1)]
+    results = on_each_device(run, mesh, (_specs(population), SPREAD))(
+        lowrank.take(population, held), jax.tree.map(lambda leaf: leaf[held], items)
+    )
+    restore = jnp.asarray(places)[jnp.argsort(order)]
+    return jax.tree.map(lambda leaf: leaf[restore], results)
+
+
+def _specs(population: Population) -> Any:
+    """Every leaf spread, but for the bases that the whole population shares."""
+    return lowrank.label(population, base=SHARED, other=SPREAD)

@@ -1,0 +1,170 @@
+"""Named meta-training runs: what to train, on what, and how to test it afterwards."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from metadisco import config
+from metadisco.agents.networks import Table
+from metadisco.curricula.randomization import DomainRandomization
+from metadisco.envs.gridworld_levels import GridLevels
+from metadisco.learner import SGD, Learner
+from metadisco.life import InnerLoop
+from metadisco.meta.evolution import Evolution
+from metadisco.meta.schedules import Decay
+from metadisco.meta.shaping import PairwiseRoot
+from metadisco.objectives.lpg import LPG
+from metadisco.tasks import LogUniformLifetime, Tasks
+from metadisco.trainer import MetaTrainer
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A run that can be started by name.
+
+    Attributes:
+        name: what it is called on the command line.
+        description: one line.
+        trainer: the meta-training run, which is also its configuration.
+        minutes: wall-clock cap of meta-training; None for none. A run that reaches its last meta-step earlier stops
+            there.
+        suites: what the result is tested on, each `NAME` or `NAME@LIFETIME`.
+        num_seeds: agents per test task.
+        validate_every: meta-steps between tests on the validation levels; 0 for never.
+        num_validation_levels: how many of the validation levels such a test uses.
+    """
+
+    name: str
+    description: str
+    trainer: MetaTrainer
+    minutes: float | None = None
+    suites: tuple[str, ...] = ("grid-unseen",)
+    num_seeds: int = 2
+    validate_every: int = 20
+    num_validation_levels: int = 32
+
+
+def _grid_trainer(
+    *,
+    width: int,
+    lifetime_features: bool,
+    lifetimes: LogUniformLifetime,
+    num_workers: int,
+    num_tasks: int,
+    num_steps: int,
+    learning_rate: Decay,
+) -> MetaTrainer:
+    """LPG for tabular agents on the general grid-world distribution, by antithetic task pairs."""
+    levels = GridLevels()
+    inner = InnerLoop(
+        env=levels.env,
+        torso=Table(),
+        objective=LPG(width=width, lifetime_features=lifetime_features),
+        # Larger than any rate that suits A2C: the objective scales pi_hat itself, and learns much faster from here.
+        learner=Learner(policy=SGD(1000.0), prediction=SGD(4.0)),
+        num_workers=num_workers,
+        num_test_workers=64,
+    )
+    return MetaTrainer(
+        inner=inner,
+        curriculum=DomainRandomization(Tasks(levels, lifetimes)),
+        meta_optimizer=Evolution(sigma=Decay(0.1), learning_rate=learning_rate, shaping=PairwiseRoot()),
+        num_tasks=num_tasks,
+        num_steps=num_steps,
+    )
+
+
+def quickstart() -> Preset:
+    """TA-LPG in a quarter of an hour on two cores."""
+    return Preset(
+        name="quickstart",
+        description="TA-LPG on general grid worlds by ES, lifetimes 16..64: a quarter of an hour on 2 CPU cores",
+        trainer=_grid_trainer(
+            width=16,
+            lifetime_features=True,
+            lifetimes=LogUniformLifetime(16, 64),
+            num_workers=32,
+            num_tasks=128,
+            num_steps=185,
+            learning_rate=Decay(0.03, rate=0.996, floor=1e-3),
+        ),
+        minutes=11.0,
+        suites=("grid-unseen", "grid-unseen-long"),
+    )
+
+
+def smoke() -> Preset:
+    """The whole path, small."""
+    levels = GridLevels(max_side=5, num_walls=3, max_objects=2, max_steps=(20, 40))
+    trainer = _grid_trainer(
+        width=8,
+        lifetime_features=True,
+        lifetimes=LogUniformLifetime(4, 8),
+        num_workers=8,
+        num_tasks=16,
+        num_steps=30,
+        learning_rate=Decay(0.03),
+    )
+    inner = replace(trainer.inner, env=levels.env, num_test_workers=16)
+    curriculum = DomainRandomization(Tasks(levels, LogUniformLifetime(4, 8)))
+    return Preset(
+        name="smoke",
+        description="everything once, tiny: about a minute; the result is worthless",
+        trainer=replace(trainer, inner=inner, curriculum=curriculum),
+        suites=("grid-tiny",),
+        num_seeds=2,
+        validate_every=0,
+    )
+
+
+def _published(name: str, description: str, *, lifetime_features: bool) -> Preset:
+    return Preset(
+        name=name,
+        description=description,
+        trainer=_grid_trainer(
+            width=16,
+            lifetime_features=lifetime_features,
+            lifetimes=LogUniformLifetime(10, 250),
+            num_workers=32,
+            num_tasks=64,
+            num_steps=2500,
+            learning_rate=Decay(0.03, rate=0.999, floor=1e-3),
+        ),
+        suites=("grid-unseen", "grid-unseen-long", "grid-designed", "mazes"),
+        num_seeds=1,
+        validate_every=25,
+    )
+
+
+def ta_lpg_grid() -> Preset:
+    """TA-LPG on the published horizons."""
+    return _published(
+        "ta-lpg-grid",
+        "TA-LPG (width 16) on general grid worlds by ES, lifetimes 10..250: hours",
+        lifetime_features=True,
+    )
+
+
+def lpg_grid() -> Preset:
+    """LPG, the same but for the lifetime features."""
+    return _published(
+        "lpg-grid", "LPG (width 16) on general grid worlds by ES, lifetimes 10..250: hours", lifetime_features=False
+    )
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {
+    "quickstart": quickstart,
+    "smoke": smoke,
+    "ta-lpg-grid": ta_lpg_grid,
+    "lpg-grid": lpg_grid,
+}
+
+
+def preset(name: str) -> Preset:
+    """Look a preset up.
+
+    Raises:
+        config.ConfigError: where there is none of that name; lists the valid ones and the nearest match.
+    """
+    if name not in PRESETS:
+        raise config.ConfigError(f"unknown preset {name!r}.{config.nearest(name, PRESETS)}")
+    return PRESETS[name]()

@@ -1,0 +1,46 @@
+"""Returns and advantages of one trajectory (`[T]`; vmap over workers)."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def generalized_advantages(
+    reward: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    value: jax.Array,
+    next_value: jax.Array,
+    *,
+    gamma: float,
+    gae_lambda: float,
+) -> jax.Array:
+    """Generalised advantage estimates (arXiv:1506.02438, eq. 16).
+
+    A_t = delta_t + gamma lambda A_{t+1} within an episode, and delta_t = r_t + gamma V(s'_t) - V(s_t), where V(s'_t)
+    counts as 0 after termination but not after truncation. The sum over later steps stops at either.
+
+    Args:
+        reward: [T] float32.
+        terminated: [T] bool.
+        truncated: [T] bool.
+        value: [T] float32, V(s_t).
+        next_value: [T] float32, V of the observation that step t led to, before any reset.
+        gamma: discount in [0, 1].
+        gae_lambda: trade-off between bias (0) and variance (1).
+
+    Returns:
+        [T] float32 advantages; add `value` for the lambda-returns.
+    """
+    chex.assert_rank([reward, terminated, truncated, value, next_value], 1)
+    chex.assert_equal_shape([reward, terminated, truncated, value, next_value])
+    delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
+    carries_on = gamma * gae_lambda * (1.0 - (terminated | truncated).astype(jnp.float32))
+
+    def step(advantage: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        delta_t, carries_on_t = now
+        advantage = delta_t + carries_on_t * advantage
+        return advantage, advantage
+
+    _, advantages = jax.lax.scan(step, jnp.zeros_like(delta[0]), (delta, carries_on), reverse=True)
+    return advantages

@@ -1,0 +1,195 @@
+"""A run's folder: what is in it, who may write in it, and the log of its meta-steps.
+
+It holds `config.json` (written first), `metrics.jsonl` (one line per meta-step), `tensorboard/` and `checkpoints/`.
+What comes after the run (`objective/`, `evaluation.json`, `report.html`) is not this module's business. One process at
+a time writes, and a run is only gone on with under the settings that it was begun with.
+"""
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+import jax
+
+from metadisco import config, differences
+from metadisco.files import write_atomically
+from metadisco.provenance import provenance
+
+FORMAT_VERSION = 1
+Row = dict[str, float]  # the scalars of one meta-step
+
+
+class RunError(RuntimeError):
+    """A run folder that cannot be used as asked."""
+
+
+@contextlib.contextmanager
+def opened(
+    out: str | os.PathLike, trainer: config.Component, seed: int, resume: bool, details: dict[str, Any]
+) -> Iterator[Path]:
+    """Make or check a run folder and hold its lock, which the system drops when the process dies however it dies.
+
+    Args:
+        out: The folder; new or empty, unless `resume`.
+        trainer: The settings of the run, which must equal those of an earlier part of it.
+        seed: Of the root key; likewise.
+        resume: Whether a run may be there already.
+        details: Added to what is written about the origin of a new run.
+
+    Returns:
+        A context with the folder's absolute path; an `OSError` within becomes a `RunError`.
+
+    Raises:
+        RunError: If the folder holds something else, is in use, cannot be written, or was run with other settings.
+    """
+    with _clear_errors(out):
+        folder = Path(out).absolute()
+        _check_folder(folder, resume)
+        settings = config.to_data(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("a+", encoding="utf-8") as lock:
+            _take(lock, folder)
+            _check_folder(folder, resume)
+            if (folder / "config.json").exists():
+                _check_settings(folder, settings, seed)
+            else:
+                origin = provenance(seed=seed, **details)
+                document = {"format_version": FORMAT_VERSION, "seed": seed, "trainer": settings, "provenance": origin}
+                write_atomically(folder / "config.json", (json.dumps(document, indent=2) + "\n").encode())
+            yield folder
+
+
+def _take(lock: TextIO, folder: Path) -> None:
+    """Lock the open lock file, and write into it who has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        raise RunError(
+            f"{folder} is being written by process {lock.read().strip() or '?'}: wait for it, stop it, or name "
+            "another --out."
+        ) from error
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file: name another --out.")
+    if (out / "config.json").exists():
+        if not resume:
+            raise RunError(f"{out} holds another run: go on with it with --resume, or name another --out.")
+    elif out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise RunError(f"{out} holds files that are not a run: name a new or empty folder as --out.")
+
+
+def _check_settings(out: Path, settings: dict[str, Any], seed: int) -> None:
+    document = read_config(out)
+    try:
+        written_by = document["provenance"]["versions"]["jax"]
+    except (KeyError, TypeError):
+        written_by = "of an unknown version"
+    if written_by != jax.__version__:
+        warnings.warn(
+            f"{out} was begun with jax {written_by} and goes on with {jax.__version__}: its last bits may differ from "
+            "those of an uninterrupted run.",
+            stacklevel=2,
+        )
+    changed = differences.diff(document["trainer"], settings)
+    if document["seed"] != seed:
+        changed.append(differences.Difference("seed", document["seed"], seed))
+    if changed:
+        lines = "".join(f"\n  {difference}" for difference in changed)
+        raise RunError(f"{out} was run with other settings:{lines}\nResume with its own, or name another --out.")
+
+
+@contextlib.contextmanager
+def _clear_errors(out: str | os.PathLike) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"Cannot write in {out}: {error.strerror or error}. Free space, or name a folder as --out that can be "
+            "written; a run that has begun goes on with --resume."
+        ) from error
+
+
+def read_config(folder: str | os.PathLike) -> dict[str, Any]:
+    """Read a run's `config.json`: `trainer` (for `config.from_data`), `seed`, `provenance`."""
+    path = Path(folder) / "config.json"
+    try:
+        document = json.loads(path.read_bytes())
+        if document["format_version"] != FORMAT_VERSION:
+            raise RunError(
+                f"{path} has format version {document['format_version']}; this metadisco reads {FORMAT_VERSION}."
+            )
+        return document | {name: document[name] for name in ("trainer", "seed", "provenance")}
+    except FileNotFoundError as error:
+        raise RunError(f"{folder} is not a run folder: it has no config.json.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged: {error!r}. Start a new run in another folder.") from error
+
+
+class Log:
+    """`metrics.jsonl`, one line per meta-step, and TensorBoard events, one per chunk; both go on after `step`."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path, self.tensorboard, self.step = folder / "metrics.jsonl", folder / "tensorboard", step
+
+    def __enter__(self) -> Self:
+        self.seconds_before = cut_metrics(self.path, self.step)
+        self.file = self.path.open("a", encoding="utf-8")
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            self.writer = None
+        else:
+            self.writer = SummaryWriter(str(self.tensorboard), purge_step=self.step + 1 if self.step else None)
+        return self
+
+    def write(self, rows: list[Row], seconds: float) -> None:
+        """Append the rows of one chunk; `seconds` is the time in this call so far."""
+        total = round(self.seconds_before + seconds, 3)
+        for row in rows:
+            values = {name: value if math.isfinite(value) else None for name, value in row.items()}
+            self.file.write(json.dumps({**values, "seconds": total}) + "\n")
+        self.file.flush()
+        if self.writer is not None:
+            for name, value in rows[-1].items():
+                if name != "step":
+                    self.writer.add_scalar(name, value, rows[-1]["step"])
+
+    def sync(self) -> None:
+        """Return when everything written is on disk, so that a checkpoint may count on it."""
+        os.fsync(self.file.fileno())
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def cut_metrics(path: Path, step: int) -> float:
+    """Cut off the lines after `step`, and a half-written one; return the training time in seconds up to there."""
+    seconds, end = 0.0, 0
+    if not path.exists():
+        return seconds
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                row = json.loads(line) if line.endswith(b"\n") else {}
+                if row["step"] > step:
+                    break
+                seconds = row["seconds"]
+            except (ValueError, KeyError, TypeError):
+                break
+            end += len(line)
+    os.truncate(path, end)
+    return seconds

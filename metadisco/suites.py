@@ -1,0 +1,91 @@
+"""Named suites: what objectives are tested on, in one readable place.
+
+Only `grid-validation` may be tuned on. Its levels and those of the other suites come from seeds of their own. Training
+draws from the seed of the run, along longer paths of `fold_in` and `split`: that any of 10**8 training levels has the
+key of one of 256 test levels has a chance of about 10**-9, whatever the seed of the run, and one such level would not
+move an interquartile mean visibly.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from metadisco import config
+from metadisco.battery import Designed, Generated, GridSuite, Mazes
+from metadisco.envs.gridworld_levels import GridLevels
+from metadisco.envs.hand_designed import HAND_DESIGNED
+from metadisco.envs.mazes import MAZES
+
+UNSEEN_SEED = 2_000_000_011
+VALIDATION_SEED = 2_000_000_033
+DESIGNED_SEED = 2_000_000_063
+TINY_SEED = 2_000_000_087
+
+_DESIGNS = tuple(Designed(name) for name, design in HAND_DESIGNED.items() if not design.random_positions)
+_TINY = GridLevels(max_side=5, num_walls=3, max_objects=2, max_steps=(20, 40))
+
+SUITES: Mapping[str, GridSuite] = MappingProxyType(
+    {
+        suite.name: suite
+        for suite in (
+            GridSuite(
+                "grid-unseen",
+                "general grid worlds that were never trained or tuned on",
+                (Generated(),),
+                num_levels=256,
+                lifetime=64,
+                seed=UNSEEN_SEED,
+            ),
+            GridSuite(
+                "grid-unseen-long",
+                "the first levels of grid-unseen at four times the lifetime",
+                (Generated(),),
+                num_levels=64,
+                lifetime=256,
+                seed=UNSEEN_SEED,
+            ),
+            GridSuite(
+                "grid-validation",
+                "general grid worlds to tune on",
+                (Generated(),),
+                num_levels=128,
+                lifetime=64,
+                seed=VALIDATION_SEED,
+            ),
+            GridSuite(
+                "grid-designed",
+                "the five hand-designed tabular levels of arXiv:2007.08794, four draws of the positions each",
+                _DESIGNS,
+                num_levels=4 * len(_DESIGNS),
+                lifetime=250,
+                seed=DESIGNED_SEED,
+            ),
+            GridSuite("mazes", "mazes of 13 x 13 cells", (Mazes(),), num_levels=len(MAZES), lifetime=250),
+            GridSuite(
+                "grid-tiny",
+                "small rooms with short episodes, for a look at the machinery",
+                (Generated(_TINY),),
+                num_levels=16,
+                lifetime=8,
+                seed=TINY_SEED,
+            ),
+        )
+    }
+)
+
+
+def same_levels(first: str, second: str) -> bool:
+    """Whether two suites, each `NAME` or `NAME@LIFETIME`, draw the same levels, the smaller one the first of them."""
+    names = [name.partition("@")[0] for name in (first, second)]
+    known = [SUITES[name] for name in names if name in SUITES]
+    return names[0] == names[1] or len({(each.sources, each.seed) for each in known}) == 1 < len(known)
+
+
+def suite(name: str) -> GridSuite:
+    """Look a suite up.
+
+    Raises:
+        config.ConfigError: where there is none of that name; lists the valid ones and the nearest match.
+    """
+    if name not in SUITES:
+        raise config.ConfigError(f"unknown suite {name!r}.{config.nearest(name, SUITES)}")
+    return SUITES[name]

@@ -1,0 +1,101 @@
+"""Where tasks come from: a distribution over levels and one over lifetimes."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from metadisco.envs.base import Level
+from metadisco.types import Key, Task
+
+
+class LevelDistribution(Protocol):
+    """A source of levels of one environment."""
+
+    def sample(self, key: Key) -> Level:
+        """One level."""
+
+
+class LifetimeDistribution(Protocol):
+    """A source of lifetimes."""
+
+    def sample(self, key: Key) -> jax.Array:
+        """One lifetime in agent updates. [] int32, at least 1."""
+
+
+class TaskDistribution(Protocol):
+    """A source of tasks."""
+
+    def sample(self, key: Key) -> Task:
+        """One task."""
+
+
+@dataclass(frozen=True)
+class FixedLifetime:
+    """Everybody lives equally long.
+
+    Attributes:
+        num_updates: agent updates.
+    """
+
+    num_updates: int = 64
+
+    def __post_init__(self) -> None:
+        if self.num_updates < 1:
+            raise ValueError(f"FixedLifetime.num_updates must be at least 1, got {self.num_updates}")
+
+    def sample(self, key: Key) -> jax.Array:
+        """The lifetime. [] int32."""
+        del key
+        return jnp.asarray(self.num_updates, jnp.int32)
+
+
+@dataclass(frozen=True)
+class LogUniformLifetime:
+    """Lifetimes whose logarithm is uniform (arXiv:2402.05828 trains on [10, 250]).
+
+    Attributes:
+        shortest: in agent updates.
+        longest: in agent updates, inclusive.
+    """
+
+    shortest: int = 10
+    longest: int = 250
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shortest <= self.longest:
+            raise ValueError(
+                f"LogUniformLifetime needs 1 <= shortest <= longest, got shortest={self.shortest}, "
+                f"longest={self.longest}"
+            )
+
+    def sample(self, key: Key) -> jax.Array:
+        """A lifetime. [] int32."""
+        exponent = jax.random.uniform(key, minval=jnp.log(self.shortest), maxval=jnp.log(self.longest))
+        return jnp.clip(jnp.round(jnp.exp(exponent)), self.shortest, self.longest).astype(jnp.int32)
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Levels and lifetimes drawn independently.
+
+    Attributes:
+        levels: distribution of levels.
+        lifetimes: distribution of lifetimes.
+
+    Example:
+        >>> import jax
+        >>> from metadisco.envs.gridworld_levels import GridLevels
+        >>> task = Tasks(GridLevels(), FixedLifetime(64)).sample(jax.random.key(0))
+        >>> int(task.lifetime)
+        64
+    """
+
+    levels: LevelDistribution
+    lifetimes: LifetimeDistribution = LogUniformLifetime()
+
+    def sample(self, key: Key) -> Task:
+        """One task."""
+        level_key, lifetime_key = jax.random.split(key)
+        return Task(self.levels.sample(level_key), self.lifetimes.sample(lifetime_key))

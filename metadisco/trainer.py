@@ -1,0 +1,97 @@
+"""One meta-step, as a straight line: propose tasks, spend lives on them, improve the objective, tell the curriculum."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metadisco.curricula.base import Curriculum, CurriculumState
+from metadisco.life import Birth, InnerLoop, Life
+from metadisco.meta.base import MetaOptimizer, MetaState, Population
+from metadisco.population import population_mesh, share_out
+from metadisco.types import Key, MetaParams, Metrics, Outcome
+
+
+@struct.dataclass
+class TrainState:
+    """All that changes from meta-step to meta-step."""
+
+    step: jax.Array  # [] int32, meta-steps done
+    meta: MetaState
+    curriculum: CurriculumState
+
+
+@dataclass(frozen=True)
+class MetaTrainer:
+    """Everything that one meta-training run consists of. It is its own configuration.
+
+    Attributes:
+        inner: what happens inside a life.
+        curriculum: which tasks come next.
+        meta_optimizer: how the objective improves.
+        num_tasks: N, tasks per meta-step; the population has N times `meta_optimizer.replicas` lives.
+        num_steps: meta-steps of the whole run.
+        slots: lives that run side by side on one device. More fill wide hardware better, fewer stay in a CPU's cache.
+    """
+
+    inner: InnerLoop
+    curriculum: Curriculum
+    meta_optimizer: MetaOptimizer
+    num_tasks: int = 512
+    num_steps: int = 2500
+    slots: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("num_tasks", "num_steps", "slots"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"MetaTrainer.{name} must be at least 1, got {getattr(self, name)}")
+
+    def init(self, key: Key) -> TrainState:
+        """Random meta-parameters, fresh optimizer and curriculum."""
+        objective_key, meta_key, curriculum_key = jax.random.split(key, 3)
+        meta_params = self.inner.objective.init(objective_key)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            meta=self.meta_optimizer.init(meta_key, meta_params, self.num_tasks),
+            curriculum=self.curriculum.init(curriculum_key),
+        )
+
+    def step(self, key: Key, state: TrainState) -> tuple[TrainState, Metrics]:
+        """One meta-step. Metrics are scalars."""
+        propose_key, birth_key, meta_key, observe_key = jax.random.split(key, 4)
+        curriculum, proposal = self.curriculum.propose(propose_key, state.curriculum, self.num_tasks)
+        births = Birth(jax.random.split(birth_key, self.num_tasks), proposal.tasks)
+        meta, outcomes, metrics = self.meta_optimizer.step(meta_key, state.meta, births, self.live)
+        # Nobody scores levels yet that a curriculum would replay: the score is how well the better replica did.
+        scores = jnp.max(jnp.where(jnp.isfinite(outcomes.fitness), outcomes.fitness, -jnp.inf), axis=0)
+        finished = jnp.ones(self.num_tasks, bool)
+        curriculum, curriculum_metrics = self.curriculum.observe(observe_key, curriculum, proposal, scores, finished)
+        agent_updates = jnp.sum(outcomes.num_updates).astype(jnp.float32)
+        metrics = metrics | curriculum_metrics
+        metrics |= {
+            "agent_updates": agent_updates,
+            "env_steps": agent_updates * (self.inner.num_workers * self.inner.num_steps),
+            "lifetime": jnp.mean(proposal.tasks.lifetime.astype(jnp.float32)),
+        }
+        return TrainState(state.step + 1, meta, curriculum), metrics
+
+    def meta_params(self, state: TrainState) -> MetaParams:
+        """The objective's present meta-parameters."""
+        return self.meta_optimizer.meta_params(state.meta)
+
+    def live(self, population: Population, births: Birth) -> tuple[Life | tuple[()], Outcome]:
+        """Spend whole lives, spread over all devices.
+
+        Args:
+            population: meta-parameters, leading axis M.
+            births: leading axis M.
+
+        Returns:
+            () and the outcomes, leading axis M. The agents themselves are not kept.
+        """
+
+        def live(population: Population, births: Birth) -> Outcome:
+            return self.inner.live(population, births, slots=self.slots)[1]
+
+        return (), share_out(live, population, births, work=births.task.lifetime, mesh=population_mesh())

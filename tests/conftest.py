@@ -1,0 +1,25 @@
+"""The machine that every test runs on: two CPU devices, no display, and compilations kept between runs.
+
+Processes that a test starts (the command line) inherit the platform, the compilation cache and the plotting backend.
+"""
+
+import os
+from pathlib import Path
+
+# One folder per xdist worker: JAX writes its cache without a lock, so two workers must not share one.
+_CACHE = Path(__file__).parents[1] / ".cache" / "jax" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)  # a worker begins with that of the process that started it
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ["MPLBACKEND"] = "Agg"
+
+import jax  # noqa: E402 - it reads the environment when it is imported
+
+# Said again to JAX itself, in case a pytest plugin has imported it before.
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update(
+    "jax_persistent_cache_min_compile_time_secs", float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"])
+)
+jax.config.update("jax_num_cpu_devices", 2)

@@ -1,0 +1,169 @@
+"""LPG against a slow reference, and what it must and must not depend on."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metadisco.lowrank import LowRank, dense
+from metadisco.objectives.base import Predictions
+from metadisco.objectives.lpg import LPG
+from metadisco.types import Progress, Trajectory
+from tests.reference import lpg as reference
+
+T, B, A = 7, 3, 4
+PLAIN = LPG(width=5, num_predictions=3, embedding_width=4)
+AWARE = replace(PLAIN, lifetime_features=True)
+PROGRESS = Progress(jnp.int32(3), jnp.int32(20))
+
+
+def _experience(seed=0):
+    rng = np.random.default_rng(seed)
+    terminated = rng.random((T, B)) < 0.2
+    truncated = ~terminated & (rng.random((T, B)) < 0.2)
+    index = jnp.zeros((T, B), jnp.int32)
+    trajectory = Trajectory(
+        obs=index,
+        action=jnp.asarray(rng.integers(0, A, (T, B)), jnp.int32),
+        log_prob=jnp.zeros((T, B)),
+        reward=jnp.asarray(rng.normal(size=(T, B)), jnp.float32),
+        terminated=jnp.asarray(terminated),
+        truncated=jnp.asarray(truncated),
+        next_obs=index,
+    )
+    draw = lambda width: jnp.asarray(rng.normal(size=(T, B, width)), jnp.float32)  # noqa: E731
+    return trajectory, Predictions({"logits": draw(A), "y": draw(3)}, {"logits": draw(A), "y": draw(3)})
+
+
+def _random_params(objective, seed=1):
+    """Initial parameters with every zero bias replaced, so that each one matters."""
+    leaves, structure = jax.tree.flatten(objective.init(jax.random.key(seed)))
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    noisy = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, noisy)
+
+
+@pytest.mark.parametrize("objective", [PLAIN, AWARE])
+def test_targets_and_loss_equal_the_numpy_reference(objective):
+    trajectory, predictions = _experience()
+    meta_params = _random_params(objective)
+    targets = objective.targets(meta_params, predictions, trajectory, PROGRESS)
+    loss, _ = objective.loss(meta_params, targets, predictions.now, trajectory, PROGRESS)
+    as_numpy = lambda tree: jax.tree.map(np.asarray, tree)  # noqa: E731
+    pi_hat, y_hat = reference.targets(
+        as_numpy(meta_params),
+        *as_numpy((predictions.now["logits"], predictions.now["y"], predictions.next["y"])),
+        *as_numpy((trajectory.action, trajectory.reward, trajectory.terminated, trajectory.truncated)),
+        gamma=objective.gamma,
+        lifetime_features=(3, 20) if objective.lifetime_features else None,
+    )
+    np.testing.assert_allclose(targets.pi_hat, pi_hat, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jnp.exp(targets.log_y_hat), y_hat, rtol=1e-4, atol=1e-5)
+    slow = reference.loss(
+        *as_numpy((predictions.now["logits"], predictions.now["y"], trajectory.action)),
+        pi_hat,
+        y_hat,
+        prediction_weight=0.5,
+    )
+    np.testing.assert_allclose(loss, slow, rtol=1e-4)
+
+
+def test_features_name_the_inputs_in_order():
+    assert len(PLAIN.features) == PLAIN.init(jax.random.key(0))["gru"]["input"].shape[0] == 6
+    assert len(AWARE.features) == AWARE.init(jax.random.key(0))["gru"]["input"].shape[0] == 8
+
+
+def test_targets_pass_no_gradient_to_the_predictions():
+    trajectory, predictions = _experience()
+    meta_params = _random_params(AWARE)
+
+    def total(predictions):
+        targets = AWARE.targets(meta_params, predictions, trajectory, PROGRESS)
+        return jnp.sum(targets.pi_hat) + jnp.sum(targets.log_y_hat[..., 0])
+
+    assert all(not jnp.any(leaf) for leaf in jax.tree.leaves(jax.grad(total)(predictions)))
+
+
+def test_every_meta_parameter_receives_a_gradient():
+    trajectory, predictions = _experience()
+
+    def total(meta_params):
+        targets = AWARE.targets(meta_params, predictions, trajectory, PROGRESS)
+        return jnp.sum(targets.pi_hat**2) + jnp.sum(targets.log_y_hat[..., 0])
+
+    gradients = jax.grad(total)(_random_params(AWARE))
+    assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradients))
+
+
+def test_nothing_flows_back_across_the_end_of_an_episode():
+    trajectory, predictions = _experience()
+    meta_params = _random_params(AWARE)
+    cut = jnp.zeros((T, B), bool).at[3].set(True)
+    trajectory = trajectory.replace(terminated=jnp.zeros((T, B), bool), truncated=cut)
+    later = trajectory.replace(reward=trajectory.reward.at[4:].add(1.0))
+    before = AWARE.targets(meta_params, predictions, trajectory, PROGRESS).pi_hat
+    after = AWARE.targets(meta_params, predictions, later, PROGRESS).pi_hat
+    assert jnp.array_equal(before[:4], after[:4])
+    assert jnp.all(before[4:] != after[4:])
+
+
+def test_the_next_prediction_counts_after_truncation_but_not_after_termination():
+    trajectory, predictions = _experience()
+    meta_params = _random_params(PLAIN)
+    other = Predictions(predictions.now, {"y": predictions.next["y"] + jnp.arange(3.0)})
+    ends, none = jnp.ones((T, B), bool), jnp.zeros((T, B), bool)
+    cut = trajectory.replace(terminated=none, truncated=ends)
+    ended = trajectory.replace(terminated=ends, truncated=none)
+    pi_hat = lambda trajectory, predictions: PLAIN.targets(meta_params, predictions, trajectory, PROGRESS).pi_hat  # noqa: E731
+    assert jnp.all(pi_hat(cut, predictions) != pi_hat(cut, other))
+    assert jnp.array_equal(pi_hat(ended, predictions), pi_hat(ended, other))
+
+
+@pytest.mark.parametrize("progress", [Progress(jnp.int32(4), jnp.int32(20)), Progress(jnp.int32(6), jnp.int32(40))])
+def test_lifetime_features_matter_only_where_asked_for(progress):
+    trajectory, predictions = _experience()
+    for objective, differs in ((AWARE, True), (PLAIN, False)):
+        meta_params = _random_params(objective)
+        now = objective.targets(meta_params, predictions, trajectory, PROGRESS).pi_hat
+        then = objective.targets(meta_params, predictions, trajectory, progress).pi_hat
+        assert bool(jnp.any(now != then)) is differs
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("gamma", 0.5), ("prediction_weight", 0.1), ("lifetime_features", False), ("width", 6)]
+)
+def test_every_setting_changes_the_loss(field, value):
+    trajectory, predictions = _experience()
+    losses = []
+    for objective in (AWARE, replace(AWARE, **{field: value})):
+        meta_params = _random_params(objective)
+        targets = objective.targets(meta_params, predictions, trajectory, PROGRESS)
+        losses.append(objective.loss(meta_params, targets, predictions.now, trajectory, PROGRESS)[0])
+    assert losses[0] != losses[1]
+
+
+def test_a_low_rank_weight_gives_the_same_targets_as_its_full_matrix():
+    trajectory, predictions = _experience()
+    thin = _random_params(AWARE)
+    keys = jax.random.split(jax.random.key(5), 2)
+    recurrent = thin["gru"]["recurrent"]
+    left, right = (jax.random.normal(key, (size, 2)) for key, size in zip(keys, recurrent.shape, strict=True))
+    thin["gru"] = thin["gru"] | {"recurrent": LowRank(recurrent, left, right, jnp.float32(0.1))}
+    full = jax.tree.map(dense, thin, is_leaf=lambda leaf: isinstance(leaf, LowRank))
+    for left, right in zip(
+        jax.tree.leaves(AWARE.targets(thin, predictions, trajectory, PROGRESS)),
+        jax.tree.leaves(AWARE.targets(full, predictions, trajectory, PROGRESS)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"width": 0}, {"num_predictions": 1}, {"gamma": 1.5}, {"prediction_weight": -1.0}, {"embedding_width": 0}],
+)
+def test_wrong_settings_are_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        LPG(**settings)

@@ -1,0 +1,82 @@
+"""Scores and intervals against arithmetic by hand and known distributions."""
+
+import numpy as np
+import pytest
+
+from metadisco.stats import Interval, iqm, iqm_interval, normalize
+
+
+def test_random_scores_zero_and_optimal_scores_one():
+    random_return, optimal_return = np.array([0.5, -1.0]), np.array([1.5, 3.0])
+    returns = np.array([[0.5, 1.5, 1.0], [-1.0, 3.0, -3.0]])
+    np.testing.assert_allclose(normalize(returns, random_return, optimal_return), [[0, 1, 0.5], [0, 1, -0.5]])
+
+
+def test_leading_axes_are_points_of_a_curve():
+    returns = np.arange(24.0).reshape(4, 3, 2)
+    scores = normalize(returns, np.zeros(3), np.full(3, 2.0))
+    np.testing.assert_allclose(scores, returns / 2.0)
+
+
+def test_a_task_without_a_scale_is_refused():
+    with pytest.raises(ValueError, match=r"tasks \[1\]"):
+        normalize(np.zeros((2, 1)), np.array([0.0, 1.0]), np.array([1.0, 1.0]))
+
+
+@pytest.mark.parametrize("num_scores", [1, 3, 4, 7, 8, 41])
+def test_iqm_is_the_mean_without_the_lowest_and_highest_quarter(num_scores):
+    scores = np.random.default_rng(num_scores).normal(size=num_scores)
+    dropped = num_scores // 4
+    expected = np.mean(sorted(scores)[dropped : num_scores - dropped])
+    np.testing.assert_allclose(iqm(scores), expected)
+
+
+def test_iqm_is_over_all_tasks_and_seeds():
+    scores = np.array([[0.0, 100.0], [1.0, 3.0]])  # sorted 0, 1, 3, 100
+    np.testing.assert_allclose(iqm(scores), 2.0)
+    np.testing.assert_allclose(iqm_interval(scores).point, 2.0)
+
+
+@pytest.mark.parametrize("shape", [(40, 1), (40, 2), (4, 10)])
+def test_interval_covers_the_truth_as_often_as_it_says(shape):
+    """The IQM of a symmetric distribution estimates its mean; a bootstrap of few numbers is a little too narrow."""
+    generator = np.random.default_rng(0)
+    covered = []
+    for repetition in range(200):
+        scores = 0.3 + generator.normal(size=shape)
+        interval = iqm_interval(scores, num_resamples=200, seed=repetition)
+        covered.append(interval.low <= 0.3 <= interval.high)
+    assert 0.88 <= np.mean(covered) <= 0.99
+
+
+def test_confidence_widens_the_interval():
+    scores = np.random.default_rng(0).normal(size=(20, 3))
+    narrow, wide = (iqm_interval(scores, confidence=confidence) for confidence in (0.5, 0.99))
+    assert wide.low < narrow.low < narrow.point < narrow.high < wide.high
+
+
+def test_seeds_are_resampled_within_their_task():
+    """Tasks that differ a lot while seeds hardly do: with strata the interval is as narrow as the seeds are."""
+    tasks = np.linspace(0.0, 1.0, 20)[:, None]
+    scores = tasks + 0.01 * np.random.default_rng(0).normal(size=(20, 4))
+    stratified = iqm_interval(scores)
+    assert stratified.high - stratified.low < 0.01
+    over_tasks = iqm_interval(scores.mean(axis=1, keepdims=True))
+    assert over_tasks.high - over_tasks.low > 0.1
+
+
+def test_the_same_scores_give_the_same_interval():
+    scores = np.random.default_rng(0).normal(size=(6, 3))
+    assert iqm_interval(scores) == iqm_interval(scores)
+    assert iqm_interval(scores) != iqm_interval(scores, seed=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 1), (5, 3)])
+def test_equal_scores_give_a_point(shape):
+    assert iqm_interval(np.ones(shape)) == Interval(1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("scores", [np.zeros(3), np.zeros((0, 2)), np.array([[0.0, np.nan]]), np.array([[np.inf]])])
+def test_scores_without_a_mean_are_refused(scores):
+    with pytest.raises(ValueError, match="scores"):
+        iqm_interval(scores)
