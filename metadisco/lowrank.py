@@ -9,7 +9,6 @@ have: `in_axes` and `take` know.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 
 
@@ -28,20 +27,18 @@ def _is_lowrank(leaf: Any) -> bool:
 
 
 def project(weight: jax.Array | LowRank, x: jax.Array) -> jax.Array:
-    """Multiply features-first: weight^T x.
+    """Multiply x by a weight.
 
     Args:
         weight: [inputs, outputs], full or low-rank.
-        x: [inputs, ...] float32.
+        x: [..., inputs] float32.
 
     Returns:
-        [outputs, ...] float32.
+        [..., outputs] float32.
     """
     if isinstance(weight, LowRank):
-        thin = jnp.tensordot(weight.left, x, axes=(0, 0))
-        shared = jnp.tensordot(weight.base, x, axes=(0, 0))
-        return shared + weight.scale * jnp.tensordot(weight.right, thin, axes=(1, 0))
-    return jnp.tensordot(weight, x, axes=(0, 0))
+        return x @ weight.base + weight.scale * (x @ weight.left) @ weight.right.T
+    return x @ weight
 
 
 def dense(weight: jax.Array | LowRank) -> jax.Array:

@@ -18,9 +18,9 @@ def _weight(*leading):
     )
 
 
-def test_project_multiplies_by_the_transpose_of_the_full_matrix():
-    x = jax.random.normal(jax.random.key(1), (4, 3, 7))
-    expected = np.einsum("io,ibc->obc", lowrank.dense(_weight()), x)
+def test_project_multiplies_by_the_full_matrix():
+    x = jax.random.normal(jax.random.key(1), (3, 7, 4))
+    expected = np.einsum("io,bci->bco", lowrank.dense(_weight()), x)
     np.testing.assert_allclose(lowrank.project(_weight(), x), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(lowrank.project(lowrank.dense(_weight()), x), expected, rtol=1e-5, atol=1e-5)
 
@@ -40,7 +40,7 @@ def test_a_population_shares_its_base_and_differs_in_the_rest():
 
 def test_the_base_is_multiplied_once_for_the_whole_population():
     """The compiled product of a population has one large matrix product by the base, none of them batched."""
-    x = jnp.ones((6, 4, 3))
+    x = jnp.ones((6, 3, 4))
     population = {"w": _weight(6)}
     project = jax.vmap(lambda member, x: lowrank.project(member["w"], x), in_axes=(lowrank.in_axes(population), 0))
     text = str(jax.make_jaxpr(project)(population, x))

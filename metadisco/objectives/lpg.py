@@ -4,8 +4,7 @@ A recurrent network reads a rollout backward in time and says, for every step, h
 (pi_hat) and what the agent's prediction vector should have been (y_hat). What the prediction means is for the
 objective to discover.
 
-The recurrent part is computed features-first (`[features, B]`) with its input projection inside the scan over
-time: the arrays of one step stay in the cache, and workers are the contiguous axis.
+The input projection and the output are inside the scan over time: the arrays of one step stay in the cache.
 """
 
 import math
@@ -128,17 +127,17 @@ class LPG:
         y = jax.nn.softmax(jnp.concatenate([predictions.now["y"], predictions.next["y"]], axis=1))
         embedded = _embed(meta_params["embedding"], y)
         next_embedded = jnp.where(trajectory.terminated, 0.0, embedded[:, num_workers:])
-        columns = (reward, finished, prob, embedded[:, :num_workers], next_embedded)
+        x = self._inputs(reward, finished, prob, embedded[:, :num_workers], next_embedded, progress)
 
         def step(carry: jax.Array, now: tuple) -> tuple[jax.Array, jax.Array]:
-            carry = jnp.where(now[1], 0.0, carry)
-            carry = gru_cell(meta_params["gru"], self._inputs(now, progress), carry)
-            out = project(meta_params["out"], jax.nn.relu(carry)) + meta_params["out_bias"][:, None]
-            return carry, out
+            x, finished = now
+            carry = jnp.where(finished[:, None], 0.0, carry)
+            carry = gru_cell(meta_params["gru"], x, carry)
+            return carry, project(meta_params["out"], jax.nn.relu(carry)) + meta_params["out_bias"]
 
-        carry = jnp.zeros((self.width, num_workers))
-        _, outs = jax.lax.scan(step, carry, columns, reverse=True)  # [T, 1 + m, B]
-        return LPGTargets(outs[:, 0], jax.nn.log_softmax(jnp.swapaxes(outs[:, 1:], 1, 2)))
+        carry = jnp.zeros((num_workers, self.width))
+        _, outs = jax.lax.scan(step, carry, (x, finished), reverse=True)  # [T, B, 1 + m]
+        return LPGTargets(outs[..., 0], jax.nn.log_softmax(outs[..., 1:]))
 
     def loss(
         self,
@@ -162,35 +161,43 @@ class LPG:
         }
         return policy_loss + self.prediction_weight * kl, metrics
 
-    def _inputs(self, now: tuple, progress: Progress) -> jax.Array:
-        """x_t of one time step, features-first. [len(features), B]."""
-        reward, finished, prob, embedded, next_embedded = now
-        rows = [reward, finished.astype(jnp.float32), jnp.full_like(reward, self.gamma), prob, embedded, next_embedded]
+    def _inputs(
+        self,
+        reward: jax.Array,
+        finished: jax.Array,
+        prob: jax.Array,
+        embedded: jax.Array,
+        next_embedded: jax.Array,
+        progress: Progress,
+    ) -> jax.Array:
+        """x_t of all steps. [T, B] each to [T, B, len(features)]."""
+        columns = [reward, finished.astype(jnp.float32), jnp.full_like(reward, self.gamma), prob]
+        columns += [embedded, next_embedded]
         if self.lifetime_features:
-            rows += [jnp.full_like(reward, progress.fraction), jnp.full_like(reward, progress.log_lifetime)]
-        return jnp.stack(rows)
+            columns += [jnp.full_like(reward, progress.fraction), jnp.full_like(reward, progress.log_lifetime)]
+        return jnp.stack(columns, axis=-1)
 
 
 def gru_cell(weights: MetaParams, x: jax.Array, carry: jax.Array) -> jax.Array:
     """Gated recurrent unit (arXiv:1406.1078, with the reset gate after the product).
 
-    r, z = sigmoid(W x + U h); c = tanh(W x + r (U h + b)); h' = (1 - z) c + z h.
+    r, z = sigmoid(x W + h U); c = tanh(x W + r (h U + b)); h' = (1 - z) c + z h.
 
     Args:
         weights: input [features, 3H], input_bias [3H], recurrent [H, 3H], recurrent_bias [H]; blocks r, z, c.
-        x: [features, B].
-        carry: [H, B].
+        x: [B, features].
+        carry: [B, H].
 
     Returns:
-        [H, B].
+        [B, H].
     """
-    width = carry.shape[0]
-    from_input = project(weights["input"], x) + weights["input_bias"][:, None]
+    width = carry.shape[-1]
+    from_input = project(weights["input"], x) + weights["input_bias"]
     from_carry = project(weights["recurrent"], carry)
-    gates = _sigmoid(from_input[: 2 * width] + from_carry[: 2 * width])
-    reset, update = gates[:width], gates[width:]
-    from_carry = from_carry[2 * width :] + weights["recurrent_bias"][:, None]
-    candidate = jnp.tanh(from_input[2 * width :] + reset * from_carry)
+    gates = _sigmoid(from_input[:, : 2 * width] + from_carry[:, : 2 * width])
+    reset, update = gates[:, :width], gates[:, width:]
+    from_carry = from_carry[:, 2 * width :] + weights["recurrent_bias"]
+    candidate = jnp.tanh(from_input[:, 2 * width :] + reset * from_carry)
     return candidate + update * (carry - candidate)
 
 
@@ -201,5 +208,5 @@ def _sigmoid(x: jax.Array) -> jax.Array:
 
 def _embed(weights: MetaParams, y: jax.Array) -> jax.Array:
     """e(y). [T, B, m] -> [T, B]."""
-    hidden = project(weights["hidden"], jnp.moveaxis(y, -1, 0)) + weights["hidden_bias"][:, None, None]
-    return (project(weights["out"], jax.nn.relu(hidden)) + weights["out_bias"][:, None, None])[0]
+    hidden = jax.nn.relu(project(weights["hidden"], y) + weights["hidden_bias"])
+    return (project(weights["out"], hidden) + weights["out_bias"])[..., 0]
