@@ -26,13 +26,14 @@ PEER_GFLOPS = 465.0  # matrix products of the machine that it was measured on
 MATMUL = "matmul"  # a row that is no meta-step
 
 ROWS = {
-    # name: width, pairs, workers, shortest and longest lifetime, low rank
-    "width 32": {"width": 32, "pairs": 64, "workers": 64, "lifetimes": (10, 250), "rank": 0},
-    "width 256": {"width": 256, "pairs": 8, "workers": 64, "lifetimes": (10, 250), "rank": 0},
-    "width 256, low rank": {"width": 256, "pairs": 8, "workers": 64, "lifetimes": (10, 250), "rank": 1},
-    "reference": {"width": 256, "pairs": 8, "workers": 64, "lifetimes": (250, 250), "rank": 0},
-    "reference, low rank": {"width": 256, "pairs": 8, "workers": 64, "lifetimes": (250, 250), "rank": 1},
-    "quickstart": {"width": 16, "pairs": 128, "workers": 32, "lifetimes": (16, 64), "rank": 0},
+    # name: width, pairs, workers, shortest and longest lifetime, low rank, lives side by side on a device. On a CPU one
+    # life at a time keeps the weights of a wide net in the cache and no slot idle; narrow nets want company.
+    "width 32": {"width": 32, "pairs": 64, "workers": 64, "lifetimes": (10, 250), "rank": 0, "slots": 4},
+    "width 256": {"width": 256, "pairs": 8, "workers": 64, "lifetimes": (10, 250), "rank": 0, "slots": 1},
+    "width 256, low rank": {"width": 256, "pairs": 8, "workers": 64, "lifetimes": (10, 250), "rank": 1, "slots": 1},
+    "reference": {"width": 256, "pairs": 8, "workers": 64, "lifetimes": (250, 250), "rank": 0, "slots": 1},
+    "reference, low rank": {"width": 256, "pairs": 8, "workers": 64, "lifetimes": (250, 250), "rank": 1, "slots": 1},
+    "quickstart": {"width": 16, "pairs": 128, "workers": 32, "lifetimes": (16, 96), "rank": 0, "slots": 8},
 }
 
 
@@ -83,8 +84,8 @@ def measure(name: str, devices: int, slots: int, repeats: int) -> dict:
     import jax
 
     jax.config.update("jax_num_cpu_devices", devices)
-    row = ROWS[name]
-    trainer = build(**row, slots=slots)
+    row = ROWS[name] | {"slots": slots}
+    trainer = build(**row)
     objective = trainer.inner.objective
     state = trainer.init(jax.random.key(0))
     key = jax.random.key(1)
@@ -111,7 +112,6 @@ def measure(name: str, devices: int, slots: int, repeats: int) -> dict:
         **row,
         "devices": jax.device_count(),
         "device": jax.devices()[0].device_kind,
-        "slots": slots,
         "compile_seconds": compile_seconds,
         "seconds_per_meta_step": seconds / repeats,
         "agent_updates_per_second": updates / seconds,
@@ -149,7 +149,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--devices", type=int, nargs="*", default=[1, os.cpu_count()], help="host devices to try")
-    parser.add_argument("--slots", type=int, nargs="*", default=[32], help="lives side by side on a device")
+    parser.add_argument(
+        "--slots", type=int, nargs="*", default=[], help="lives side by side on a device [each row's own]"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="meta-steps per row, after one that does not count")
     parser.add_argument("--peer", type=float, help="seconds that the peer takes here for the reference setting")
     parser.add_argument("--json", help="write the rows to this file")
@@ -166,7 +168,7 @@ def main() -> None:
     rows = []
     for name in options.rows:
         for devices in dict.fromkeys(options.devices):
-            for slots in options.slots:
+            for slots in options.slots or [ROWS[name]["slots"]]:
                 row = run_row(name, "--devices", devices, "--slots", slots, "--repeats", options.repeats)
                 row["matmul_fraction"] = row["network_gflops"] / rate
                 rows.append(row)

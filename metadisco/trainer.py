@@ -32,7 +32,8 @@ class MetaTrainer:
         meta_optimizer: how the objective improves.
         num_tasks: N, tasks per meta-step; the population has N times `meta_optimizer.replicas` lives.
         num_steps: meta-steps of the whole run.
-        slots: lives that run side by side on one device. More fill wide hardware better, fewer stay in a CPU's cache.
+        slots: lives that run side by side on one device. More fill wide hardware better, fewer stay in a CPU's
+            cache and leave fewer places empty when the last lives run out.
     """
 
     inner: InnerLoop
