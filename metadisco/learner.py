@@ -8,7 +8,7 @@ import jax
 import optax
 
 from metadisco.agents.agent import Agent
-from metadisco.objectives.base import Objective, Predictions
+from metadisco.objectives.base import Objective, Predictions, Targets
 from metadisco.types import AgentParams, MetaParams, Metrics, Progress, Trajectory
 
 OptState = Any
@@ -16,7 +16,8 @@ OptState = Any
 POLICY_GROUP = frozenset({"logits", "torso"})
 
 
-def _check_positive(component: Any, *names: str) -> None:
+def check_positive(component: Any, *names: str) -> None:
+    """Raise ValueError unless the named settings are positive and finite."""
     for name in names:
         value = getattr(component, name)
         if not (value > 0.0 and math.isfinite(value)):
@@ -43,7 +44,7 @@ class SGD:
     max_grad_norm: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_positive(self, "learning_rate", "max_grad_norm")
+        check_positive(self, "learning_rate", "max_grad_norm")
 
     def transformation(self) -> optax.GradientTransformation:
         """Clip, then scale."""
@@ -63,7 +64,7 @@ class Adam:
     max_grad_norm: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_positive(self, "learning_rate", "max_grad_norm")
+        check_positive(self, "learning_rate", "max_grad_norm")
 
     def transformation(self) -> optax.GradientTransformation:
         """Clip, then Adam."""
@@ -98,7 +99,7 @@ class Learner:
         opt_state: OptState,
         trajectory: Trajectory,
         progress: Progress,
-    ) -> tuple[AgentParams, OptState, Metrics]:
+    ) -> tuple[AgentParams, OptState, Targets, Metrics]:
         """Take one gradient step on the objective's loss over a rollout.
 
         Args:
@@ -111,7 +112,7 @@ class Learner:
             progress: before the update.
 
         Returns:
-            Parameters, optimizer state and the objective's metrics.
+            Parameters, optimizer state, and the objective's targets and metrics.
         """
         predictions = Predictions(
             agent.apply(agent_params, trajectory.obs), agent.apply(agent_params, trajectory.next_obs)
@@ -129,7 +130,7 @@ class Learner:
         for name, (optimizer, group) in self._groups(agent_params).items():
             updates, new_state[name] = optimizer.update(gradient_groups[name][1], opt_state[name], group)
             new_params |= optax.apply_updates(group, updates)
-        return new_params, new_state, {"loss": loss, **metrics}
+        return new_params, new_state, targets, {"loss": loss, **metrics}
 
     def _groups(self, tree: AgentParams) -> dict[str, tuple[optax.GradientTransformation, AgentParams]]:
         policy = {name: leaf for name, leaf in tree.items() if name in POLICY_GROUP}
