@@ -83,11 +83,8 @@ class GradientTrainer:
 
     def step(self, key: Key, state: GradientTrainState) -> tuple[GradientTrainState, Metrics]:
         """One meta-step. Metrics are scalars; `fitness` is not a number where no life has come to its end."""
-        propose_key, birth_key, observe_key = jax.random.split(key, 3)
-        curriculum, proposal = self.curriculum.propose(propose_key, state.curriculum, self.num_tasks)
-        lives, slots = trees.where(
-            state.lives.is_over, (self._begin(birth_key, proposal), proposal.slots), (state.lives, state.slots)
-        )
+        renew_key, observe_key = jax.random.split(key)
+        curriculum, lives, slots = self.renew(renew_key, state)
         num_updates = jnp.sum(lives.life.num_updates)
         mesh = population_mesh()
         meta, lives, metrics = self.meta_optimizer.step(
@@ -114,6 +111,14 @@ class GradientTrainer:
             "lifetime": jnp.mean(tasks.lifetime.astype(jnp.float32)),
         }
         return GradientTrainState(state.step + 1, meta, curriculum, lives, slots), metrics
+
+    def renew(self, key: Key, state: GradientTrainState) -> tuple[CurriculumState, LifeWithCritic, jax.Array]:
+        """Begin new lives on new tasks where lives are over. Returns the curriculum's state, lives and slots, [N]."""
+        propose_key, birth_key = jax.random.split(key)
+        curriculum, proposal = self.curriculum.propose(propose_key, state.curriculum, self.num_tasks)
+        begun = self._begin(birth_key, proposal), proposal.slots
+        lives, slots = trees.where(state.lives.is_over, begun, (state.lives, state.slots))
+        return curriculum, lives, slots
 
     def meta_params(self, state: GradientTrainState) -> MetaParams:
         """The objective's present meta-parameters."""

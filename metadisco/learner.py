@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from metadisco.agents.agent import Agent
@@ -22,6 +23,21 @@ def check_positive(component: Any, *names: str) -> None:
         value = getattr(component, name)
         if not (value > 0.0 and math.isfinite(value)):
             raise ValueError(f"{type(component).__name__}.{name} must be positive and finite, got {value}")
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """The transformation of that name in optax, with a derivative also at a zero gradient: that of the identity."""
+
+    def update(updates: AgentParams, state: optax.EmptyState, params: Any = None) -> tuple:
+        del params
+        square = optax.tree.norm(updates, squared=True)
+        # The root has no derivative at 0, and a derivative passes through the branch that is not selected, too.
+        norm = jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
+        is_within = (square == 0.0) | (norm < max_norm)
+        clipped = jax.tree.map(lambda leaf: jnp.where(is_within, leaf, leaf / norm * max_norm), updates)
+        return clipped, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 class Optimizer(Protocol):
@@ -48,7 +64,7 @@ class SGD:
 
     def transformation(self) -> optax.GradientTransformation:
         """Clip, then scale."""
-        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.sgd(self.learning_rate))
+        return optax.chain(clip_by_global_norm(self.max_grad_norm), optax.sgd(self.learning_rate))
 
 
 @dataclass(frozen=True)
@@ -70,7 +86,7 @@ class Adam:
         """Clip, then Adam."""
         # eps_root > 0: the derivative of Adam at a zero gradient is otherwise not a number, which meta-gradients need.
         return optax.chain(
-            optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate, eps=1e-5, eps_root=1e-8)
+            clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate, eps=1e-5, eps_root=1e-8)
         )
 
 
