@@ -3,6 +3,7 @@
 from metadisco.checkpoint import Discovered, load, save
 from metadisco.config import ConfigError
 from metadisco.discovery import discover, meta_test
+from metadisco.gradient_trainer import GradientTrainer
 from metadisco.life import InnerLoop
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.lpg import LPG
@@ -16,6 +17,7 @@ __all__ = [
     "LPG",
     "ConfigError",
     "Discovered",
+    "GradientTrainer",
     "InnerLoop",
     "MetaTrainer",
     "discover",

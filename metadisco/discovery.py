@@ -14,6 +14,7 @@ from metadisco.agents.networks import Table
 from metadisco.battery import Battery, GridSuite
 from metadisco.checkpoint import Discovered
 from metadisco.envs.base import Discrete
+from metadisco.gradient_trainer import GradientTrainer
 from metadisco.life import InnerLoop
 from metadisco.presets import Preset
 from metadisco.provenance import provenance
@@ -172,8 +173,10 @@ def inner_loop(discovered: Discovered) -> InnerLoop:
             "this checkpoint does not say what agents it was meta-trained with: no provenance.trainer"
         )
     trainer = config.from_data(data)
-    if not isinstance(trainer, MetaTrainer):
-        raise config.ConfigError(f"provenance.trainer is a {type(trainer).__name__}, not a MetaTrainer")
+    if not isinstance(trainer, MetaTrainer | GradientTrainer):
+        raise config.ConfigError(
+            f"provenance.trainer is a {type(trainer).__name__}, not a MetaTrainer or GradientTrainer"
+        )
     return replace(trainer.inner, objective=discovered.objective)
 
 

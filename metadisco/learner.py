@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from metadisco.agents.agent import Agent
-from metadisco.objectives.base import Objective, Predictions
+from metadisco.objectives.base import Objective, Predictions, Targets
 from metadisco.types import AgentParams, MetaParams, Metrics, Progress, Trajectory
 
 OptState = Any
@@ -16,11 +17,27 @@ OptState = Any
 POLICY_GROUP = frozenset({"logits", "torso"})
 
 
-def _check_positive(component: Any, *names: str) -> None:
+def check_positive(component: Any, *names: str) -> None:
+    """Raise ValueError unless the named settings are positive and finite."""
     for name in names:
         value = getattr(component, name)
         if not (value > 0.0 and math.isfinite(value)):
             raise ValueError(f"{type(component).__name__}.{name} must be positive and finite, got {value}")
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """The transformation of that name in optax, with a derivative also at a zero gradient: that of the identity."""
+
+    def update(updates: AgentParams, state: optax.EmptyState, params: Any = None) -> tuple:
+        del params
+        square = optax.tree.norm(updates, squared=True)
+        # The root has no derivative at 0, and a derivative passes through the branch that is not selected, too.
+        norm = jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
+        is_within = (square == 0.0) | (norm < max_norm)
+        clipped = jax.tree.map(lambda leaf: jnp.where(is_within, leaf, leaf / norm * max_norm), updates)
+        return clipped, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 class Optimizer(Protocol):
@@ -43,11 +60,11 @@ class SGD:
     max_grad_norm: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_positive(self, "learning_rate", "max_grad_norm")
+        check_positive(self, "learning_rate", "max_grad_norm")
 
     def transformation(self) -> optax.GradientTransformation:
         """Clip, then scale."""
-        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.sgd(self.learning_rate))
+        return optax.chain(clip_by_global_norm(self.max_grad_norm), optax.sgd(self.learning_rate))
 
 
 @dataclass(frozen=True)
@@ -63,13 +80,13 @@ class Adam:
     max_grad_norm: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_positive(self, "learning_rate", "max_grad_norm")
+        check_positive(self, "learning_rate", "max_grad_norm")
 
     def transformation(self) -> optax.GradientTransformation:
         """Clip, then Adam."""
         # eps_root > 0: the derivative of Adam at a zero gradient is otherwise not a number, which meta-gradients need.
         return optax.chain(
-            optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate, eps=1e-5, eps_root=1e-8)
+            clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate, eps=1e-5, eps_root=1e-8)
         )
 
 
@@ -98,7 +115,7 @@ class Learner:
         opt_state: OptState,
         trajectory: Trajectory,
         progress: Progress,
-    ) -> tuple[AgentParams, OptState, Metrics]:
+    ) -> tuple[AgentParams, OptState, Targets, Metrics]:
         """Take one gradient step on the objective's loss over a rollout.
 
         Args:
@@ -111,7 +128,7 @@ class Learner:
             progress: before the update.
 
         Returns:
-            Parameters, optimizer state and the objective's metrics.
+            Parameters, optimizer state, and the objective's targets and metrics.
         """
         predictions = Predictions(
             agent.apply(agent_params, trajectory.obs), agent.apply(agent_params, trajectory.next_obs)
@@ -129,7 +146,7 @@ class Learner:
         for name, (optimizer, group) in self._groups(agent_params).items():
             updates, new_state[name] = optimizer.update(gradient_groups[name][1], opt_state[name], group)
             new_params |= optax.apply_updates(group, updates)
-        return new_params, new_state, {"loss": loss, **metrics}
+        return new_params, new_state, targets, {"loss": loss, **metrics}
 
     def _groups(self, tree: AgentParams) -> dict[str, tuple[optax.GradientTransformation, AgentParams]]:
         policy = {name: leaf for name, leaf in tree.items() if name in POLICY_GROUP}

@@ -17,10 +17,10 @@ from metadisco.agents.networks import Torso
 from metadisco.envs import rollout
 from metadisco.envs.base import Environment, State
 from metadisco.learner import Learner, OptState
-from metadisco.objectives.base import Objective
+from metadisco.objectives.base import Objective, Targets
 from metadisco.types import AgentParams, Key, MetaParams, Metrics, Obs, Outcome, Progress, Task, Trajectory
 
-TRAIN, TEST = 0, 1  # what a life's key is folded with
+TRAIN, TEST, VALIDATE = 0, 1, 2  # what a life's key is folded with
 
 
 @struct.dataclass
@@ -47,6 +47,14 @@ class Life:
     def progress(self) -> Progress:
         """n and N."""
         return Progress(self.num_updates, self.task.lifetime)
+
+
+@struct.dataclass
+class Lesson:
+    """What one update learned from."""
+
+    trajectory: Trajectory  # [T, B]
+    targets: Targets  # of the objective
 
 
 @struct.dataclass
@@ -112,18 +120,23 @@ class InnerLoop:
             num_updates=jnp.zeros((), jnp.int32),
         )
 
-    def act(self, life: Life) -> tuple[Trajectory, Obs, State]:
-        """The rollout that the next update learns from."""
-        key = jax.random.fold_in(jax.random.fold_in(life.key, TRAIN), life.num_updates)
-        policy = self.agent.policy(life.agent_params)
+    def act(self, life: Life, purpose: int = TRAIN) -> tuple[Trajectory, Obs, State]:
+        """The rollout that the next update learns from, or one for another purpose. No gradient passes through it."""
+        key = jax.random.fold_in(jax.random.fold_in(life.key, purpose), life.num_updates)
+        policy = self.agent.policy(jax.lax.stop_gradient(life.agent_params))  # actions are drawn, which has no slope
         return rollout.rollout(
             key, self.env, life.task.level, policy, life.obs, life.env_state, num_steps=self.num_steps
         )
 
     def update(self, meta_params: MetaParams, life: Life) -> tuple[Life, Metrics]:
         """One agent update. Metrics are means over the rollout's steps."""
+        life, _, metrics = self.learn(meta_params, life)
+        return life, metrics
+
+    def learn(self, meta_params: MetaParams, life: Life) -> tuple[Life, Lesson, Metrics]:
+        """`update`, and what it learned from. Differentiable with respect to the meta-parameters."""
         trajectory, obs, env_state = self.act(life)
-        agent_params, opt_state, metrics = self.learner.update(
+        agent_params, opt_state, targets, metrics = self.learner.update(
             self.agent, self.objective, meta_params, life.agent_params, life.opt_state, trajectory, life.progress
         )
         life = replace(
@@ -134,7 +147,7 @@ class InnerLoop:
             env_state=env_state,
             num_updates=life.num_updates + 1,
         )
-        return life, {"reward": jnp.mean(trajectory.reward), **metrics}
+        return life, Lesson(trajectory, targets), {"reward": jnp.mean(trajectory.reward), **metrics}
 
     def live(self, population: MetaParams, births: Birth, *, slots: int) -> tuple[Life, Outcome]:
         """Spend whole lives: begin each agent, train it to the end of its lifetime, examine it.
@@ -150,7 +163,7 @@ class InnerLoop:
         lives = jax.vmap(self.begin)(births.key, births.task)
         lives, metrics = self.advance(population, lives, births.task.lifetime, slots=slots)
         # A policy that is not a number still picks some action, whose luck must not count.
-        fitness = jnp.where(_all_finite(lives.agent_params), self.examine(lives, slots=slots), jnp.nan)
+        fitness = jnp.where(all_finite(lives.agent_params), self.examine(lives, slots=slots), jnp.nan)
         return lives, Outcome(fitness, lives.num_updates, metrics)
 
     def advance(self, population: MetaParams, lives: Life, until: jax.Array, *, slots: int) -> tuple[Life, Metrics]:
@@ -187,17 +200,20 @@ class InnerLoop:
         )
         return lives, jax.tree.map(lambda total: total / jnp.maximum(remaining, 1), totals)
 
-    def examine(self, lives: Life, *, slots: int) -> jax.Array:
+    def examine(self, lives: Life, *, slots: int, chosen: jax.Array | None = None) -> jax.Array:
         """Mean undiscounted return of one episode by each of `num_test_workers` workers.
 
         Args:
             lives: leading axis M. They are not changed: the workers are new.
             slots: lives examined side by side.
+            chosen: [M] bool, whom to examine; everybody by default. No work is done for the others.
 
         Returns:
-            [M] float32.
+            [M] float32, 0 for those who were not chosen.
         """
         examinations = jax.vmap(self._begin_examination)(lives)
+        if chosen is not None:
+            examinations = replace(examinations, is_over=examinations.is_over | ~chosen[:, None])
         num_lives = lives.num_updates.shape[0]
         examinations = trees.stream(
             self._examine_further,
@@ -241,7 +257,7 @@ class InnerLoop:
         )
 
 
-def _all_finite(agent_params: AgentParams) -> jax.Array:
+def all_finite(agent_params: AgentParams) -> jax.Array:
     """Whether every number of an agent is finite. Leaves [M, ...] to [M]."""
     finite = [jnp.all(jnp.isfinite(leaf), axis=range(1, leaf.ndim)) for leaf in jax.tree.leaves(agent_params)]
     return jnp.all(jnp.stack(finite), axis=0)

@@ -1,17 +1,23 @@
 """Whether a run fits into memory, said before anything is compiled."""
 
 import os
+from dataclasses import replace
+from functools import partial
 
 import jax
 
+from metadisco.gradient_trainer import GradientTrainer
 from metadisco.life import Birth
 from metadisco.trainer import MetaTrainer
+from metadisco.unroll import Unroll
 
 ROLLOUT_COPIES = 6  # of a rollout that are alive at once: trajectory, outputs before and after, targets, gradients
 
 
-def estimate(trainer: MetaTrainer) -> int:
+def estimate(trainer: MetaTrainer | GradientTrainer) -> int:
     """Bytes that a meta-step needs, over all devices. An estimate from the shapes, good to about a factor of two."""
+    if isinstance(trainer, GradientTrainer):
+        return _estimate_gradient(trainer)
     inner, num_lives = trainer.inner, trainer.num_tasks * trainer.meta_optimizer.replicas
     num_slots = min(trainer.slots * jax.device_count(), num_lives)
     key = jax.eval_shape(jax.random.key, 0)
@@ -26,7 +32,7 @@ def estimate(trainer: MetaTrainer) -> int:
     return lives + _bytes(trajectory) * num_slots * ROLLOUT_COPIES + 3 * _bytes(meta_params) * num_lives
 
 
-def check(trainer: MetaTrainer) -> None:
+def check(trainer: MetaTrainer | GradientTrainer) -> None:
     """Refuse a run that cannot fit.
 
     Raises:
@@ -39,6 +45,30 @@ def check(trainer: MetaTrainer) -> None:
             f"num_tasks (now {trainer.num_tasks}), slots ({trainer.slots}), inner.num_workers "
             f"({trainer.inner.num_workers}) or inner.num_steps ({trainer.inner.num_steps})"
         )
+
+
+def _estimate_gradient(trainer: GradientTrainer) -> int:
+    """As `estimate`: what a backward pass needs is read from the shapes of what the forward pass keeps for it."""
+    num_slots = min(trainer.slots * jax.device_count(), trainer.num_tasks)
+    state = jax.eval_shape(trainer.init, jax.eval_shape(jax.random.key, 0))
+    pair = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.lives)
+    meta_params = jax.eval_shape(trainer.meta_params, state)
+
+    def kept(unroll: Unroll) -> int:
+        advance = partial(unroll.advance, trainer.inner)
+        pullback = jax.eval_shape(
+            lambda meta_params, pair: jax.vjp(lambda meta: advance(meta, pair), meta_params, has_aux=True)[1],
+            meta_params,
+            pair,
+        )
+        return _bytes(pullback)
+
+    backward = kept(trainer.unroll)
+    if trainer.unroll.remat:  # one update at a time is kept whole
+        backward += kept(replace(trainer.unroll, num_updates=1, remat=False))
+    # Lives before, those that might be born instead, and afterwards; in slots, agents and gradients again.
+    lives = _bytes(pair) * (3 * trainer.num_tasks + 3 * num_slots)
+    return lives + (backward + 3 * _bytes(meta_params)) * num_slots
 
 
 def _bytes(tree: object) -> int:

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from metadisco import lowrank
+from metadisco import lowrank, trees
 from metadisco.meta.base import Population
 
 Items = Any  # pytree with leading axis M
 Results = Any  # pytree with leading axis M
+Sums = Any  # pytree
 
 AXIS = "population"
 SHARED = PartitionSpec()
@@ -103,3 +104,54 @@ def share_out(
 def _specs(population: Population) -> Any:
     """Every leaf spread, but for the bases that the whole population shares."""
     return lowrank.label(population, base=SHARED, other=SPREAD)
+
+
+def sum_over(
+    run: Callable[[Any, Any], tuple[Sums, Results]], shared: Any, items: Items, *, slots: int, mesh: Mesh
+) -> tuple[Sums, Results]:
+    """Run items that share their parameters on several devices, and add up part of what comes out.
+
+    Items stay where they are: device d has the d-th part of them, so that items that last are never sent around. The
+    sum over devices is the only communication.
+
+    Args:
+        run: (shared, one item) to what is added up, and what is kept.
+        shared: the same for all items.
+        items: leading axis M, all of about the same work. Copies of the last one fill the shares up.
+        slots: items that run side by side on one device.
+        mesh: from `population_mesh`.
+
+    Returns:
+        The sums over items, and what is kept of each, leading axis M.
+    """
+    num_items = jax.tree.leaves(items)[0].shape[0]
+    slots = min(slots, -(-num_items // mesh.devices.size))
+    size = -(-num_items // (slots * mesh.devices.size)) * slots * mesh.devices.size
+    if size > num_items:
+        held = np.minimum(np.arange(size), num_items - 1)
+        items = jax.tree.map(lambda leaf: leaf[held], items)
+
+    def group(leaf: jax.Array) -> jax.Array:
+        return leaf.reshape(-1, slots, *leaf.shape[1:])
+
+    def one(shared: Any, item: Any, is_real: jax.Array) -> tuple[Sums, Results]:
+        summand, result = run(shared, item)
+        return trees.where(is_real, summand, jax.tree.map(jnp.zeros_like, summand)), result
+
+    def share(shared: Any, items: Items, is_real: jax.Array) -> tuple[Sums, Results]:
+        def add(total: Sums, group: tuple) -> tuple[Sums, Results]:
+            summands, results = jax.vmap(one, in_axes=(None, 0, 0))(shared, *group)
+            return jax.tree.map(lambda a, b: a + jnp.sum(b, axis=0), total, summands), results
+
+        groups = jax.tree.map(group, (items, is_real))
+        shapes = jax.eval_shape(run, shared, jax.tree.map(lambda leaf: leaf[0], items))[0]
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        total, results = jax.lax.scan(add, zeros, groups)
+        return jax.tree.map(lambda leaf: leaf[None], total), jax.tree.map(
+            lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results
+        )
+
+    totals, results = on_each_device(share, mesh, (SHARED, SPREAD, SPREAD))(shared, items, np.arange(size) < num_items)
+    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), totals), jax.tree.map(
+        lambda leaf: leaf[:num_items], results
+    )

@@ -7,6 +7,7 @@ from metadisco import config
 from metadisco.agents.networks import Table
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.gridworld_levels import GridLevels
+from metadisco.gradient_trainer import GradientTrainer
 from metadisco.learner import SGD, Learner
 from metadisco.life import InnerLoop
 from metadisco.meta.evolution import Evolution
@@ -35,7 +36,7 @@ class Preset:
 
     name: str
     description: str
-    trainer: MetaTrainer
+    trainer: MetaTrainer | GradientTrainer
     minutes: float | None = None
     suites: tuple[str, ...] = ("grid-unseen",)
     num_seeds: int = 2
@@ -156,11 +157,37 @@ def lpg_grid() -> Preset:
     )
 
 
+def lpg_grid_gradient() -> Preset:
+    """LPG by meta-gradients as published, but for the width and the number of lives."""
+    levels = GridLevels()
+    inner = InnerLoop(
+        env=levels.env,
+        torso=Table(),
+        objective=LPG(width=16),
+        learner=Learner(policy=SGD(40.0), prediction=SGD(4.0)),
+    )
+    return Preset(
+        name="lpg-grid-gradient",
+        description="LPG (width 16) on general grid worlds by meta-gradients, lifetimes 10..250: hours",
+        trainer=GradientTrainer(
+            inner=inner,
+            curriculum=DomainRandomization(Tasks(levels, LogUniformLifetime(10, 250))),
+            num_tasks=128,
+            num_steps=5000,
+            slots=16,
+        ),
+        suites=("grid-unseen", "grid-unseen-long", "grid-designed", "mazes"),
+        num_seeds=1,
+        validate_every=100,
+    )
+
+
 PRESETS: dict[str, Callable[[], Preset]] = {
     "quickstart": quickstart,
     "smoke": smoke,
     "ta-lpg-grid": ta_lpg_grid,
     "lpg-grid": lpg_grid,
+    "lpg-grid-gradient": lpg_grid_gradient,
 }
 
 

@@ -16,9 +16,9 @@ LAYERS = (
     ("tasks", "battery"),
     ("agents",),
     ("objectives",),
-    ("learner", "life"),
+    ("critic", "learner", "life"),
     ("meta", "curricula"),
-    ("trainer", "population"),
+    ("gradient_trainer", "population", "trainer", "unroll"),
     ("checkpoint", "results", "run_folder", "train_state", "zoo"),  # what is on disk
     ("chunks", "evaluation", "loop", "memory", "progress", "suites"),
     ("presets",),

@@ -36,10 +36,7 @@ class Agent:
 
     def apply(self, agent_params: AgentParams, obs: Obs) -> Outputs:
         """Outputs by head, [..., width], for observations with any leading axes."""
-        own_axes = len(self.spec.observation.shape) if isinstance(self.spec.observation, Box) else 0
-        leading = obs.shape[: obs.ndim - own_axes]
-        outputs = self.torso.apply(agent_params, obs.reshape(-1, *obs.shape[obs.ndim - own_axes :]))
-        return {name: output.reshape(*leading, -1) for name, output in outputs.items()}
+        return apply(self.torso, self.spec, agent_params, obs)
 
     def policy(self, agent_params: AgentParams) -> Policy:
         """The policy as a function of uniform numbers and observations."""
@@ -48,3 +45,11 @@ class Agent:
             return distributions.sample_categorical(uniform, self.apply(agent_params, obs)["logits"])
 
         return act
+
+
+def apply(torso: Torso, spec: EnvSpec, params: AgentParams, obs: Obs) -> Outputs:
+    """Outputs of a torso by head, [..., width], for observations with any leading axes."""
+    own_axes = len(spec.observation.shape) if isinstance(spec.observation, Box) else 0
+    leading = obs.shape[: obs.ndim - own_axes]
+    outputs = torso.apply(params, obs.reshape(-1, *obs.shape[obs.ndim - own_axes :]))
+    return {name: output.reshape(*leading, -1) for name, output in outputs.items()}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from metadisco.types import Key, MetaParams, Metrics, Outcome
 
@@ -48,3 +49,8 @@ class MetaOptimizer(Protocol):
 def mirror(tree: Any) -> Any:
     """Two copies, one after the other: leading axis N to 2N."""
     return jax.tree.map(lambda leaf: jax.numpy.concatenate([leaf, leaf]), tree)
+
+
+def mean_where(mask: jax.Array, values: jax.Array) -> jax.Array:
+    """Mean of the masked values; 0 where there are none."""
+    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

@@ -17,7 +17,7 @@ import optax
 from flax import struct
 
 from metadisco import trees
-from metadisco.meta.base import LifeFn, Lives, mirror
+from metadisco.meta.base import LifeFn, Lives, mean_where, mirror
 from metadisco.meta.schedules import Decay
 from metadisco.meta.shaping import PairwiseSign, Shaping
 from metadisco.types import Key, MetaParams, Metrics, Outcome
@@ -166,16 +166,11 @@ def generation_metrics(outcomes: Outcome, before: MetaParams, after: MetaParams)
     finite = jnp.isfinite(outcomes.fitness)
     gap = jnp.abs(outcomes.fitness[0] - outcomes.fitness[1])
     step = jax.tree.map(jnp.subtract, after, before)
-    metrics = {name: _mean_where(finite & jnp.isfinite(value), value) for name, value in outcomes.metrics.items()}
+    metrics = {name: mean_where(finite & jnp.isfinite(value), value) for name, value in outcomes.metrics.items()}
     return metrics | {
-        "fitness": _mean_where(finite, outcomes.fitness),
-        "pair_gap": _mean_where(jnp.all(finite, axis=0), gap),
+        "fitness": mean_where(finite, outcomes.fitness),
+        "pair_gap": mean_where(jnp.all(finite, axis=0), gap),
         "finite_fraction": jnp.mean(finite.astype(jnp.float32)),
         "update_norm": optax.tree.norm(step),
         "meta_params_norm": optax.tree.norm(after),
     }
-
-
-def _mean_where(mask: jax.Array, values: jax.Array) -> jax.Array:
-    """Mean of the masked values; 0 where there are none."""
-    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

@@ -4,7 +4,7 @@ Hand-written algorithms are objectives without meta-parameters (`init` returns `
 discovered objectives run through the same code.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from flax import struct
@@ -42,3 +42,16 @@ class Objective(Protocol):
         self, meta_params: MetaParams, targets: Targets, outputs: Outputs, trajectory: Trajectory, progress: Progress
     ) -> tuple[jax.Array, Metrics]:
         """A scalar to descend, differentiated with respect to the agent's parameters through `outputs`, and metrics."""
+
+
+@runtime_checkable
+class Regularized(Protocol):
+    """An objective that says how far its targets have gone, for an outer loss that holds them back. Optional."""
+
+    def regularizers(self, targets: Targets, outputs: Outputs) -> dict[str, jax.Array]:
+        """Any of `prediction_entropy` H(y), `squared_pi_hat` and `squared_y_hat`, means over [T, B]: [] float32.
+
+        Args:
+            targets: of one update.
+            outputs: [T, B, width] by head, of the agent after that update, on the same observations.
+        """

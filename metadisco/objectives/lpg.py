@@ -161,6 +161,14 @@ class LPG:
         }
         return policy_loss + self.prediction_weight * kl, metrics
 
+    def regularizers(self, targets: LPGTargets, outputs: Outputs) -> dict[str, jax.Array]:
+        """Entropy of y, mean pi_hat^2 and mean |y_hat|^2; see `metadisco.objectives.base.Regularized`."""
+        return {
+            "prediction_entropy": jnp.mean(distributions.entropy_categorical(outputs["y"])),
+            "squared_pi_hat": jnp.mean(jnp.square(targets.pi_hat)),
+            "squared_y_hat": jnp.mean(jnp.sum(jnp.exp(2.0 * targets.log_y_hat), axis=-1)),
+        }
+
     def _inputs(
         self,
         reward: jax.Array,

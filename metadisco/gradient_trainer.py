@@ -1,0 +1,136 @@
+"""One meta-step by meta-gradients: renew the lives that are over, let all go on a little, improve the objective.
+
+Unlike under evolution (`metadisco.trainer`), a life lasts over many meta-steps, so lives are part of the train state
+and every meta-step finds some of them young and some old.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metadisco import trees
+from metadisco.curricula.base import Curriculum, CurriculumState, Proposal
+from metadisco.life import InnerLoop, Life, all_finite
+from metadisco.meta.base import mean_where
+from metadisco.meta.gradient import GradientState, MetaGradient
+from metadisco.population import population_mesh, share_out, sum_over
+from metadisco.types import Key, MetaParams, Metrics
+from metadisco.unroll import LifeWithCritic, Unroll
+
+
+@struct.dataclass
+class GradientTrainState:
+    """All that changes from meta-step to meta-step."""
+
+    step: jax.Array  # [] int32, meta-steps done
+    meta: GradientState
+    curriculum: CurriculumState
+    lives: LifeWithCritic  # leading axis N
+    slots: jax.Array  # [N] int32, where each life's task stands in the curriculum's buffer; see `Proposal`
+
+
+@dataclass(frozen=True)
+class GradientTrainer:
+    """Everything that one meta-training run by meta-gradients consists of. It is its own configuration.
+
+    The lives that a run begins with are cut short after a random part of their lifetime, from one update to all of
+    them, so that they do not all end together. They do not know: n/N and N are those of the task. A curriculum is not
+    told of a life that was cut short.
+
+    Attributes:
+        inner: what happens inside a life.
+        curriculum: which tasks come next. It proposes one for every life at each meta-step; those of lives that go on
+            are not used.
+        meta_optimizer: how the objective improves.
+        unroll: how far a life goes in one meta-step, and the outer loss.
+        num_tasks: N, lives that are lived at the same time, one for each task.
+        num_steps: meta-steps of the whole run.
+        slots: lives that run side by side on one device.
+    """
+
+    inner: InnerLoop
+    curriculum: Curriculum
+    meta_optimizer: MetaGradient = MetaGradient()
+    unroll: Unroll = Unroll()
+    num_tasks: int = 512
+    num_steps: int = 5000
+    slots: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("num_tasks", "num_steps", "slots"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"GradientTrainer.{name} must be at least 1, got {getattr(self, name)}")
+        jax.eval_shape(lambda key: self.unroll.critic.init(key, self.inner.env.spec), jax.random.key(0))
+
+    def init(self, key: Key) -> GradientTrainState:
+        """Random meta-parameters, fresh optimizer and curriculum, and the first lives."""
+        objective_key, meta_key, curriculum_key, propose_key, birth_key, cut_key = jax.random.split(key, 6)
+        meta = self.meta_optimizer.init(meta_key, self.inner.objective.init(objective_key), self.num_tasks)
+        curriculum = self.curriculum.init(curriculum_key)
+        curriculum, proposal = self.curriculum.propose(propose_key, curriculum, self.num_tasks)
+        lives = self._begin(birth_key, proposal)
+        until = jax.random.randint(cut_key, (self.num_tasks,), 1, proposal.tasks.lifetime + 1)
+        return GradientTrainState(
+            step=jnp.zeros((), jnp.int32),
+            meta=meta,
+            curriculum=curriculum,
+            lives=replace(lives, until=until),
+            slots=proposal.slots,
+        )
+
+    def step(self, key: Key, state: GradientTrainState) -> tuple[GradientTrainState, Metrics]:
+        """One meta-step. Metrics are scalars; `fitness` is not a number where no life has come to its end."""
+        renew_key, observe_key = jax.random.split(key)
+        curriculum, lives, slots = self.renew(renew_key, state)
+        num_updates = jnp.sum(lives.life.num_updates)
+        mesh = population_mesh()
+        meta, lives, metrics = self.meta_optimizer.step(
+            state.meta,
+            lives,
+            partial(self.unroll.advance, self.inner),
+            spread=partial(sum_over, slots=self.slots, mesh=mesh),
+        )
+        tasks = lives.life.task
+        finished = lives.life.num_updates >= tasks.lifetime
+        fitness = share_out(self._examine, (), (lives.life, finished), work=finished.astype(jnp.float32), mesh=mesh)
+        is_finite = finished & jnp.isfinite(fitness)
+        curriculum, curriculum_metrics = self.curriculum.observe(
+            observe_key, curriculum, Proposal(tasks, slots), jnp.where(is_finite, fitness, -jnp.inf), finished
+        )
+        agent_updates = (jnp.sum(lives.life.num_updates) - num_updates).astype(jnp.float32)
+        num_rollouts = agent_updates + self.num_tasks  # and the validation of each
+        metrics = metrics | curriculum_metrics
+        metrics |= {
+            "fitness": jnp.where(jnp.any(is_finite), mean_where(is_finite, fitness), jnp.nan),
+            "finished": jnp.sum(finished).astype(jnp.float32),
+            "agent_updates": agent_updates,
+            "env_steps": num_rollouts * (self.inner.num_workers * self.inner.num_steps),
+            "lifetime": jnp.mean(tasks.lifetime.astype(jnp.float32)),
+        }
+        return GradientTrainState(state.step + 1, meta, curriculum, lives, slots), metrics
+
+    def renew(self, key: Key, state: GradientTrainState) -> tuple[CurriculumState, LifeWithCritic, jax.Array]:
+        """Begin new lives on new tasks where lives are over. Returns the curriculum's state, lives and slots, [N]."""
+        propose_key, birth_key = jax.random.split(key)
+        curriculum, proposal = self.curriculum.propose(propose_key, state.curriculum, self.num_tasks)
+        begun = self._begin(birth_key, proposal), proposal.slots
+        lives, slots = trees.where(state.lives.is_over, begun, (state.lives, state.slots))
+        return curriculum, lives, slots
+
+    def meta_params(self, state: GradientTrainState) -> MetaParams:
+        """The objective's present meta-parameters."""
+        return self.meta_optimizer.meta_params(state.meta)
+
+    def _begin(self, key: Key, proposal: Proposal) -> LifeWithCritic:
+        """A life for each of N tasks."""
+        keys = jax.random.split(key, self.num_tasks)
+        return jax.vmap(partial(self.unroll.begin, self.inner))(keys, proposal.tasks)
+
+    def _examine(self, _: tuple[()], items: tuple[Life, jax.Array]) -> jax.Array:
+        """Fitness of the lives that have come to their end; not a number for an agent that diverged."""
+        lives, finished = items
+        fitness = self.inner.examine(lives, slots=self.slots, chosen=finished)
+        return jnp.where(all_finite(lives.agent_params), fitness, jnp.nan)
