@@ -97,7 +97,7 @@ def learning(results: Results) -> str:
     """Learning curves of agents, one chart for each suite."""
     charts: list[str] = []
     for suite, agents in _lived(results):
-        curves = {agent: _curve(each) for agent, each in agents.items()}
+        curves = {agent: learning_curve(each) for agent, each in agents.items()}
         lifetime = next(iter(agents.values())).lifetime
         ends = ", ".join(f"{plots.name(agent)} {curve.middle[-1]:.2f}" for agent, curve in curves.items())
         spoken = f"Learning curves of agents on {suite}. At the end: {ends}."
@@ -240,7 +240,8 @@ def _title(agents: Mapping[str, Evaluation]) -> str:
     return f"<b>{escape(each.suite)}</b>: {len(each.names)} levels, lifetime {each.lifetime} agent updates"
 
 
-def _curve(evaluation: Evaluation) -> plots.Curve:
+def learning_curve(evaluation: Evaluation) -> plots.Curve:
+    """IQM of scores with its interval against the fraction of the lifetime; a gap where a score is not finite."""
     nothing = stats.Interval(math.nan, math.nan, math.nan)
     points = [
         stats.iqm_interval(scores, num_resamples=NUM_RESAMPLES) if np.isfinite(scores).all() else nothing

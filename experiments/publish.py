@@ -1,0 +1,65 @@
+"""Put a finished run where others find it: its objective into the zoo, its results and a picture under docs/results.
+
+    python experiments/publish.py runs/quickstart
+
+Run it from the root of the checkout. What an earlier run of the same preset has left there is replaced.
+"""
+
+import argparse
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from metadisco import checkpoint, plots, results
+from metadisco.files import write_atomically
+from metadisco.report.exhibits import learning_curve
+
+RESULTS = Path("docs/results")
+
+
+def picture(run: Path) -> bytes:
+    """Meta-training and meta-test side by side, as a PNG."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row.get("validation/iqm") is not None]
+    steps, values, seconds = (np.array([row[name] for row in rows]) for name in ("step", "validation/iqm", "seconds"))
+    training = plots.meta_training(
+        steps, values, seconds, y_label="IQM on validation levels", a2c=rows[-1].get("validation/a2c_iqm")
+    )
+    suite, agents = next(iter(results.load_curves(run / "curves.npz").items()))
+    curves = {agent: learning_curve(each) for agent, each in agents.items() if not each.is_exact}
+    test = plots.learning(curves, lifetime=next(iter(agents.values())).lifetime)
+    panels = [_image(figure) for figure in (training, test)]
+    joined = Image.new("RGB", (sum(each.width for each in panels), max(each.height for each in panels)), "white")
+    for i, panel in enumerate(panels):
+        joined.paste(panel, (i * panels[0].width, 0))
+    content = io.BytesIO()
+    joined.save(content, "PNG", optimize=True)
+    print(f"{suite}: " + ", ".join(f"{agent} {curve.middle[-1]:.3f}" for agent, curve in curves.items()))
+    return content.getvalue()
+
+
+def _image(figure) -> Image.Image:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120, facecolor="white")
+    return Image.open(content).convert("RGB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    run = parser.parse_args().run
+    discovered = checkpoint.load(run / "objective")  # verified here
+    name = discovered.provenance["preset"]
+    checkpoint.save(discovered, checkpoint.ZOO / name, overwrite=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(run / "evaluation.json", RESULTS / f"{name}.json")
+    shutil.copyfile(run / "report.html", RESULTS / f"{name}.html")
+    write_atomically(RESULTS / f"{name}.png", picture(run))
+
+
+if __name__ == "__main__":
+    main()
