@@ -7,7 +7,7 @@ reward is never negative, and every parameter is within the range that levels ar
 that would leave its range is reflected at the end: clipped, it would pile up there over many generations.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -80,13 +80,14 @@ def edit_level(rules: LevelRules, uniforms: jax.Array, level: GridLevel) -> Grid
     source = cells == pick(for_choice, walls)
     adds_wall = (edit == MOVE_WALL) | (edit == ADD_WALL)
     clears_wall = (edit == MOVE_WALL) | (edit == REMOVE_WALL)
-    level = level.replace(
+    level = replace(
+        level,
         walls=(level.walls | (place & adds_wall)) & ~(source & clears_wall),
         start=jnp.where(edit == MOVE_START, jnp.argmax(place), level.start).astype(jnp.int32),
     )
     chosen = objects == pick(for_choice, exists)
     moves = (edit == MOVE_OBJECT) & chosen
-    level = level.replace(object_cell=jnp.where(moves, jnp.argmax(place), level.object_cell).astype(jnp.int32))
+    level = replace(level, object_cell=jnp.where(moves, jnp.argmax(place), level.object_cell).astype(jnp.int32))
     level = _perturb(rules, edit, chosen, for_step, for_choice, level)
     adds = (edit == ADD_OBJECT) & (objects == number)
     level = _add_object(rules, adds, jnp.argmax(place), jnp.stack(for_new), level)
@@ -142,7 +143,8 @@ def _perturb(
     reward = _step(level.reward, step, lowest_reward, rules.reward[1])
     p_terminate = _log_step(level.p_terminate, step, *rules.p_terminate)
     p_respawn = _log_step(level.p_respawn, step, *rules.p_respawn)
-    return level.replace(
+    return replace(
+        level,
         reward=jnp.where((edit == PERTURB_REWARD) & chosen, reward, level.reward),
         p_terminate=jnp.where((edit == PERTURB_P_TERMINATE) & chosen, p_terminate, level.p_terminate),
         p_respawn=jnp.where((edit == PERTURB_P_RESPAWN) & chosen, p_respawn, level.p_respawn),
@@ -158,7 +160,8 @@ def _add_object(
     reward = _step(lowest_reward, uniforms[0], lowest_reward, rules.reward[1])
     p_terminate = _log_step(jnp.float32(rules.p_terminate[0]), uniforms[1], *rules.p_terminate)
     p_respawn = _log_step(jnp.float32(rules.p_respawn[0]), uniforms[2], *rules.p_respawn)
-    return level.replace(
+    return replace(
+        level,
         object_cell=jnp.where(adds, cell, level.object_cell).astype(jnp.int32),
         reward=jnp.where(adds, reward, level.reward),
         p_terminate=jnp.where(adds, p_terminate, level.p_terminate),
@@ -175,7 +178,8 @@ def _remove_object(removes: jax.Array, removed: jax.Array, last: jax.Array, leve
         shifted = jnp.where(objects == last, jnp.asarray(absent, values.dtype), shifted)
         return jnp.where(removes, shifted, values)
 
-    return level.replace(
+    return replace(
+        level,
         object_cell=without(level.object_cell, -1),
         reward=without(level.reward, 0.0),
         p_terminate=without(level.p_terminate, 0.0),
