@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,15 @@ import safetensors.flax
 from flax import traverse_util
 
 from metadisco import config
-from metadisco.files import CheckpointError, is_key, leaf_types, write_atomically
+from metadisco.files import (
+    CheckpointError,
+    hash_document,
+    is_key,
+    leaf_types,
+    read_document,
+    read_hashed,
+    write_folder,
+)
 
 FORMAT_VERSION = 1
 ZOO = Path(__file__).parent / "zoo"
@@ -58,9 +65,6 @@ def save(discovered: Discovered, folder: str | os.PathLike, *, overwrite: bool =
         CheckpointError: If the folder exists, cannot be written, or the meta-parameters are not nested dicts of arrays.
     """
     folder = Path(folder).absolute()
-    if folder.exists() and not (overwrite and (folder / _JSON).is_file()):
-        what = "pass overwrite=True or name another folder" if (folder / _JSON).is_file() else "name another folder"
-        raise CheckpointError(f"{folder} exists already: {what}.")
     tensors = _flatten(discovered.meta_params)
     shapes = {name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name} for name, leaf in tensors.items()}
     blob = safetensors.flax.save(tensors, {"metadisco": json.dumps({"format_version": FORMAT_VERSION})})
@@ -74,26 +78,12 @@ def save(discovered: Discovered, folder: str | os.PathLike, *, overwrite: bool =
         "evaluation": discovered.evaluation,
     }
     try:
-        document["sha256"] = _digest(document)
+        document["sha256"] = hash_document(document)
         text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"Provenance and evaluation hold only JSON values (finite numbers): {error}.") from error
-    partial, replaced = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "replaced"))
-    try:
-        for leftover in (partial, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir(parents=True)
-        contents = {_TENSORS: blob, _JSON: text.encode(), _CARD: _card(document, folder.name).encode()}
-        for name, content in contents.items():
-            write_atomically(partial / name, content)
-        if folder.exists():
-            folder.rename(replaced)
-        partial.rename(folder)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"Cannot write {folder}: {error.strerror or error}. Free space or name another folder."
-        ) from error
+    contents = {_TENSORS: blob, _JSON: text.encode(), _CARD: _card(document, folder.name).encode()}
+    write_folder(folder, contents, marker=_JSON, overwrite=overwrite)
     return folder
 
 
@@ -109,18 +99,8 @@ def load(name_or_path: str | os.PathLike, *, allow: tuple[str, ...] = ()) -> Dis
         config.ConfigError: If its objective's class or fields are unknown, or its module is not allowed.
     """
     folder = _find(name_or_path)
-    document = _read_document(folder)
-    try:
-        blob = (folder / _TENSORS).read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} is not complete: {_TENSORS} cannot be read. Copy the whole folder again."
-        ) from error
-    if hashlib.sha256(blob).hexdigest() != document["meta_params_sha256"]:
-        raise CheckpointError(
-            f"{folder / _TENSORS} does not match the digest in {_JSON}: it is truncated, damaged or tampered with. "
-            "Get the folder again from its source."
-        )
+    document = read_document(folder / _JSON, version=FORMAT_VERSION, keys=_KEYS)
+    read_hashed(folder / _TENSORS, document["meta_params_sha256"], document=_JSON)
     try:
         tensors = safetensors.flax.load_file(folder / _TENSORS)  # its `load` of bytes does not know bfloat16
     except safetensors.SafetensorError as error:
@@ -169,30 +149,6 @@ def _find(name_or_path: str | os.PathLike) -> Path:
     if path.exists():
         raise CheckpointError(f"{path} is not a checkpoint folder: it has no {_JSON}.")
     raise CheckpointError(f"No folder and no shipped objective is called {name!r}.{config.nearest(name, zoo_names())}")
-
-
-def _read_document(folder: Path) -> dict[str, Any]:
-    try:
-        document = json.loads((folder / _JSON).read_bytes())
-        version, digest = document["format_version"], _digest(document)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
-        raise CheckpointError(f"{folder / _JSON} cannot be read, it is truncated or damaged: {error}.") from error
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder} has format version {version}; this metadisco reads version {FORMAT_VERSION}. "
-            "Use the metadisco version that wrote it (see its provenance)."
-        )
-    if document.get("sha256") != digest:
-        raise CheckpointError(f"{folder / _JSON} was changed after it was written (its digest differs). Get it again.")
-    missing = _KEYS - document.keys()
-    if missing:
-        raise CheckpointError(f"{folder / _JSON} has no {', '.join(sorted(missing))}. Get it again.")
-    return document
-
-
-def _digest(document: dict[str, Any]) -> str:
-    rest = {key: value for key, value in document.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _check_shapes(objective: config.Component, meta_params: Any, folder: Path) -> None:

@@ -6,7 +6,10 @@ file claims to hold before a number of it is used.
 """
 
 import hashlib
+import json
 import os
+import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,88 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def write_folder(folder: Path, contents: Mapping[str, bytes], *, marker: str, overwrite: bool) -> None:
+    """Write a folder of files so that it is there complete or not at all; its parents are made.
+
+    Args:
+        folder: where to; an absolute path.
+        contents: content of each file by name.
+        marker: the file by which a folder of this kind is known.
+        overwrite: replace an older folder of this kind. Anything else that is there is never replaced.
+
+    Raises:
+        CheckpointError: the folder exists or cannot be written.
+    """
+    if folder.exists() and not (overwrite and (folder / marker).is_file()):
+        what = "pass overwrite=True or name another folder" if (folder / marker).is_file() else "name another folder"
+        raise CheckpointError(f"{folder} exists already: {what}.")
+    partial, replaced = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "replaced"))
+    try:
+        for leftover in (partial, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name, content in contents.items():
+            write_atomically(partial / name, content)
+        if folder.exists():
+            folder.rename(replaced)
+        partial.rename(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"Cannot write {folder}: {error.strerror or error}. Free space or name another folder."
+        ) from error
+
+
+def hash_document(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON object without its own entry `sha256`, in hexadecimal."""
+    rest = {key: value for key, value in document.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def read_document(path: Path, *, version: int, keys: Collection[str]) -> dict[str, Any]:
+    """Read a JSON object that was written with its `format_version` and its `hash_document` as `sha256`.
+
+    Raises:
+        CheckpointError: it cannot be read, is of another version, was changed, or lacks one of `keys`.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+        found, digest = document["format_version"], hash_document(document)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read, it is truncated or damaged: {error}.") from error
+    if found != version:
+        raise CheckpointError(
+            f"{path.parent} has format version {found}; this metadisco reads version {version}. "
+            "Use the metadisco version that wrote it (see its provenance)."
+        )
+    if document.get("sha256") != digest:
+        raise CheckpointError(f"{path} was changed after it was written (its digest differs). Get it again.")
+    missing = set(keys) - document.keys()
+    if missing:
+        raise CheckpointError(f"{path} has no {', '.join(sorted(missing))}. Get it again.")
+    return document
+
+
+def read_hashed(path: Path, sha256: str, *, document: str) -> bytes:
+    """Read a file whose digest the file called `document` beside it gives.
+
+    Raises:
+        CheckpointError: it cannot be read or has another digest.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path.parent} is not complete: {path.name} cannot be read. Copy the whole folder again."
+        ) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CheckpointError(
+            f"{path} does not match the digest in {document}: it is truncated, damaged or tampered with. "
+            "Get the folder again from its source."
+        )
+    return content
 
 
 def hash_file(path: Path) -> str:

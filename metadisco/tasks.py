@@ -1,7 +1,7 @@
-"""Where tasks come from: a distribution over levels and one over lifetimes."""
+"""Where tasks come from: a distribution over levels and one over lifetimes, and what small changes of a task are."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,13 @@ class TaskDistribution(Protocol):
         """One task."""
 
 
+class Mutable(Protocol):
+    """A distribution of levels, lifetimes or tasks that can also change a draw a little."""
+
+    def mutate(self, key: Key, parent: Any) -> Any:
+        """A neighbor of `parent` that the distribution might have drawn too."""
+
+
 @dataclass(frozen=True)
 class FixedLifetime:
     """Everybody lives equally long.
@@ -49,6 +56,11 @@ class FixedLifetime:
         """The lifetime. [] int32."""
         del key
         return jnp.asarray(self.num_updates, jnp.int32)
+
+    def mutate(self, key: Key, lifetime: jax.Array) -> jax.Array:
+        """The same lifetime. [] int32."""
+        del key
+        return lifetime
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,14 @@ class LogUniformLifetime:
         exponent = jax.random.uniform(key, minval=jnp.log(self.shortest), maxval=jnp.log(self.longest))
         return jnp.clip(jnp.round(jnp.exp(exponent)), self.shortest, self.longest).astype(jnp.int32)
 
+    def mutate(self, key: Key, lifetime: jax.Array) -> jax.Array:
+        """Multiply by a factor of up to (longest / shortest)^0.1 or its inverse, clipped. [] int32."""
+        for_step, for_dither = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
+        factor = jnp.exp(for_step * 0.1 * (jnp.log(self.longest) - jnp.log(self.shortest)))
+        # Without dither a lifetime of a few updates would always be rounded back to itself.
+        moved = jnp.round((lifetime + 0.5 * for_dither) * factor)
+        return jnp.clip(moved, self.shortest, self.longest).astype(jnp.int32)
+
 
 @dataclass(frozen=True)
 class Tasks:
@@ -99,3 +119,17 @@ class Tasks:
         """One task."""
         level_key, lifetime_key = jax.random.split(key)
         return Task(self.levels.sample(level_key), self.lifetimes.sample(lifetime_key))
+
+    def mutate(self, key: Key, task: Task) -> Task:
+        """A neighbor in level and lifetime; both distributions must be `Mutable`, see `immutable_parts`."""
+        level_key, lifetime_key = jax.random.split(key)
+        return Task(
+            cast(Mutable, self.levels).mutate(level_key, task.level),
+            cast(Mutable, self.lifetimes).mutate(lifetime_key, task.lifetime),
+        )
+
+
+def immutable_parts(tasks: TaskDistribution) -> list[str]:
+    """Names of the classes in a task distribution that would have to have `mutate` and do not."""
+    parts = (tasks.levels, tasks.lifetimes) if isinstance(tasks, Tasks) else (tasks,)
+    return [type(part).__name__ for part in parts if not hasattr(part, "mutate")]

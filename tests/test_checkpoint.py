@@ -11,7 +11,7 @@ import pytest
 
 from metadisco import checkpoint, config
 from metadisco.checkpoint import Discovered, load, save
-from metadisco.files import CheckpointError
+from metadisco.files import CheckpointError, hash_document
 from metadisco.provenance import provenance
 from tests.disk import flip, names, trees_equal, truncate
 
@@ -93,7 +93,7 @@ def edit(path, change, *, sign=False):
     document = json.loads(path.read_text())
     change(document)
     if sign:  # as somebody would who knows the format
-        document["sha256"] = checkpoint._digest(document)
+        document["sha256"] = hash_document(document)
     path.write_text(json.dumps(document))
 
 

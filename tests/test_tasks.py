@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metadisco.tasks import FixedLifetime, LogUniformLifetime
+from metadisco.envs.hand_designed import HandDesigned, ObjectKind
+from metadisco.tasks import FixedLifetime, LogUniformLifetime, Tasks, immutable_parts
 from tests import small
 
 
@@ -35,3 +36,45 @@ def test_level_and_lifetime_are_independent_draws():
 def test_impossible_lifetimes_are_refused(make):
     with pytest.raises(ValueError, match="Lifetime"):
         make()
+
+
+@pytest.mark.parametrize(("shortest", "longest"), [(1, 5), (10, 250)])
+def test_mutated_lifetimes_stay_in_range_and_reach_both_ends(shortest, longest):
+    lifetimes = LogUniformLifetime(shortest, longest)
+
+    def mutate(parents, key):
+        children = jax.vmap(lifetimes.mutate)(jax.random.split(key, 50), parents)
+        return children, children
+
+    start = jnp.full(50, (shortest + longest) // 2, jnp.int32)
+    _, history = jax.lax.scan(mutate, start, jax.random.split(jax.random.key(0), 200))
+    assert history.dtype == jnp.int32
+    assert (history.min(), history.max()) == (shortest, longest)
+
+
+def test_a_mutated_lifetime_changes_by_at_most_a_tenth_of_the_logarithmic_range():
+    mutate = jax.vmap(LogUniformLifetime(10, 1000).mutate, in_axes=(0, None))
+    children = mutate(jax.random.split(jax.random.key(0), 500), jnp.int32(100))
+    bound = 100 ** (0.1)
+    assert children.min() >= np.floor(99.5 / bound)
+    assert children.max() <= np.ceil(100.5 * bound)
+    assert abs(np.log(children).mean() - np.log(100)) < 0.05
+
+
+def test_a_fixed_lifetime_mutates_into_itself():
+    assert FixedLifetime(7).mutate(jax.random.key(0), jnp.int32(7)) == 7
+
+
+def test_a_mutated_task_differs_in_level_and_lifetime_independently():
+    task = small.TASKS.sample(jax.random.key(0))
+    children = jax.jit(jax.vmap(small.TASKS.mutate, in_axes=(0, None)))(jax.random.split(jax.random.key(1), 200), task)
+    longer = children.lifetime > task.lifetime
+    moved = children.level.start != task.level.start
+    assert 0 < (longer & moved).sum() < min(longer.sum(), moved.sum())
+    assert jax.eval_shape(small.TASKS.mutate, jax.random.key(1), task) == jax.eval_shape(lambda: task)
+
+
+def test_parts_that_cannot_mutate_are_named():
+    fixed = HandDesigned(3, 3, 5, (ObjectKind(1.0, 0.1, 0.1),))
+    assert immutable_parts(small.TASKS) == []
+    assert immutable_parts(Tasks(fixed)) == ["HandDesigned"]

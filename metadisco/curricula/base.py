@@ -1,11 +1,14 @@
 """What a curriculum is: it decides which tasks come next, and is told how they went.
 
-It sees tasks, slots of its level buffer, scores and finished flags; never agents, objectives or optimizers.
+It sees tasks, slots of its level buffer, scores and finished flags; never agents, objectives or optimizers. A proposal
+is all that it has to be given back with the scores, so a life may last many meta-steps: keep the proposal's rows beside
+the lives, and replace those of the lives that begin anew.
 """
 
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from metadisco.types import Key, Metrics, Task
@@ -15,10 +18,19 @@ CurriculumState = Any  # pytree of arrays
 
 @struct.dataclass
 class Proposal:
-    """Tasks for the lives that begin now."""
+    """Tasks for the lives that begin now. Every leaf has a leading axis N."""
 
-    tasks: Task  # leading axis N
+    tasks: Task
     slots: jax.Array  # [N] int32, where the task stands in the level buffer; -1 for a new one
+    born: jax.Array  # [N] int32, the buffer's clock when the task entered that slot; -1 for a new one
+    trains: jax.Array  # [N] bool, whether the objective may learn from this life, or only the curriculum
+
+
+def propose_new(tasks: Task, *, trains: bool = True) -> Proposal:
+    """Propose tasks, with leading axis N, that stand in no buffer."""
+    num_tasks = tasks.lifetime.shape[0]
+    nowhere = jnp.full(num_tasks, -1, jnp.int32)
+    return Proposal(tasks, slots=nowhere, born=nowhere, trains=jnp.full(num_tasks, trains))
 
 
 class Curriculum(Protocol):

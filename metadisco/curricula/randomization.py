@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 
-from metadisco.curricula.base import Proposal
+from metadisco.curricula.base import Proposal, propose_new
 from metadisco.tasks import TaskDistribution
 from metadisco.types import Key, Metrics
 
@@ -28,7 +27,7 @@ class DomainRandomization:
     def propose(self, key: Key, state: tuple[()], num_tasks: int) -> tuple[tuple[()], Proposal]:
         """Independent draws."""
         tasks = jax.vmap(self.tasks.sample)(jax.random.split(key, num_tasks))
-        return state, Proposal(tasks, jnp.full(num_tasks, -1, jnp.int32))
+        return state, propose_new(tasks)
 
     def observe(
         self, key: Key, state: tuple[()], proposal: Proposal, scores: jax.Array, finished: jax.Array

@@ -155,7 +155,7 @@ class GridWorld:
         object_cell = state.object_cell
         if self.random_positions:
             free = self._free(level, cell, object_cell)
-            object_cell = jnp.where(collected, _pick(noise.placement[0], free), object_cell)
+            object_cell = jnp.where(collected, pick(noise.placement[0], free), object_cell)
         state = GridState(cell, time, object_cell, present_from)
         truncated = (time >= level.max_steps) & ~terminated
         return self._observe(state, level), state, Step(reward, terminated, truncated)
@@ -187,7 +187,7 @@ class GridWorld:
     def _scatter_objects(self, placement: jax.Array, level: GridLevel) -> jax.Array:
         object_cell = jnp.full(self.num_objects, -1, jnp.int32)
         for k in range(self.num_objects):
-            cell = _pick(placement[k], self._free(level, level.start, object_cell))
+            cell = pick(placement[k], self._free(level, level.start, object_cell))
             object_cell = object_cell.at[k].set(jnp.where(level.object_cell[k] >= 0, cell, -1))
         return object_cell
 
@@ -200,7 +200,7 @@ def _waiting_time(uniform: jax.Array, probability: jax.Array) -> jax.Array:
     return jnp.where(probability <= 0.0, 2**30, waiting)
 
 
-def _pick(uniform: jax.Array, free: jax.Array) -> jax.Array:
+def pick(uniform: jax.Array, free: jax.Array) -> jax.Array:
     """A uniformly drawn True cell of `free`. [] int32."""
     rank = jnp.cumsum(free)
     return jnp.argmax(rank > jnp.floor(uniform * rank[-1])).astype(jnp.int32)

@@ -15,6 +15,7 @@ import numpy as np
 
 from metadisco import trees
 from metadisco.envs.gridworld import GridLevel, GridWorld
+from metadisco.envs.gridworld_mutation import NUM_UNIFORMS, LevelRules, edit_level
 from metadisco.types import Key
 
 
@@ -122,6 +123,25 @@ class GridLevels:
 
         level_key, next_key = jax.random.split(key)
         return jax.lax.while_loop(is_rejected, redraw, (next_key, self._draw(level_key)))[1]
+
+    def mutate(self, key: Key, level: GridLevel) -> GridLevel:
+        """Make one random edit of a level of this distribution, see `gridworld_mutation`.
+
+        The room keeps its side and has at most `num_walls` walls. Where `reachable` is set, an edit that cuts the
+        start off from every object is taken back.
+        """
+        rules = LevelRules(
+            columns=self.max_side,
+            min_side=self.min_side,
+            max_walls=self.num_walls,
+            min_objects=self.min_objects,
+            max_steps=self.max_steps,
+            reward=self.reward,
+            p_terminate=self.p_terminate,
+            p_respawn=self.p_respawn,
+        )
+        mutant = edit_level(rules, jax.random.uniform(key, (NUM_UNIFORMS,)), level)
+        return trees.where(reaches_an_object(self.env, mutant), mutant, level) if self.reachable else mutant
 
     def _draw(self, key: Key) -> GridLevel:
         num_cells, num_objects = self.max_side**2, self.max_objects

@@ -1,0 +1,133 @@
+"""Prioritized level replay: new levels half of the time, and otherwise those that were most worth playing.
+
+PLR (arXiv:2010.03934) keeps the levels with the highest scores and replays them. Robust PLR (arXiv:2110.02439) lets the
+objective learn from replayed levels only; a life on a new level just finds its score. Levels for meta-training are
+replayed in this way by GROOVE (arXiv:2310.02782), with the buffer size and replay probability that are the defaults.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from metadisco import trees
+from metadisco.curricula import buffer as level_buffer
+from metadisco.curricula.base import Proposal
+from metadisco.curricula.buffer import LevelBuffer
+from metadisco.curricula.prioritization import Prioritization, RankPrioritization, TopKPrioritization
+from metadisco.tasks import TaskDistribution
+from metadisco.types import Key, Metrics
+
+
+@dataclass(frozen=True)
+class PrioritizedLevelReplay:
+    """Each life gets a replayed level with a fixed probability, otherwise a new one.
+
+    No level is replayed twice in one proposal, see `buffer.draw_slots`; where fewer levels have a positive weight than
+    are asked for, the rest are new.
+
+    Attributes:
+        tasks: what new levels are drawn from.
+        capacity: C, levels that are kept; at least the number of tasks of a proposal.
+        replay_probability: of replaying, once the buffer is filled far enough.
+        prioritization: which levels are replayed rather than others.
+        staleness_weight: c in (1 - c) w_score + c w_stale; how much more often levels are replayed whose score is old.
+        fill_before_replay: share of the buffer that is filled with new levels before any is replayed.
+        robust: the objective learns from replayed levels only, so from nothing before the first is replayed.
+
+    Example:
+        >>> import jax
+        >>> from metadisco.envs.gridworld_levels import GridLevels
+        >>> from metadisco.tasks import Tasks
+        >>> curriculum = PrioritizedLevelReplay(Tasks(GridLevels()), capacity=100)
+        >>> state = curriculum.init(jax.random.key(0))
+        >>> state, proposal = curriculum.propose(jax.random.key(1), state, 8)
+        >>> proposal.slots.tolist()
+        [-1, -1, -1, -1, -1, -1, -1, -1]
+    """
+
+    tasks: TaskDistribution
+    capacity: int = 4000
+    replay_probability: float = 0.5
+    prioritization: Prioritization = RankPrioritization()
+    staleness_weight: float = 0.3
+    fill_before_replay: float = 0.5
+    robust: bool = False
+
+    def __post_init__(self) -> None:
+        if self.capacity < 1:
+            raise ValueError(
+                f"PrioritizedLevelReplay.capacity must be at least 1, and at least the number of tasks of a meta-step, "
+                f"got {self.capacity}; use DomainRandomization to replay nothing"
+            )
+        for name in ("replay_probability", "staleness_weight", "fill_before_replay"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(
+                    f"PrioritizedLevelReplay.{name} must be in 0..1, got {getattr(self, name)}; "
+                    "write 0.3 for 30 per cent"
+                )
+        if self.robust and self.replay_probability == 0.0:
+            raise ValueError(
+                "PrioritizedLevelReplay.robust with replay_probability=0 would never learn: it learns from replayed "
+                "levels only; raise replay_probability above 0 or use robust=False"
+            )
+        if isinstance(self.prioritization, TopKPrioritization) and self.prioritization.k > self.capacity:
+            raise ValueError(
+                f"TopKPrioritization.k must be in 1..{self.capacity} (the capacity of the buffer), got "
+                f"{self.prioritization.k}; lower k or raise PrioritizedLevelReplay.capacity"
+            )
+
+    def init(self, key: Key) -> LevelBuffer:
+        """An empty buffer."""
+        return level_buffer.empty(jax.eval_shape(self.tasks.sample, key), self.capacity)
+
+    def propose(self, key: Key, state: LevelBuffer, num_tasks: int) -> tuple[LevelBuffer, Proposal]:
+        """Draw N levels to play; nothing is noted before their lives have ended.
+
+        Raises:
+            ValueError: N is larger than the capacity of the buffer.
+        """
+        if not num_tasks <= self.capacity:
+            raise ValueError(
+                f"PrioritizedLevelReplay.capacity must be at least the number of tasks of a meta-step, {num_tasks}, "
+                f"got {self.capacity}; raise capacity or lower num_tasks"
+            )
+        new_key, choice_key, slot_key = jax.random.split(key, 3)
+        new = jax.vmap(self.tasks.sample)(jax.random.split(new_key, num_tasks))
+        enough = max(1, math.ceil(self.fill_before_replay * self.capacity))
+        is_ready = jnp.sum(state.is_filled) >= enough
+        replays = is_ready & jax.random.bernoulli(choice_key, self.replay_probability, (num_tasks,))
+        weights = level_buffer.replay_weights(state, self.prioritization, self.staleness_weight)
+        drawn = level_buffer.draw_slots(slot_key, weights, num_tasks)
+        # The first draw goes to the first life that replays, and so on: the later draws have the smaller weights.
+        slots = jnp.where(replays, drawn[jnp.maximum(jnp.cumsum(replays) - 1, 0)], -1)
+        is_replay, safe = slots >= 0, jnp.maximum(slots, 0)
+        return state, Proposal(
+            tasks=trees.where(is_replay, trees.index(state.tasks, safe), new),
+            slots=slots,
+            born=jnp.where(is_replay, state.born[safe], -1),
+            trains=is_replay | (not self.robust),
+        )
+
+    def observe(
+        self, key: Key, state: LevelBuffer, proposal: Proposal, scores: jax.Array, finished: jax.Array
+    ) -> tuple[LevelBuffer, Metrics]:
+        """Score the levels whose lives have ended, and keep the best."""
+        del key
+        before = state.num_nonfinite
+        is_new = proposal.slots < 0
+        state = level_buffer.tick(state)
+        state = level_buffer.update(state, proposal.slots, proposal.born, scores, finished)
+        state, num_inserted = level_buffer.insert(state, proposal.tasks, scores, finished & is_new)
+        num_filled = jnp.maximum(jnp.sum(state.is_filled), 1)
+        num_finished = jnp.maximum(jnp.sum(finished), 1)
+        age = jnp.where(state.is_filled, state.clock - state.born, 0)
+        return state, {
+            "replayed": jnp.sum(finished & ~is_new).astype(jnp.float32) / num_finished,
+            "buffer_filled": jnp.mean(state.is_filled.astype(jnp.float32)),
+            "buffer_score": jnp.sum(jnp.where(state.is_filled, state.score / num_filled, 0.0)),
+            "buffer_age": jnp.sum(age).astype(jnp.float32) / num_filled,
+            "buffer_inserted": num_inserted.astype(jnp.float32),
+            "nonfinite_scores": (state.num_nonfinite - before).astype(jnp.float32),
+        }
