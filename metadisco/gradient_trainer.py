@@ -29,7 +29,7 @@ class GradientTrainState:
     meta: GradientState
     curriculum: CurriculumState
     lives: LifeWithCritic  # leading axis N
-    slots: jax.Array  # [N] int32, where each life's task stands in the curriculum's buffer; see `Proposal`
+    proposal: Proposal  # leading axis N, what each life was begun with, to be given back to the curriculum
 
 
 @dataclass(frozen=True)
@@ -78,27 +78,27 @@ class GradientTrainer:
             meta=meta,
             curriculum=curriculum,
             lives=replace(lives, until=until),
-            slots=proposal.slots,
+            proposal=proposal,
         )
 
     def step(self, key: Key, state: GradientTrainState) -> tuple[GradientTrainState, Metrics]:
         """One meta-step. Metrics are scalars; `fitness` is not a number where no life has come to its end."""
         renew_key, observe_key = jax.random.split(key)
-        curriculum, lives, slots = self.renew(renew_key, state)
+        curriculum, lives, proposal = self.renew(renew_key, state)
         num_updates = jnp.sum(lives.life.num_updates)
         mesh = population_mesh()
         meta, lives, metrics = self.meta_optimizer.step(
             state.meta,
             lives,
             partial(self.unroll.advance, self.inner),
+            trains=proposal.trains,
             spread=partial(sum_over, slots=self.slots, mesh=mesh),
         )
-        tasks = lives.life.task
-        finished = lives.life.num_updates >= tasks.lifetime
+        finished = lives.life.num_updates >= proposal.tasks.lifetime
         fitness = share_out(self._examine, (), (lives.life, finished), work=finished.astype(jnp.float32), mesh=mesh)
         is_finite = finished & jnp.isfinite(fitness)
         curriculum, curriculum_metrics = self.curriculum.observe(
-            observe_key, curriculum, Proposal(tasks, slots), jnp.where(is_finite, fitness, -jnp.inf), finished
+            observe_key, curriculum, proposal, jnp.where(is_finite, fitness, -jnp.inf), finished
         )
         agent_updates = (jnp.sum(lives.life.num_updates) - num_updates).astype(jnp.float32)
         num_rollouts = agent_updates + self.num_tasks  # and the validation of each
@@ -108,17 +108,17 @@ class GradientTrainer:
             "finished": jnp.sum(finished).astype(jnp.float32),
             "agent_updates": agent_updates,
             "env_steps": num_rollouts * (self.inner.num_workers * self.inner.num_steps),
-            "lifetime": jnp.mean(tasks.lifetime.astype(jnp.float32)),
+            "lifetime": jnp.mean(proposal.tasks.lifetime.astype(jnp.float32)),
         }
-        return GradientTrainState(state.step + 1, meta, curriculum, lives, slots), metrics
+        return GradientTrainState(state.step + 1, meta, curriculum, lives, proposal), metrics
 
-    def renew(self, key: Key, state: GradientTrainState) -> tuple[CurriculumState, LifeWithCritic, jax.Array]:
-        """Begin new lives on new tasks where lives are over. Returns the curriculum's state, lives and slots, [N]."""
+    def renew(self, key: Key, state: GradientTrainState) -> tuple[CurriculumState, LifeWithCritic, Proposal]:
+        """Begin new lives on new tasks where lives are over. Returns the curriculum's state, lives and their tasks."""
         propose_key, birth_key = jax.random.split(key)
         curriculum, proposal = self.curriculum.propose(propose_key, state.curriculum, self.num_tasks)
-        begun = self._begin(birth_key, proposal), proposal.slots
-        lives, slots = trees.where(state.lives.is_over, begun, (state.lives, state.slots))
-        return curriculum, lives, slots
+        begun = self._begin(birth_key, proposal), proposal
+        lives, proposal = trees.where(state.lives.is_over, begun, (state.lives, state.proposal))
+        return curriculum, lives, proposal
 
     def meta_params(self, state: GradientTrainState) -> MetaParams:
         """The objective's present meta-parameters."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from metadisco import config
 from metadisco.agents.networks import Table
+from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.gridworld_levels import GridLevels
 from metadisco.gradient_trainer import GradientTrainer
@@ -14,6 +15,7 @@ from metadisco.meta.evolution import Evolution
 from metadisco.meta.schedules import Decay
 from metadisco.meta.shaping import PairwiseRoot
 from metadisco.objectives.lpg import LPG
+from metadisco.scores import AlgorithmicRegret
 from metadisco.tasks import LogUniformLifetime, Tasks
 from metadisco.trainer import MetaTrainer
 
@@ -121,20 +123,24 @@ def smoke() -> Preset:
     )
 
 
-def _published(name: str, description: str, *, lifetime_features: bool) -> Preset:
+def _published_trainer(*, lifetime_features: bool) -> MetaTrainer:
+    return _grid_trainer(
+        width=16,
+        lifetime_features=lifetime_features,
+        lifetimes=LogUniformLifetime(10, 250),
+        num_workers=32,
+        num_tasks=64,
+        num_steps=2500,
+        sigma=Decay(0.1),
+        learning_rate=Decay(0.03, rate=0.999, floor=1e-3),
+    )
+
+
+def _long_run(name: str, description: str, trainer: MetaTrainer) -> Preset:
     return Preset(
         name=name,
         description=description,
-        trainer=_grid_trainer(
-            width=16,
-            lifetime_features=lifetime_features,
-            lifetimes=LogUniformLifetime(10, 250),
-            num_workers=32,
-            num_tasks=64,
-            num_steps=2500,
-            sigma=Decay(0.1),
-            learning_rate=Decay(0.03, rate=0.999, floor=1e-3),
-        ),
+        trainer=trainer,
         suites=("grid-unseen", "grid-unseen-long", "grid-designed", "mazes"),
         num_seeds=1,
         validate_every=25,
@@ -143,17 +149,29 @@ def _published(name: str, description: str, *, lifetime_features: bool) -> Prese
 
 def ta_lpg_grid() -> Preset:
     """TA-LPG on the published horizons."""
-    return _published(
+    return _long_run(
         "ta-lpg-grid",
         "TA-LPG (width 16) on general grid worlds by ES, lifetimes 10..250: hours",
-        lifetime_features=True,
+        _published_trainer(lifetime_features=True),
     )
 
 
 def lpg_grid() -> Preset:
     """LPG, the same but for the lifetime features."""
-    return _published(
-        "lpg-grid", "LPG (width 16) on general grid worlds by ES, lifetimes 10..250: hours", lifetime_features=False
+    return _long_run(
+        "lpg-grid",
+        "LPG (width 16) on general grid worlds by ES, lifetimes 10..250: hours",
+        _published_trainer(lifetime_features=False),
+    )
+
+
+def groove_grid_es() -> Preset:
+    """TA-LPG on levels that are replayed by algorithmic regret (arXiv:2310.02782), by evolution."""
+    replay = PrioritizedLevelReplay(Tasks(GridLevels(), LogUniformLifetime(10, 250)))
+    return _long_run(
+        "groove-grid-es",
+        "TA-LPG (width 16) by ES on grid worlds replayed by algorithmic regret, lifetimes 10..250: hours",
+        replace(_published_trainer(lifetime_features=True), curriculum=replay, score=AlgorithmicRegret()),
     )
 
 
@@ -187,6 +205,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "smoke": smoke,
     "ta-lpg-grid": ta_lpg_grid,
     "lpg-grid": lpg_grid,
+    "groove-grid-es": groove_grid_es,
     "lpg-grid-gradient": lpg_grid_gradient,
 }
 

@@ -8,8 +8,9 @@ from flax import struct
 
 from metadisco.curricula.base import Curriculum, CurriculumState
 from metadisco.life import Birth, InnerLoop, Life
-from metadisco.meta.base import MetaOptimizer, MetaState, Population
+from metadisco.meta.base import MetaOptimizer, MetaState, Population, mean_where
 from metadisco.population import population_mesh, share_out
+from metadisco.scores import BestReturn, LevelScore
 from metadisco.types import Key, MetaParams, Metrics, Outcome
 
 
@@ -32,6 +33,7 @@ class MetaTrainer:
         meta_optimizer: how the objective improves.
         num_tasks: N, tasks per meta-step; the population has N times `meta_optimizer.replicas` lives.
         num_steps: meta-steps of the whole run.
+        score: how informative a level was, for the curriculum to keep and replay it.
         slots: lives that run side by side on one device. More fill wide hardware better, fewer stay in a CPU's
             cache and leave fewer places empty when the last lives run out.
     """
@@ -41,6 +43,7 @@ class MetaTrainer:
     meta_optimizer: MetaOptimizer
     num_tasks: int = 512
     num_steps: int = 2500
+    score: LevelScore = BestReturn()
     slots: int = 32
 
     def __post_init__(self) -> None:
@@ -63,14 +66,17 @@ class MetaTrainer:
         propose_key, birth_key, meta_key, observe_key = jax.random.split(key, 4)
         curriculum, proposal = self.curriculum.propose(propose_key, state.curriculum, self.num_tasks)
         births = Birth(jax.random.split(birth_key, self.num_tasks), proposal.tasks)
-        meta, outcomes, metrics = self.meta_optimizer.step(meta_key, state.meta, births, self.live)
-        # Nobody scores levels yet that a curriculum would replay: the score is how well the better replica did.
-        scores = jnp.max(jnp.where(jnp.isfinite(outcomes.fitness), outcomes.fitness, -jnp.inf), axis=0)
+        meta, outcomes, metrics = self.meta_optimizer.step(
+            meta_key, state.meta, births, self.live, trains=proposal.trains
+        )
+        best_return = jnp.max(jnp.where(jnp.isfinite(outcomes.fitness), outcomes.fitness, -jnp.inf), axis=0)
+        scores, antagonist_updates = self.score.score(self.inner, births, best_return, self.spend)
         finished = jnp.ones(self.num_tasks, bool)
         curriculum, curriculum_metrics = self.curriculum.observe(observe_key, curriculum, proposal, scores, finished)
-        agent_updates = jnp.sum(outcomes.num_updates).astype(jnp.float32)
+        agent_updates = (jnp.sum(outcomes.num_updates) + antagonist_updates).astype(jnp.float32)
         metrics = metrics | curriculum_metrics
         metrics |= {
+            "score": mean_where(jnp.isfinite(scores), scores),
             "agent_updates": agent_updates,
             "env_steps": agent_updates * (self.inner.num_workers * self.inner.num_steps),
             "lifetime": jnp.mean(proposal.tasks.lifetime.astype(jnp.float32)),
@@ -91,8 +97,12 @@ class MetaTrainer:
         Returns:
             () and the outcomes, leading axis M. The agents themselves are not kept.
         """
+        return (), self.spend(self.inner, population, births)
+
+    def spend(self, inner: InnerLoop, population: Population, births: Birth) -> Outcome:
+        """Outcomes of whole lives, leading axis M, lived as `inner` says."""
 
         def live(population: Population, births: Birth) -> Outcome:
-            return self.inner.live(population, births, slots=self.slots)[1]
+            return inner.live(population, births, slots=self.slots)[1]
 
-        return (), share_out(live, population, births, work=births.task.lifetime, mesh=population_mesh())
+        return share_out(live, population, births, work=births.task.lifetime, mesh=population_mesh())

@@ -18,7 +18,7 @@ LAYERS = (
     ("objectives",),
     ("critic", "learner", "life"),
     ("meta", "curricula"),
-    ("gradient_trainer", "population", "trainer", "unroll"),
+    ("gradient_trainer", "population", "scores", "trainer", "unroll"),
     ("checkpoint", "results", "run_folder", "train_state", "zoo"),  # what is on disk
     ("chunks", "evaluation", "loop", "memory", "progress", "suites"),
     ("presets",),

@@ -29,7 +29,9 @@ class MetaOptimizer(Protocol):
     def init(self, key: Key, meta_params: MetaParams, num_tasks: int) -> MetaState:
         """State that begins at `meta_params`."""
 
-    def step(self, key: Key, state: MetaState, lives: Lives, life_fn: LifeFn) -> tuple[MetaState, Outcome, Metrics]:
+    def step(
+        self, key: Key, state: MetaState, lives: Lives, life_fn: LifeFn, *, trains: jax.Array | None = None
+    ) -> tuple[MetaState, Outcome, Metrics]:
         """One meta-step over N tasks.
 
         Args:
@@ -37,6 +39,7 @@ class MetaOptimizer(Protocol):
             state: before.
             lives: leading axis N, one for each task; replicas start as copies.
             life_fn: spends lives.
+            trains: [N] bool, the tasks from which the objective may learn; all by default.
 
         Returns:
             The new state, outcomes [R, N] and metrics.

@@ -85,7 +85,7 @@ class Evolution:
         return EvolutionState(state, meta_params)
 
     def step(
-        self, key: Key, state: EvolutionState, lives: Lives, life_fn: LifeFn
+        self, key: Key, state: EvolutionState, lives: Lives, life_fn: LifeFn, *, trains: jax.Array | None = None
     ) -> tuple[EvolutionState, Outcome, Metrics]:
         """One generation. See `MetaOptimizer.step`."""
         ask_key, tell_key = jax.random.split(key)
@@ -95,10 +95,10 @@ class Evolution:
         population, asked = strategy.ask(ask_key, state.strategy, settings)
         _, outcomes = life_fn(population, mirror(lives))
         outcomes = pair_up(outcomes)
-        cost = -self.shaping(outcomes.fitness).reshape(-1)
+        cost = -utilities(self.shaping, outcomes.fitness, trains).reshape(-1)
         told, _ = strategy.tell(tell_key, population, cost, asked, settings)
         # A generation without information leaves everything as it was; the host loop stops the run.
-        told = trees.where(jnp.any(jnp.isfinite(outcomes.fitness)), told, asked)
+        told = trees.where(is_informative(outcomes.fitness, trains), told, asked)
         meta_params = strategy.get_mean(told)
         metrics = generation_metrics(outcomes, state.meta_params, meta_params)
         if hasattr(told, "std"):
@@ -155,6 +155,18 @@ def check_learnable(meta_params: MetaParams) -> None:
 def pair_up(outcomes: Outcome) -> Outcome:
     """Leading axis 2N to [2, N]."""
     return jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), outcomes)
+
+
+def utilities(shaping: Shaping, fitness: jax.Array, trains: jax.Array | None) -> jax.Array:
+    """Shaped fitness [2, N]; a pair on a task that is not trained on ties."""
+    utility = shaping(fitness)
+    return utility if trains is None else jnp.where(trains, utility, jnp.mean(utility, axis=0))
+
+
+def is_informative(fitness: jax.Array, trains: jax.Array | None) -> jax.Array:
+    """Whether a generation with this fitness [2, N] says anything to learn from. [] bool."""
+    finite = jnp.isfinite(fitness)
+    return jnp.any(finite if trains is None else finite & trains)
 
 
 def generation_metrics(outcomes: Outcome, before: MetaParams, after: MetaParams) -> Metrics:

@@ -82,7 +82,13 @@ class MetaGradient:
         return GradientState(meta_params, self._optimizer.init(meta_params))
 
     def step(
-        self, state: GradientState, lives: Lives, loss_fn: LossFn, *, spread: Spread = side_by_side
+        self,
+        state: GradientState,
+        lives: Lives,
+        loss_fn: LossFn,
+        *,
+        trains: jax.Array | None = None,
+        spread: Spread = side_by_side,
     ) -> tuple[GradientState, Lives, Metrics]:
         """One meta-step.
 
@@ -90,26 +96,30 @@ class MetaGradient:
             state: before.
             lives: leading axis N.
             loss_fn: lets one life go on, and says how good that was.
+            trains: [N] bool, whose gradients count; all by default.
             spread: applies a function to all lives.
 
         Returns:
-            The new state, the lives afterwards and metrics: means over the lives of finite gradient.
+            The new state, the lives afterwards and metrics: means over the lives of finite gradient, trained on or not.
         """
+        trains = jnp.ones(jax.tree.leaves(lives)[0].shape[0], bool) if trains is None else trains
 
-        def learn(meta_params: MetaParams, life: Any) -> tuple[Any, Any]:
+        def learn(meta_params: MetaParams, item: tuple[Any, jax.Array]) -> tuple[Any, Any]:
+            life, counts = item
             (loss, (life, metrics)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(meta_params, life)
             leaves = [loss, *jax.tree.leaves(gradient)]
             is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
             # Left out by selection: a product with 0 would keep what is not a number.
-            gradient = trees.where(is_finite, gradient, jax.tree.map(jnp.zeros_like, gradient))
+            gradient = trees.where(is_finite & counts, gradient, jax.tree.map(jnp.zeros_like, gradient))
             return gradient, (life, is_finite, {"meta_loss": loss, **metrics})
 
-        total, (lives, is_finite, metrics) = spread(learn, state.meta_params, lives)
-        gradient = jax.tree.map(lambda leaf: leaf / jnp.maximum(jnp.sum(is_finite), 1), total)
+        total, (lives, is_finite, metrics) = spread(learn, state.meta_params, (lives, trains))
+        num_lessons = jnp.sum(is_finite & trains)
+        gradient = jax.tree.map(lambda leaf: leaf / jnp.maximum(num_lessons, 1), total)
         updates, opt_state = self._optimizer.update(gradient, state.opt_state, state.meta_params)
         moved = GradientState(optax.apply_updates(state.meta_params, updates), opt_state)
         # A meta-step without information leaves everything as it was; the host loop stops the run.
-        moved = trees.where(jnp.any(is_finite), moved, state)
+        moved = trees.where(num_lessons > 0, moved, state)
         step = jax.tree.map(jnp.subtract, moved.meta_params, state.meta_params)
         metrics = {name: mean_where(is_finite & jnp.isfinite(value), value) for name, value in metrics.items()}
         metrics |= {

@@ -16,7 +16,7 @@ from flax import struct
 from metadisco import trees
 from metadisco.lowrank import LowRank
 from metadisco.meta.base import LifeFn, Lives, mirror
-from metadisco.meta.evolution import check_learnable, generation_metrics, pair_up
+from metadisco.meta.evolution import check_learnable, generation_metrics, is_informative, pair_up, utilities
 from metadisco.meta.schedules import Decay
 from metadisco.meta.shaping import PairwiseSign, Shaping
 from metadisco.types import Key, MetaParams, Metrics, Outcome
@@ -77,7 +77,7 @@ class LowRankEvolution:
         return LowRankState(meta_params, self._optimizer.init(meta_params), jnp.zeros((), jnp.int32))
 
     def step(
-        self, key: Key, state: LowRankState, lives: Lives, life_fn: LifeFn
+        self, key: Key, state: LowRankState, lives: Lives, life_fn: LifeFn, *, trains: jax.Array | None = None
     ) -> tuple[LowRankState, Outcome, Metrics]:
         """One generation. See `MetaOptimizer.step`."""
         num_tasks = jax.tree.leaves(lives)[0].shape[0]
@@ -85,13 +85,13 @@ class LowRankEvolution:
         noise = self._draw(key, state.meta_params, num_tasks)
         _, outcomes = life_fn(self._population(state.meta_params, noise, sigma), mirror(lives))
         outcomes = pair_up(outcomes)
-        utility = self.shaping(outcomes.fitness)
+        utility = utilities(self.shaping, outcomes.fitness, trains)
         # d/d eta of E[utility]: mean over pairs of (u+ - u-) e / (2 sigma).
         weight = (utility[0] - utility[1]) / (2.0 * sigma * num_tasks)
         descent = jax.tree.map(lambda e: -self._contract(weight, e), noise, is_leaf=_is_thin)
         updates, opt_state = self._optimizer.update(descent, state.opt_state, state.meta_params)
         moved = LowRankState(optax.apply_updates(state.meta_params, updates), opt_state, state.generation + 1)
-        moved = trees.where(jnp.any(jnp.isfinite(outcomes.fitness)), moved, state)
+        moved = trees.where(is_informative(outcomes.fitness, trains), moved, state)
         metrics = generation_metrics(outcomes, state.meta_params, moved.meta_params)
         return moved, outcomes, metrics | {"sigma": sigma}
 

@@ -215,3 +215,31 @@ def test_wrong_schedules_are_refused(settings):
 def test_decay_stops_at_its_floor():
     decay = Decay(1.0, rate=0.5, floor=0.2)
     np.testing.assert_allclose([decay(jnp.int32(i)) for i in range(5)], [1.0, 0.5, 0.25, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("optimizer", ESTIMATORS, ids=repr)
+def test_a_task_that_is_not_trained_on_says_nothing(optimizer):
+    """With one pair that counts, the update is that of this pair alone, whatever the other pairs did."""
+    trains = jnp.array([True, False, False, False])
+
+    def with_others(value):
+        def life_fn(population, lives):
+            lives, outcome = _bowl(population, lives)
+            return lives, _outcome(jnp.where(jnp.tile(trains, 2), outcome.fitness, outcome.fitness * value))
+
+        state = optimizer.init(jax.random.key(0), START, 4)
+        state, _, _ = optimizer.step(jax.random.key(1), state, jnp.arange(4), life_fn, trains=trains)
+        return optimizer.meta_params(state)
+
+    sign = {"shaping": PairwiseSign()}  # ranks over the population see every pair
+    optimizer = type(optimizer)(**{name: getattr(optimizer, name) for name in ("sigma", "learning_rate")} | sign)
+    left, right = with_others(1.0), with_others(-3.0)
+    assert jnp.any(left["matrix"] != START["matrix"])
+    np.testing.assert_array_equal(left["matrix"], right["matrix"])
+
+
+@pytest.mark.parametrize("optimizer", ESTIMATORS[:2], ids=repr)
+def test_without_a_task_to_train_on_nothing_moves(optimizer):
+    state = optimizer.init(jax.random.key(0), START, 4)
+    after, _, _ = optimizer.step(jax.random.key(1), state, jnp.arange(4), _bowl, trains=jnp.zeros(4, bool))
+    np.testing.assert_array_equal(optimizer.meta_params(after)["matrix"], START["matrix"])

@@ -66,3 +66,13 @@ def test_a_clip_that_is_not_positive_is_refused():
 def test_without_meta_parameters_there_is_nothing_to_train():
     with pytest.raises(ValueError, match="nothing to meta-train"):
         MetaGradient().init(jax.random.key(0), (), 2)
+
+
+def test_a_life_that_is_not_trained_on_goes_on_without_a_say():
+    optimizer = MetaGradient(learning_rate=Decay(0.1))
+    state = optimizer.init(jax.random.key(0), START, 2)
+    trains = jnp.array([True, False])
+    moved, lives, metrics = optimizer.step(state, jnp.array([1.0, 90.0]), _loss, trains=trains)
+    np.testing.assert_allclose(moved.meta_params["w"], _step([1.0])[0].meta_params["w"], rtol=1e-6)
+    assert lives.tolist() == [2.0, 91.0]
+    assert metrics["finite_fraction"] == 1.0
