@@ -16,7 +16,7 @@ from metadisco.envs.hand_designed import HandDesigned, ObjectKind
 from metadisco.files import leaf_types
 from metadisco.tasks import Tasks
 from metadisco.types import Task
-from tests.small import TASKS, assert_trees_close
+from tests.small import TASKS, assert_trees_close, trainer
 
 NUM_TASKS = 6
 
@@ -284,3 +284,14 @@ def test_a_buffer_smaller_than_the_number_of_tasks_is_refused(curriculum):
 def test_settings_come_back_from_data(prioritization):
     curriculum = ACCEL(PrioritizedLevelReplay(TASKS, prioritization=prioritization), 0.25)
     assert config.from_data(config.to_data(curriculum)) == curriculum
+
+
+def test_a_trainer_runs_on_a_curriculum_that_replays_and_evolves():
+    replay = PrioritizedLevelReplay(TASKS, capacity=6, fill_before_replay=0.1)
+    learner = replace(trainer(), curriculum=ACCEL(replay))
+    step = jax.jit(learner.step)
+    state = before = learner.init(jax.random.key(0))
+    for i in range(2):
+        state, metrics = step(jax.random.key(i), state)
+    assert leaf_types(state) == leaf_types(before)
+    assert metrics["buffer_filled"] == 1.0
