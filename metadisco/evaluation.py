@@ -15,21 +15,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from metadisco import stats
 from metadisco.agents.networks import Heads, Table
+from metadisco.baselines import TABLE_A2C, TABLE_A2C_LEARNER
 from metadisco.battery import Battery
 from metadisco.envs.base import EnvSpec
-from metadisco.learner import SGD, Learner
 from metadisco.life import Birth, InnerLoop, Life
-from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.base import Objective, Predictions, Targets
 from metadisco.population import SHARED, SPREAD, deal, on_each_device, population_mesh
 from metadisco.results import Evaluation, Results
 from metadisco.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Task, Trajectory
-
-# Best on the suite `grid-validation` of the rates 10, 40, 160 by 4, 40, 200 and entropy weights 0, 0.01. The rate 640,
-# four times the largest of them, is better still (docs/results/README.md): experiments/tune_a2c.py tries it too.
-A2C_POLICY_RATE = 160.0
-A2C_PREDICTION_RATE = 4.0
-A2C_ENTROPY_WEIGHT = 0.0
 
 LIVES = 2_000_000_099  # what a seed's key is folded with; training folds it with meta-steps, of which there are fewer
 NUM_PICTURES = 6  # tasks of which a trained agent is kept
@@ -81,8 +74,7 @@ def tuned_a2c(inner: InnerLoop) -> InnerLoop:
     """
     if not isinstance(inner.torso, Table):
         raise ValueError(f"A2C is tuned for Table agents, got {inner.torso}; tune it for these first")
-    learner = Learner(policy=SGD(A2C_POLICY_RATE), prediction=SGD(A2C_PREDICTION_RATE))
-    return replace(inner, objective=A2C(entropy_weight=A2C_ENTROPY_WEIGHT), learner=learner)
+    return replace(inner, objective=TABLE_A2C, learner=TABLE_A2C_LEARNER)
 
 
 def evaluate(

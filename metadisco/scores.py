@@ -11,10 +11,10 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from metadisco.learner import SGD, Learner
+from metadisco.baselines import TABLE_A2C, TABLE_A2C_LEARNER
+from metadisco.learner import Learner
 from metadisco.life import Birth, InnerLoop
 from metadisco.meta.base import Population
-from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.base import Objective
 from metadisco.types import Outcome
 
@@ -69,8 +69,8 @@ class AlgorithmicRegret:
         0.99
     """
 
-    antagonist: Objective = A2C(entropy_weight=0.0)
-    learner: Learner = Learner(policy=SGD(160.0), prediction=SGD(4.0))
+    antagonist: Objective = TABLE_A2C
+    learner: Learner = TABLE_A2C_LEARNER
 
     def __post_init__(self) -> None:
         if jax.tree.leaves(jax.eval_shape(self.antagonist.init, jax.random.key(0))):

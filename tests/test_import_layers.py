@@ -17,6 +17,7 @@ LAYERS = (
     ("agents",),
     ("objectives",),
     ("critic", "learner", "life"),
+    ("baselines",),
     ("meta", "curricula"),
     ("gradient_trainer", "population", "scores", "trainer", "unroll"),
     ("checkpoint", "results", "run_folder", "train_state", "zoo"),  # what is on disk

@@ -1,0 +1,10 @@
+"""Settings of hand-written algorithms that were tuned once and are used wherever such an agent is needed."""
+
+from metadisco.learner import SGD, Learner
+from metadisco.objectives.actor_critic import A2C
+
+# For tables. Best on the suite `grid-validation` of the rates 10, 40, 160 by 4, 40, 200 and entropy weights 0, 0.01.
+# The rate 640, four times the largest of them, is better still (docs/results/README.md): experiments/tune_a2c.py
+# tries it too.
+TABLE_A2C = A2C(entropy_weight=0.0)
+TABLE_A2C_LEARNER = Learner(policy=SGD(160.0), prediction=SGD(4.0))
