@@ -63,6 +63,7 @@ class GradientTrainer:
         for name in ("num_tasks", "num_steps", "slots"):
             if getattr(self, name) < 1:
                 raise ValueError(f"GradientTrainer.{name} must be at least 1, got {getattr(self, name)}")
+        self.curriculum.check(self.num_tasks)
         jax.eval_shape(lambda key: self.unroll.critic.init(key, self.inner.env.spec), jax.random.key(0))
 
     def init(self, key: Key) -> GradientTrainState:

@@ -50,6 +50,7 @@ class MetaTrainer:
         for name in ("num_tasks", "num_steps", "slots"):
             if getattr(self, name) < 1:
                 raise ValueError(f"MetaTrainer.{name} must be at least 1, got {getattr(self, name)}")
+        self.curriculum.check(self.num_tasks)
 
     def init(self, key: Key) -> TrainState:
         """Random meta-parameters, fresh optimizer and curriculum."""

@@ -66,6 +66,14 @@ class ACCEL:
                 "LogUniformLifetime or FixedLifetime, or use PrioritizedLevelReplay, which only replays"
             )
 
+    def check(self, num_tasks: int) -> None:
+        """As for its replay."""
+        self.replay.check(num_tasks)
+
+    def kept(self, state: LevelBuffer) -> LevelBuffer:
+        """The levels that are kept: what there is to look at, and to hand over."""
+        return state
+
     def init(self, key: Key) -> LevelBuffer:
         """An empty buffer."""
         return self.replay.init(key)

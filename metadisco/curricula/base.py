@@ -24,6 +24,7 @@ class Proposal:
     slots: jax.Array  # [N] int32, where the task stands in the level buffer; -1 for a new one
     born: jax.Array  # [N] int32, the buffer's clock when the task entered that slot; -1 for a new one
     trains: jax.Array  # [N] bool, whether the objective may learn from this life, or only the curriculum
+    notes: Any = ()  # pytree of arrays [N, ...], what the curriculum wants to be reminded of
 
 
 def propose_new(tasks: Task, *, trains: bool = True) -> Proposal:
@@ -35,6 +36,9 @@ def propose_new(tasks: Task, *, trains: bool = True) -> Proposal:
 
 class Curriculum(Protocol):
     """A teacher."""
+
+    def check(self, num_tasks: int) -> None:
+        """Raise ValueError where N tasks can never be proposed, and say what to change."""
 
     def init(self, key: Key) -> CurriculumState:
         """State before the first meta-step."""

@@ -98,6 +98,10 @@ class FixedSet:
 
     source: TaskSet
 
+    def check(self, num_tasks: int) -> None:
+        """Any number will do."""
+        del num_tasks
+
     def init(self, key: Key) -> Task:
         """The whole set, whatever the key."""
         del key

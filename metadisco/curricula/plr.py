@@ -78,21 +78,25 @@ class PrioritizedLevelReplay:
                 f"{self.prioritization.k}; lower k or raise PrioritizedLevelReplay.capacity"
             )
 
-    def init(self, key: Key) -> LevelBuffer:
-        """An empty buffer."""
-        return level_buffer.empty(jax.eval_shape(self.tasks.sample, key), self.capacity)
-
-    def propose(self, key: Key, state: LevelBuffer, num_tasks: int) -> tuple[LevelBuffer, Proposal]:
-        """Draw N levels to play; nothing is noted before their lives have ended.
-
-        Raises:
-            ValueError: N is larger than the capacity of the buffer.
-        """
-        if not num_tasks <= self.capacity:
+    def check(self, num_tasks: int) -> None:
+        """Raise ValueError where a proposal would be larger than the buffer."""
+        if num_tasks > self.capacity:
             raise ValueError(
                 f"PrioritizedLevelReplay.capacity must be at least the number of tasks of a meta-step, {num_tasks}, "
                 f"got {self.capacity}; raise capacity or lower num_tasks"
             )
+
+    def init(self, key: Key) -> LevelBuffer:
+        """An empty buffer."""
+        return level_buffer.empty(jax.eval_shape(self.tasks.sample, key), self.capacity)
+
+    def kept(self, state: LevelBuffer) -> LevelBuffer:
+        """The levels that are kept: what there is to look at, and to hand over."""
+        return state
+
+    def propose(self, key: Key, state: LevelBuffer, num_tasks: int) -> tuple[LevelBuffer, Proposal]:
+        """Draw N levels to play; nothing is noted before their lives have ended."""
+        self.check(num_tasks)
         new_key, choice_key, slot_key = jax.random.split(key, 3)
         new = jax.vmap(self.tasks.sample)(jax.random.split(new_key, num_tasks))
         enough = max(1, math.ceil(self.fill_before_replay * self.capacity))
