@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     discover.add_argument(
         "--minutes", type=float, help="stop meta-training after this much time [default: the preset's]"
     )
+    discover.add_argument(
+        "--env-steps", type=float, help="stop after so many environment steps, those of antagonists included"
+    )
     discover.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     discover.set_defaults(run=_discover)
 
@@ -143,8 +146,9 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
 
     preset = presets.preset(known.preset)
     preset = replace(preset, trainer=config.replace_fields(preset.trainer, _overrides(rest)))
-    if known.minutes is not None:
-        preset = replace(preset, minutes=known.minutes)
+    for cap in ("minutes", "env_steps"):
+        if getattr(known, cap) is not None:
+            preset = replace(preset, **{cap: getattr(known, cap)})
     out = known.out or f"runs/{preset.name}"
     return discovery.discover(preset, out, seed=known.seed, resume=known.resume, console=_console()).exit_code
 

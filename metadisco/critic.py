@@ -1,10 +1,10 @@
 """A value critic that lives beside an agent and learns from the same rollouts (arXiv:2310.02782).
 
-It says how much better than expected an action was, which is what an outer loss needs. The objective never sees it:
-no gradient passes from the critic to anything else.
+It says how much better than expected an action was, which is what an outer loss and many scores of levels need. The
+objective never sees it: no gradient passes from the critic to anything else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -26,6 +26,18 @@ class CriticState:
 
     params: AgentParams
     opt_state: OptState
+    running_return: jax.Array  # [B] float32, discounted to the start, of the workers' present episodes
+    discount: jax.Array  # [B] float32, of the next reward of these
+    best_return: jax.Array  # [] float32, highest discounted return of a whole episode so far; -inf before the first
+
+
+@struct.dataclass
+class Critique:
+    """What a critic makes of a rollout."""
+
+    value: jax.Array  # [T, B] float32, V(s_t)
+    advantage: jax.Array  # [T, B] float32
+    best_return: jax.Array  # [] float32, highest discounted return so far, episodes that are under way included
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ class Critic:
     Example:
         >>> from metadisco.envs.gridworld import GridWorld
         >>> import jax
-        >>> Critic().init(jax.random.key(0), GridWorld().spec).params["value"].shape[-1]
+        >>> Critic().init(jax.random.key(0), GridWorld().spec, num_workers=8).params["value"].shape[-1]
         1
     """
 
@@ -57,10 +69,16 @@ class Critic:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"Critic.{name} must be in [0, 1], got {getattr(self, name)}")
 
-    def init(self, key: Key, spec: EnvSpec) -> CriticState:
+    def init(self, key: Key, spec: EnvSpec, num_workers: int) -> CriticState:
         """A critic that has seen nothing. Raises ValueError where the torso does not fit the observations."""
         params = self.torso.init(key, spec, {"value": 1})
-        return CriticState(params, self.optimizer.transformation().init(params))
+        return CriticState(
+            params,
+            self.optimizer.transformation().init(params),
+            running_return=jnp.zeros(num_workers),
+            discount=jnp.ones(num_workers),
+            best_return=jnp.full((), -jnp.inf, jnp.float32),
+        )
 
     def advantages(self, spec: EnvSpec, params: AgentParams, trajectory: Trajectory) -> jax.Array:
         """Advantages along a rollout, over time for each worker. [T, B] float32; constant: no gradient passes."""
@@ -81,7 +99,31 @@ class Critic:
 
         loss, gradients = jax.value_and_grad(loss_fn)(state.params)
         updates, opt_state = self.optimizer.transformation().update(gradients, state.opt_state, state.params)
-        return CriticState(optax.apply_updates(state.params, updates), opt_state), loss
+        state = replace(state, params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+        return self._follow(state, trajectory), loss
+
+    def judge(self, spec: EnvSpec, state: CriticState, trajectory: Trajectory) -> Critique:
+        """What the critic makes of a rollout [T, B], without learning from it. No gradient passes."""
+        state, trajectory = jax.lax.stop_gradient((state, trajectory))
+        return Critique(
+            value=self._value(spec, state.params, trajectory.obs),
+            advantage=self.advantages(spec, state.params, trajectory),
+            best_return=jnp.maximum(state.best_return, jnp.max(state.running_return)),
+        )
+
+    def _follow(self, state: CriticState, trajectory: Trajectory) -> CriticState:
+        """Add a rollout's rewards to the returns of the episodes that they belong to."""
+
+        def step(carry: tuple, now: tuple) -> tuple[tuple, None]:
+            running, discount, best = carry
+            reward, finished = now
+            running = running + discount * reward
+            best = jnp.maximum(best, jnp.max(jnp.where(finished, running, -jnp.inf)))
+            return (jnp.where(finished, 0.0, running), jnp.where(finished, 1.0, self.gamma * discount), best), None
+
+        carry = (state.running_return, state.discount, state.best_return)
+        (running, discount, best), _ = jax.lax.scan(step, carry, (trajectory.reward, trajectory.finished))
+        return replace(state, running_return=running, discount=discount, best_return=best)
 
     def _value(self, spec: EnvSpec, params: AgentParams, obs: Obs) -> jax.Array:
         return agent.apply(self.torso, spec, params, obs)["value"][..., 0]

@@ -76,6 +76,7 @@ def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = F
         folder,
         seed=seed,
         minutes=preset.minutes,
+        env_steps=preset.env_steps,
         resume=resume,
         evaluate_fn=validate,
         evaluate_every=max(preset.validate_every, 1),

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -74,7 +75,7 @@ def tuned_a2c(inner: InnerLoop) -> InnerLoop:
     """
     if not isinstance(inner.torso, Table):
         raise ValueError(f"A2C is tuned for Table agents, got {inner.torso}; tune it for these first")
-    return replace(inner, objective=TABLE_A2C, learner=TABLE_A2C_LEARNER)
+    return replace(inner, objective=TABLE_A2C, learner=TABLE_A2C_LEARNER, critic=None)
 
 
 def evaluate(
@@ -110,7 +111,7 @@ def evaluate(
             f"an evaluation needs num_seeds >= 1 and num_points in 1..{battery.lifetime} (the lifetime), got "
             f"{num_seeds} and {num_points}"
         )
-    inner = replace(inner, env=battery.env)
+    inner = replace(inner, env=battery.env, critic=None)  # nobody asks it here
     devices = jax.local_devices() if devices is None else devices
     num_lives = battery.num_tasks * num_seeds
     # Neighbors go to different devices; copies of the last life, which do nothing, fill the shares up.
@@ -217,7 +218,10 @@ def _advance(
 
 @partial(jax.jit, static_argnames=("inner", "mesh", "slots"))
 def _examine(lives: Life, *, inner: InnerLoop, mesh: Mesh, slots: int) -> jax.Array:
-    return on_each_device(partial(inner.examine, slots=slots), mesh, (SPREAD,))(lives)
+    def examine(lives: Life) -> jax.Array:
+        return jnp.mean(inner.examine(lives, slots=slots), axis=1)
+
+    return on_each_device(examine, mesh, (SPREAD,))(lives)
 
 
 @partial(jax.jit, static_argnames="num_seeds")

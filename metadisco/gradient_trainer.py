@@ -11,14 +11,16 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from metadisco import trees
+from metadisco import scores, trees
+from metadisco.critic import Critique
 from metadisco.curricula.base import Curriculum, CurriculumState, Proposal
-from metadisco.life import InnerLoop, Life, all_finite
+from metadisco.life import InnerLoop, Life, only_of_finite
 from metadisco.meta.base import mean_where
 from metadisco.meta.gradient import GradientState, MetaGradient
 from metadisco.population import population_mesh, share_out, sum_over
+from metadisco.scores import LevelScore, Return
 from metadisco.types import Key, MetaParams, Metrics
-from metadisco.unroll import LifeWithCritic, Unroll
+from metadisco.unroll import Lease, Unroll
 
 
 @struct.dataclass
@@ -28,7 +30,8 @@ class GradientTrainState:
     step: jax.Array  # [] int32, meta-steps done
     meta: GradientState
     curriculum: CurriculumState
-    lives: LifeWithCritic  # leading axis N
+    lives: Lease  # leading axis N
+    rivals: Life | tuple[()]  # leading axis N, whom the score compares each life with, in lock-step; () for nobody
     proposal: Proposal  # leading axis N, what each life was begun with, to be given back to the curriculum
 
 
@@ -48,6 +51,7 @@ class GradientTrainer:
         unroll: how far a life goes in one meta-step, and the outer loss.
         num_tasks: N, lives that are lived at the same time, one for each task.
         num_steps: meta-steps of the whole run.
+        score: how informative a level was, for the curriculum to keep and replay it.
         slots: lives that run side by side on one device.
     """
 
@@ -57,14 +61,16 @@ class GradientTrainer:
     unroll: Unroll = Unroll()
     num_tasks: int = 512
     num_steps: int = 5000
+    score: LevelScore = Return()
     slots: int = 32
 
     def __post_init__(self) -> None:
         for name in ("num_tasks", "num_steps", "slots"):
             if getattr(self, name) < 1:
                 raise ValueError(f"GradientTrainer.{name} must be at least 1, got {getattr(self, name)}")
+        self.unroll.check(self.inner)
         self.curriculum.check(self.num_tasks)
-        jax.eval_shape(lambda key: self.unroll.critic.init(key, self.inner.env.spec), jax.random.key(0))
+        scores.check(self.score, self.inner)
 
     def init(self, key: Key) -> GradientTrainState:
         """Random meta-parameters, fresh optimizer and curriculum, and the first lives."""
@@ -72,66 +78,92 @@ class GradientTrainer:
         meta = self.meta_optimizer.init(meta_key, self.inner.objective.init(objective_key), self.num_tasks)
         curriculum = self.curriculum.init(curriculum_key)
         curriculum, proposal = self.curriculum.propose(propose_key, curriculum, self.num_tasks)
-        lives = self._begin(birth_key, proposal)
+        lives, rivals = self._begin(birth_key, proposal)
         until = jax.random.randint(cut_key, (self.num_tasks,), 1, proposal.tasks.lifetime + 1)
         return GradientTrainState(
             step=jnp.zeros((), jnp.int32),
             meta=meta,
             curriculum=curriculum,
             lives=replace(lives, until=until),
+            rivals=rivals,
             proposal=proposal,
         )
 
     def step(self, key: Key, state: GradientTrainState) -> tuple[GradientTrainState, Metrics]:
         """One meta-step. Metrics are scalars; `fitness` is not a number where no life has come to its end."""
         renew_key, observe_key = jax.random.split(key)
-        curriculum, lives, proposal = self.renew(renew_key, state)
+        curriculum, lives, rivals, proposal = self.renew(renew_key, state)
         num_updates = jnp.sum(lives.life.num_updates)
         mesh = population_mesh()
-        meta, lives, metrics = self.meta_optimizer.step(
+        meta, (lives, critiques), metrics = self.meta_optimizer.step(
             state.meta,
             lives,
-            partial(self.unroll.advance, self.inner),
+            self._advance,
             trains=proposal.trains,
             spread=partial(sum_over, slots=self.slots, mesh=mesh),
         )
         finished = lives.life.num_updates >= proposal.tasks.lifetime
-        fitness = share_out(self._examine, (), (lives.life, finished), work=finished.astype(jnp.float32), mesh=mesh)
-        is_finite = finished & jnp.isfinite(fitness)
-        curriculum, curriculum_metrics = self.curriculum.observe(
-            observe_key, curriculum, proposal, jnp.where(is_finite, fitness, -jnp.inf), finished
+        rivals, fitness, level_scores = share_out(
+            self._conclude,
+            (),
+            (lives.life, rivals, critiques, finished),
+            work=finished.astype(jnp.float32),
+            mesh=mesh,
         )
+        curriculum, curriculum_metrics = self.curriculum.observe(
+            observe_key, curriculum, proposal, level_scores, finished
+        )
+        is_finite, is_scored = finished & jnp.isfinite(fitness), finished & jnp.isfinite(level_scores)
         agent_updates = (jnp.sum(lives.life.num_updates) - num_updates).astype(jnp.float32)
+        if rivals:
+            agent_updates = 2 * agent_updates  # in lock-step
         num_rollouts = agent_updates + self.num_tasks  # and the validation of each
         metrics = metrics | curriculum_metrics
         metrics |= {
+            "score": jnp.where(jnp.any(is_scored), mean_where(is_scored, level_scores), jnp.nan),
             "fitness": jnp.where(jnp.any(is_finite), mean_where(is_finite, fitness), jnp.nan),
             "finished": jnp.sum(finished).astype(jnp.float32),
             "agent_updates": agent_updates,
             "env_steps": num_rollouts * (self.inner.num_workers * self.inner.num_steps),
             "lifetime": jnp.mean(proposal.tasks.lifetime.astype(jnp.float32)),
         }
-        return GradientTrainState(state.step + 1, meta, curriculum, lives, proposal), metrics
+        return GradientTrainState(state.step + 1, meta, curriculum, lives, rivals, proposal), metrics
 
-    def renew(self, key: Key, state: GradientTrainState) -> tuple[CurriculumState, LifeWithCritic, Proposal]:
-        """Begin new lives on new tasks where lives are over. Returns the curriculum's state, lives and their tasks."""
+    def renew(self, key: Key, state: GradientTrainState) -> tuple[CurriculumState, Lease, Life | tuple[()], Proposal]:
+        """Begin new lives on new tasks where lives are over: the curriculum's state, lives, rivals and their tasks."""
         propose_key, birth_key = jax.random.split(key)
         curriculum, proposal = self.curriculum.propose(propose_key, state.curriculum, self.num_tasks)
-        begun = self._begin(birth_key, proposal), proposal
-        lives, proposal = trees.where(state.lives.is_over, begun, (state.lives, state.proposal))
-        return curriculum, lives, proposal
+        begun = *self._begin(birth_key, proposal), proposal
+        going_on = state.lives, state.rivals, state.proposal
+        return curriculum, *trees.where(state.lives.is_over, begun, going_on)
 
     def meta_params(self, state: GradientTrainState) -> MetaParams:
         """The objective's present meta-parameters."""
         return self.meta_optimizer.meta_params(state.meta)
 
-    def _begin(self, key: Key, proposal: Proposal) -> LifeWithCritic:
-        """A life for each of N tasks."""
+    def _begin(self, key: Key, proposal: Proposal) -> tuple[Lease, Life | tuple[()]]:
+        """A life for each of N tasks, and a rival with the same key."""
         keys = jax.random.split(key, self.num_tasks)
-        return jax.vmap(partial(self.unroll.begin, self.inner))(keys, proposal.tasks)
+        lives = jax.vmap(partial(self.unroll.begin, self.inner))(keys, proposal.tasks)
+        rival = scores.rival(self.score, self.inner)
+        return lives, () if rival is None else jax.vmap(rival.begin)(keys, proposal.tasks)
 
-    def _examine(self, _: tuple[()], items: tuple[Life, jax.Array]) -> jax.Array:
-        """Fitness of the lives that have come to their end; not a number for an agent that diverged."""
-        lives, finished = items
-        fitness = self.inner.examine(lives, slots=self.slots, chosen=finished)
-        return jnp.where(all_finite(lives.agent_params), fitness, jnp.nan)
+    def _advance(self, meta_params: MetaParams, lease: Lease) -> tuple[jax.Array, tuple[tuple, Metrics]]:
+        """As the unroll; what nobody asks for is not kept."""
+        loss, ((lease, critique), metrics) = self.unroll.advance(self.inner, meta_params, lease)
+        return loss, ((lease, critique if self.score.uses_critic else ()), metrics)
+
+    def _conclude(
+        self, _: tuple[()], items: tuple[Life, Life | tuple[()], Critique | tuple[()], jax.Array]
+    ) -> tuple[Life | tuple[()], jax.Array, jax.Array]:
+        """Let rivals catch up with their lives; fitness and scores of the lives that have come to their end."""
+        lives, rivals, critiques, finished = items
+        rival = scores.rival(self.score, self.inner)
+        rival_returns = jnp.zeros(finished.shape)
+        if rival is not None:
+            rivals, _ = rival.advance((), rivals, lives.num_updates, slots=self.slots)
+            returns = rival.examine(rivals, slots=self.slots, chosen=finished)
+            rival_returns = jnp.mean(only_of_finite(rivals, returns), axis=1)
+        returns = only_of_finite(lives, self.inner.examine(lives, slots=self.slots, chosen=finished))
+        level_scores = scores.score_lives(self.score, self.inner, lives, returns, rival_returns, critiques, finished)
+        return rivals, jnp.mean(returns, axis=1), level_scores

@@ -14,13 +14,14 @@ from flax import struct
 from metadisco import lowrank, trees
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Torso
+from metadisco.critic import Critic, CriticState, Critique
 from metadisco.envs import rollout
 from metadisco.envs.base import Environment, State
 from metadisco.learner import Learner, OptState
 from metadisco.objectives.base import Objective, Targets
 from metadisco.types import AgentParams, Key, MetaParams, Metrics, Obs, Outcome, Progress, Task, Trajectory
 
-TRAIN, TEST, VALIDATE = 0, 1, 2  # what a life's key is folded with
+TRAIN, TEST, VALIDATE, CRITICIZE = 0, 1, 2, 3  # what a life's key is folded with
 
 
 @struct.dataclass
@@ -42,6 +43,7 @@ class Life:
     obs: Obs  # [B, ...]
     env_state: State  # [B, ...]
     num_updates: jax.Array  # [] int32
+    critic: CriticState | tuple[()] = ()  # () where nobody watches
 
     @property
     def progress(self) -> Progress:
@@ -82,6 +84,7 @@ class InnerLoop:
         num_steps: T, rollout length.
         num_test_workers: episodes, one for each worker, from which the fitness of a trained agent is estimated.
         max_test_steps: episodes are cut after about this many steps in tests, so that a broken environment cannot hang.
+        critic: watches the agent, for those who improve the objective or score levels; it changes nothing in the life.
     """
 
     env: Environment
@@ -92,12 +95,14 @@ class InnerLoop:
     num_steps: int = 20
     num_test_workers: int = 64
     max_test_steps: int = 10_000
+    critic: Critic | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_workers", "num_steps", "num_test_workers", "max_test_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"InnerLoop.{name} must be at least 1, got {getattr(self, name)}")
         jax.eval_shape(self.agent.init, jax.random.key(0))  # a torso that does not fit fails here, not while compiling
+        jax.eval_shape(self._begin_critic, jax.random.key(0))
 
     @property
     def agent(self) -> Agent:
@@ -118,7 +123,11 @@ class InnerLoop:
             obs=obs,
             env_state=env_state,
             num_updates=jnp.zeros((), jnp.int32),
+            critic=self._begin_critic(jax.random.fold_in(life_key, CRITICIZE)),
         )
+
+    def _begin_critic(self, key: Key) -> CriticState | tuple[()]:
+        return () if self.critic is None else self.critic.init(key, self.env.spec, self.num_workers)
 
     def act(self, life: Life, purpose: int = TRAIN) -> tuple[Trajectory, Obs, State]:
         """The rollout that the next update learns from, or one for another purpose. No gradient passes through it."""
@@ -139,6 +148,9 @@ class InnerLoop:
         agent_params, opt_state, targets, metrics = self.learner.update(
             self.agent, self.objective, meta_params, life.agent_params, life.opt_state, trajectory, life.progress
         )
+        critic = life.critic
+        if self.critic is not None:
+            critic, metrics["critic_loss"] = self.critic.update(self.env.spec, life.critic, trajectory)
         life = replace(
             life,
             agent_params=agent_params,
@@ -146,8 +158,15 @@ class InnerLoop:
             obs=obs,
             env_state=env_state,
             num_updates=life.num_updates + 1,
+            critic=critic,
         )
         return life, Lesson(trajectory, targets), {"reward": jnp.mean(trajectory.reward), **metrics}
+
+    def judge(self, life: Life, trajectory: Trajectory) -> Critique:
+        """What the life's critic makes of a rollout. There must be one."""
+        if self.critic is None:
+            raise ValueError("InnerLoop.critic is None, so nobody can judge a rollout; use Critic()")
+        return self.critic.judge(self.env.spec, life.critic, trajectory)
 
     def live(self, population: MetaParams, births: Birth, *, slots: int) -> tuple[Life, Outcome]:
         """Spend whole lives: begin each agent, train it to the end of its lifetime, examine it.
@@ -160,11 +179,14 @@ class InnerLoop:
         Returns:
             The lives at their end and their outcomes, leading axis M. The fitness of an agent that diverged is NaN.
         """
-        lives = jax.vmap(self.begin)(births.key, births.task)
-        lives, metrics = self.advance(population, lives, births.task.lifetime, slots=slots)
-        # A policy that is not a number still picks some action, whose luck must not count.
-        fitness = jnp.where(all_finite(lives.agent_params), self.examine(lives, slots=slots), jnp.nan)
+        lives, metrics = self.spend(population, births, slots=slots)
+        fitness = jnp.mean(only_of_finite(lives, self.examine(lives, slots=slots)), axis=1)
         return lives, Outcome(fitness, lives.num_updates, metrics)
+
+    def spend(self, population: MetaParams, births: Birth, *, slots: int) -> tuple[Life, Metrics]:
+        """`live` without the examination: the lives at their end, and the means of their metrics. Leading axis M."""
+        lives = jax.vmap(self.begin)(births.key, births.task)
+        return self.advance(population, lives, births.task.lifetime, slots=slots)
 
     def advance(self, population: MetaParams, lives: Life, until: jax.Array, *, slots: int) -> tuple[Life, Metrics]:
         """Train each agent until it has done `until` updates in all.
@@ -201,7 +223,7 @@ class InnerLoop:
         return lives, jax.tree.map(lambda total: total / jnp.maximum(remaining, 1), totals)
 
     def examine(self, lives: Life, *, slots: int, chosen: jax.Array | None = None) -> jax.Array:
-        """Mean undiscounted return of one episode by each of `num_test_workers` workers.
+        """Undiscounted return of one episode by each of `num_test_workers` workers.
 
         Args:
             lives: leading axis M. They are not changed: the workers are new.
@@ -209,7 +231,7 @@ class InnerLoop:
             chosen: [M] bool, whom to examine; everybody by default. No work is done for the others.
 
         Returns:
-            [M] float32, 0 for those who were not chosen.
+            [M, num_test_workers] float32, 0 for those who were not chosen.
         """
         examinations = jax.vmap(self._begin_examination)(lives)
         if chosen is not None:
@@ -223,7 +245,7 @@ class InnerLoop:
             slots=slots,
             order=jnp.arange(num_lives, dtype=jnp.int32),
         )
-        return jnp.mean(examinations.episode_return, axis=1)
+        return examinations.episode_return
 
     def _begin_examination(self, life: Life) -> Examination:
         key = jax.random.fold_in(life.key, TEST)
@@ -257,7 +279,11 @@ class InnerLoop:
         )
 
 
-def all_finite(agent_params: AgentParams) -> jax.Array:
-    """Whether every number of an agent is finite. Leaves [M, ...] to [M]."""
-    finite = [jnp.all(jnp.isfinite(leaf), axis=range(1, leaf.ndim)) for leaf in jax.tree.leaves(agent_params)]
-    return jnp.all(jnp.stack(finite), axis=0)
+def only_of_finite(lives: Life, returns: jax.Array) -> jax.Array:
+    """Returns [M, ...], not a number for agents that diverged.
+
+    A policy that is not a number still picks some action, whose luck must not count.
+    """
+    leaves = jax.tree.leaves(lives.agent_params)
+    is_finite = jnp.stack([jnp.all(jnp.isfinite(leaf), axis=range(1, leaf.ndim)) for leaf in leaves]).all(axis=0)
+    return jnp.where(is_finite.reshape(-1, *[1] * (returns.ndim - 1)), returns, jnp.nan)

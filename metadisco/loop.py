@@ -19,12 +19,12 @@ import jax
 
 from metadisco.chunks import MAX_CHUNK, Advance, HostMetrics, Trainer, compile_chunk, restore
 from metadisco.progress import Display
-from metadisco.run_folder import Log, Row, cut_metrics, opened
+from metadisco.run_folder import Log, Row, cut_metrics, opened, read_metrics
 from metadisco.train_state import Checkpoints
 from metadisco.types import Key
 
 CHUNK_SECONDS = 1.0  # how often the host looks up, where meta-steps are shorter than that
-Status = Literal["finished", "paused", "interrupted", "out_of_time"]
+Status = Literal["finished", "paused", "interrupted", "out_of_time", "spent"]
 
 
 class TrainingError(RuntimeError):
@@ -37,7 +37,7 @@ class Result:
 
     Attributes:
         status: "interrupted" by a signal (even in the last chunk), else "finished" at `num_steps`, "paused" at `steps`
-            or "out_of_time" by `minutes`.
+            "out_of_time" by `minutes`, or "spent" where `env_steps` are used up.
         step: meta-steps done since the start of the run.
         state: the train state after them, which is also the newest checkpoint.
         seconds: how long they took, in all calls together.
@@ -63,6 +63,7 @@ def run(
     seed: int,
     steps: int | None = None,
     minutes: float | None = None,
+    env_steps: float | None = None,
     resume: bool = False,
     chunk: int | None = None,
     checkpoint_seconds: float = 60.0,
@@ -82,6 +83,8 @@ def run(
         steps: Stop when this many meta-steps are done since the start of the run; schedules still follow `num_steps`.
         minutes: Stop before this much time has gone by in this call (compilation included, earlier calls not); at least
             one meta-step is done.
+        env_steps: Stop after the meta-step in which the run's environment steps reach this number; see the metric of
+            that name, which counts antagonists too.
         resume: Go on with the run in `out`, whose settings and seed must be equal; start it if there is none yet.
         chunk: Meta-steps per host call, 1 to 128; as many as take about a second if None. Changes no number.
         checkpoint_seconds: Time between checkpoints. There is also one at the start and one at the end.
@@ -97,8 +100,8 @@ def run(
         files.CheckpointError: If a checkpoint cannot be written, or is of another version of the trainer.
     """
     started = time.monotonic()
-    last = _last_step(trainer, seed, steps, minutes, chunk, evaluate_every)
-    pace = _Pace(started, last, minutes, chunk, evaluate_every if evaluate_fn else None)
+    last = _last_step(trainer, seed, steps, minutes, env_steps, chunk, evaluate_every)
+    pace = _Pace(started, last, minutes, env_steps, chunk, evaluate_every if evaluate_fn else None)
     display = Display(console, last, trainer.num_steps)
     with opened(out, trainer, seed, resume, provenance or {}) as folder:
         checkpoints = Checkpoints(folder / "checkpoints")
@@ -106,14 +109,16 @@ def run(
         advance, placement = compile_chunk(trainer)
         state = restore(trainer, seed, checkpoints, placement)
         step = first = int(state.step)
-        if first >= last:
+        pace.spend(read_metrics(folder / "metrics.jsonl", first))
+        if first >= last or pace.is_spent():
             display.say(f"{folder} is at meta-step {first} of {trainer.num_steps} already: nothing is left to do.")
-            return _result(trainer, last, step, state, cut_metrics(folder / "metrics.jsonl", first))
+            return _result(trainer, pace, step, state, cut_metrics(folder / "metrics.jsonl", first))
         with Log(folder, first) as log, display, _Signals() as signals:
             saver = _Saver(checkpoints, log, checkpoint_seconds, first, state)
             chunks = _chunks(advance, jax.random.key(seed), state, pace, signals)
             for state, rows, seconds in chunks:
                 step = int(rows[-1]["step"])
+                pace.spend(rows)
                 if evaluate_fn and (step % evaluate_every == 0 or step == trainer.num_steps):
                     rows[-1] |= {f"validation/{name}": float(value) for name, value in evaluate_fn(state).items()}
                 log.write(rows, time.monotonic() - started)
@@ -122,7 +127,7 @@ def run(
                 saver.save(step, state, only_if_due=True)
             saver.save(step, state)
         seconds = log.seconds_before + time.monotonic() - started
-        return _result(trainer, last, step, state, seconds, signals.received)
+        return _result(trainer, pace, step, state, seconds, signals.received)
 
 
 def _chunks(
@@ -130,7 +135,9 @@ def _chunks(
 ) -> Iterator[tuple[Any, list[Row], float]]:
     """Do chunk after chunk, at least one, until the run has to stop: the state, the rows and the seconds of each."""
     step = first = int(state.step)
-    while step < pace.last and signals.received is None and not (step > first and pace.out_of_time()):
+    while step < pace.last and signals.received is None and not pace.is_spent():
+        if step > first and pace.out_of_time():
+            return
         count, begun = pace.next_count(step), time.monotonic()
         state, metrics = advance(root, state, count)
         rows = _rows(metrics, step, count)
@@ -139,12 +146,16 @@ def _chunks(
         yield state, rows, seconds
 
 
-def _result(trainer: Trainer, last: int, step: int, state: Any, seconds: float, received: int | None = None) -> Result:
+def _result(
+    trainer: Trainer, pace: "_Pace", step: int, state: Any, seconds: float, received: int | None = None
+) -> Result:
     status: Status = "out_of_time"
     if received is not None:
         status = "interrupted"
-    elif step >= last:
+    elif step >= pace.last:
         status = "finished" if step >= trainer.num_steps else "paused"
+    elif pace.is_spent():
+        status = "spent"
     return Result(status, step, state, seconds, received)
 
 
@@ -152,15 +163,34 @@ class _Pace:
     """How many meta-steps the next chunk has, and how long everything will take."""
 
     def __init__(
-        self, started: float, last: int, minutes: float | None, chunk: int | None, evaluate_every: int | None
+        self,
+        started: float,
+        last: int,
+        minutes: float | None,
+        env_steps: float | None,
+        chunk: int | None,
+        evaluate_every: int | None,
     ) -> None:
         self.last, self.chunk, self.evaluate_every = last, chunk, evaluate_every
+        self.env_steps_left = math.inf if env_steps is None else env_steps
+        self.most_env_steps = 1.0  # of a meta-step so far
         self.deadline = math.inf if minutes is None else started + 60 * minutes
         self.seconds_per_step: float | None = None
 
     def out_of_time(self) -> bool:
         """Whether the next meta-step would end after the deadline."""
         return time.monotonic() + (self.seconds_per_step or 0.0) > self.deadline
+
+    def spend(self, rows: list[Row]) -> None:
+        """Take note of the environment steps of some meta-steps."""
+        for row in rows:
+            env_steps = row.get("env_steps") or 0.0
+            self.env_steps_left -= env_steps
+            self.most_env_steps = max(self.most_env_steps, env_steps)
+
+    def is_spent(self) -> bool:
+        """Whether the environment steps are used up."""
+        return self.env_steps_left <= 0
 
     def next_count(self, step: int) -> int:
         """Meta-steps until the host should look up."""
@@ -172,11 +202,14 @@ class _Pace:
             count = max(1, min(MAX_CHUNK, int(seconds / self.seconds_per_step)))
         if self.evaluate_every is not None:
             count = min(count, self.evaluate_every - step % self.evaluate_every)
+        if math.isfinite(self.env_steps_left):  # half of what is left, so that the end is met exactly
+            count = min(count, max(1, int(self.env_steps_left / (2 * self.most_env_steps))))
         return min(count, self.last - step)
 
     def seconds_left(self, step: int) -> float:
         """Until the last meta-step or the deadline."""
-        return max(0.0, min((self.last - step) * (self.seconds_per_step or 0.0), self.deadline - time.monotonic()))
+        num_steps = min(self.last - step, self.env_steps_left / self.most_env_steps)
+        return max(0.0, min(num_steps * (self.seconds_per_step or 0.0), self.deadline - time.monotonic()))
 
 
 class _Saver:
@@ -225,7 +258,13 @@ class _Signals:
 
 
 def _last_step(
-    trainer: Trainer, seed: int, steps: int | None, minutes: float | None, chunk: int | None, evaluate_every: int
+    trainer: Trainer,
+    seed: int,
+    steps: int | None,
+    minutes: float | None,
+    env_steps: float | None,
+    chunk: int | None,
+    evaluate_every: int,
 ) -> int:
     """Check the options and return the meta-step to stop at."""
     for name, value, low, high in (
@@ -236,8 +275,9 @@ def _last_step(
     ):
         if value is not None and not low <= value <= high:
             raise ValueError(f"{name} = {value}: it must be {low} to {high}.")
-    if minutes is not None and not minutes > 0:
-        raise ValueError(f"minutes = {minutes}: it must be above 0.")
+    for name, amount in (("minutes", minutes), ("env_steps", env_steps)):
+        if amount is not None and not amount > 0:
+            raise ValueError(f"{name} = {amount}: it must be above 0.")
     return trainer.num_steps if steps is None else steps
 
 

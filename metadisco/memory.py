@@ -52,15 +52,15 @@ def _estimate_gradient(trainer: GradientTrainer) -> int:
     """As `estimate`: what a backward pass needs is read from the shapes of what the forward pass keeps for it."""
     num_slots = min(trainer.slots * jax.device_count(), trainer.num_tasks)
     state = jax.eval_shape(trainer.init, jax.eval_shape(jax.random.key, 0))
-    pair = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.lives)
+    lease = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.lives)
     meta_params = jax.eval_shape(trainer.meta_params, state)
 
     def kept(unroll: Unroll) -> int:
         advance = partial(unroll.advance, trainer.inner)
         pullback = jax.eval_shape(
-            lambda meta_params, pair: jax.vjp(lambda meta: advance(meta, pair), meta_params, has_aux=True)[1],
+            lambda meta_params, lease: jax.vjp(lambda meta: advance(meta, lease), meta_params, has_aux=True)[1],
             meta_params,
-            pair,
+            lease,
         )
         return _bytes(pullback)
 
@@ -68,7 +68,7 @@ def _estimate_gradient(trainer: GradientTrainer) -> int:
     if trainer.unroll.remat:  # one update at a time is kept whole
         backward += kept(replace(trainer.unroll, num_updates=1, remat=False))
     # Lives before, those that might be born instead, and afterwards; in slots, agents and gradients again.
-    lives = _bytes(pair) * (3 * trainer.num_tasks + 3 * num_slots)
+    lives = _bytes(lease) * (3 * trainer.num_tasks + 3 * num_slots) + 3 * _bytes(state.rivals)
     return lives + (backward + 3 * _bytes(meta_params)) * num_slots
 
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from metadisco import config
 from metadisco.agents.networks import Table
+from metadisco.antagonists import Expert
+from metadisco.critic import Critic
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.gridworld_levels import GridLevels
@@ -15,7 +18,7 @@ from metadisco.meta.evolution import Evolution
 from metadisco.meta.schedules import Decay
 from metadisco.meta.shaping import PairwiseRoot
 from metadisco.objectives.lpg import LPG
-from metadisco.scores import AlgorithmicRegret
+from metadisco.scores import L1ValueLoss, Learnability, LevelScore, MaxMC, PositiveValueLoss, Regret, Uniform
 from metadisco.tasks import LogUniformLifetime, Tasks
 from metadisco.trainer import MetaTrainer
 
@@ -30,6 +33,7 @@ class Preset:
         trainer: the meta-training run, which is also its configuration.
         minutes: wall-clock cap of meta-training; None for none. A run that reaches its last meta-step earlier stops
             there.
+        env_steps: cap on the environment steps of meta-training, antagonists included; None for none.
         suites: what the result is tested on, each `NAME` or `NAME@LIFETIME`.
         num_seeds: agents per test task.
         validate_every: meta-steps between tests on the validation levels; 0 for never.
@@ -40,6 +44,7 @@ class Preset:
     description: str
     trainer: MetaTrainer | GradientTrainer
     minutes: float | None = None
+    env_steps: float | None = None
     suites: tuple[str, ...] = ("grid-unseen",)
     num_seeds: int = 2
     validate_every: int = 30
@@ -136,14 +141,16 @@ def _published_trainer(*, lifetime_features: bool) -> MetaTrainer:
     )
 
 
-def _long_run(name: str, description: str, trainer: MetaTrainer) -> Preset:
+def _long_run(
+    name: str, description: str, trainer: MetaTrainer | GradientTrainer, *, validate_every: int = 25
+) -> Preset:
     return Preset(
         name=name,
         description=description,
         trainer=trainer,
         suites=("grid-unseen", "grid-unseen-long", "grid-designed", "mazes"),
         num_seeds=1,
-        validate_every=25,
+        validate_every=validate_every,
     )
 
 
@@ -171,34 +178,61 @@ def groove_grid_es() -> Preset:
     return _long_run(
         "groove-grid-es",
         "TA-LPG (width 16) by ES on grid worlds replayed by algorithmic regret, lifetimes 10..250: hours",
-        replace(_published_trainer(lifetime_features=True), curriculum=replay, score=AlgorithmicRegret()),
+        replace(_published_trainer(lifetime_features=True), curriculum=replay, score=Regret()),
     )
 
 
-def lpg_grid_gradient() -> Preset:
-    """LPG by meta-gradients as published, but for the width and the number of lives."""
+def _gradient_trainer() -> GradientTrainer:
+    """LPG by meta-gradients as published, but for the width, the number of lives and the step size."""
     levels = GridLevels()
     inner = InnerLoop(
         env=levels.env,
         torso=Table(),
         objective=LPG(width=16),
         learner=Learner(policy=SGD(40.0), prediction=SGD(4.0)),
+        num_test_workers=32,
+        critic=Critic(),
     )
-    return Preset(
-        name="lpg-grid-gradient",
-        description="LPG (width 16) on general grid worlds by meta-gradients, lifetimes 10..250: hours",
-        trainer=GradientTrainer(
-            inner=inner,
-            curriculum=DomainRandomization(Tasks(levels, LogUniformLifetime(10, 250))),
-            num_tasks=128,
-            num_steps=5000,
-            slots=16,
-        ),
-        suites=("grid-unseen", "grid-unseen-long", "grid-designed", "mazes"),
-        num_seeds=1,
+    return GradientTrainer(
+        inner=inner,
+        curriculum=DomainRandomization(Tasks(levels, LogUniformLifetime(10, 250))),
+        num_tasks=128,
+        num_steps=5000,
+        slots=16,
+    )
+
+
+def lpg_grid_gradient() -> Preset:
+    """LPG by meta-gradients on levels that are drawn anew."""
+    return _long_run(
+        "lpg-grid-gradient",
+        "LPG (width 16) on general grid worlds by meta-gradients, lifetimes 10..250: hours",
+        _gradient_trainer(),
         validate_every=100,
     )
 
+
+def _replay_by(name: str, words: str, score: LevelScore) -> Preset:
+    """LPG by meta-gradients on levels that are replayed by a score."""
+    replay = PrioritizedLevelReplay(Tasks(GridLevels(), LogUniformLifetime(10, 250)))
+    return _long_run(
+        name,
+        f"LPG (width 16) by meta-gradients on grid worlds replayed by {words}, lifetimes 10..250: hours",
+        replace(_gradient_trainer(), curriculum=replay, score=score),
+        validate_every=100,
+    )
+
+
+SCORES: dict[str, tuple[str, LevelScore]] = {
+    "groove-grid": ("algorithmic regret", Regret()),
+    "plr-uniform": ("chance", Uniform()),
+    "plr-l1": ("L1 value loss", L1ValueLoss()),
+    "plr-pvl": ("positive value loss", PositiveValueLoss()),
+    "plr-maxmc": ("MaxMC", MaxMC()),
+    "plr-learnability": ("learnability", Learnability()),
+    "plr-optimal-regret": ("optimal regret", Regret(Expert())),
+}
+"""Presets that differ in how levels are scored: name -> what it is called, score."""
 
 PRESETS: dict[str, Callable[[], Preset]] = {
     "quickstart": quickstart,
@@ -207,6 +241,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "lpg-grid": lpg_grid,
     "groove-grid-es": groove_grid_es,
     "lpg-grid-gradient": lpg_grid_gradient,
+    **{name: partial(_replay_by, name, words, score) for name, (words, score) in SCORES.items()},
 }
 
 

@@ -176,20 +176,33 @@ class Log:
             self.writer.close()
 
 
+def read_metrics(path: Path, step: int) -> list[Row]:
+    """The logged meta-steps up to `step`, as far as they are whole."""
+    return [row for row, _ in _whole_rows(path, step)]
+
+
 def cut_metrics(path: Path, step: int) -> float:
     """Cut off the lines after `step`, and a half-written one; return the training time in seconds up to there."""
     seconds, end = 0.0, 0
     if not path.exists():
         return seconds
+    for row, length in _whole_rows(path, step):
+        seconds, end = row["seconds"], end + length
+    os.truncate(path, end)
+    return seconds
+
+
+def _whole_rows(path: Path, step: int) -> Iterator[tuple[Row, int]]:
+    """Rows up to `step` and the bytes of each, until the first line that is none."""
+    if not path.exists():
+        return
     with path.open("rb") as file:
         for line in file:
             try:
                 row = json.loads(line) if line.endswith(b"\n") else {}
                 if row["step"] > step:
-                    break
-                seconds = row["seconds"]
+                    return
+                row["seconds"] += 0.0
             except (ValueError, KeyError, TypeError):
-                break
-            end += len(line)
-    os.truncate(path, end)
-    return seconds
+                return
+            yield row, len(line)

@@ -1,86 +1,212 @@
-"""How informative a level is, from the whole lives that were spent on it.
+"""How informative a level is, said when a life on it has ended, from the evidence of that life.
 
-A curriculum keeps and replays the levels with the highest scores. Under evolution a life begins and ends within one
-meta-step, and so does that of an antagonist.
+A curriculum keeps and replays the levels with the highest scores. A score says what it needs: a critic beside the agent
+(`InnerLoop.critic`), or a rival that lives on the same task. Trainers see to that, and a score is then a function of
+what was found out, under evolution as by meta-gradients. Under evolution the better life of each pair counts.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from metadisco.baselines import TABLE_A2C, TABLE_A2C_LEARNER
-from metadisco.learner import Learner
-from metadisco.life import Birth, InnerLoop
-from metadisco.meta.base import Population
-from metadisco.objectives.base import Objective
-from metadisco.types import Outcome
+from metadisco.antagonists import Antagonist, LearningAntagonist
+from metadisco.critic import Critique
+from metadisco.life import InnerLoop, Life
+from metadisco.types import Key, Task
 
-Spend = Callable[[InnerLoop, Population, Birth], Outcome]
-"""(how to live, meta-parameters [N], births [N]) -> outcomes [N]."""
+
+@struct.dataclass
+class Evidence:
+    """What is known of one life at its end."""
+
+    key: Key  # [] of the life; for draws, fold it
+    task: Task
+    episode_return: jax.Array  # [num_test_workers] float32, undiscounted, of the trained agent
+    antagonist_return: jax.Array  # [] float32, what the antagonist is expected to get; 0 where there is none
+    critique: Critique | tuple[()]  # of a last rollout by the trained agent; () without a critic
 
 
 class LevelScore(Protocol):
-    """How worth playing a level is."""
+    """How worth playing a level is. What is not finite keeps the level out."""
 
-    def score(
-        self, inner: InnerLoop, births: Birth, best_return: jax.Array, spend: Spend
-    ) -> tuple[jax.Array, jax.Array]:
-        """Score the levels of N tasks.
+    @property
+    def uses_critic(self) -> bool:
+        """Whether `evidence.critique` has to be there."""
 
-        Args:
-            inner: how the agents lived.
-            births: leading axis N.
-            best_return: [N] float32, of the best agent on each task; -inf where none is finite.
-            spend: spends further lives.
+    @property
+    def antagonist(self) -> Antagonist | None:
+        """Whose return `evidence.antagonist_return` is."""
 
-        Returns:
-            [N] float32, where not finite the level is kept out; and the agent updates spent on it, [] int32.
-        """
+    def score(self, evidence: Evidence) -> jax.Array:
+        """Score one life. [] float32."""
+
+
+def check(score: LevelScore, inner: InnerLoop) -> None:
+    """Raise ValueError where lives cannot be scored, and say what to use instead."""
+    if score.uses_critic and inner.critic is None:
+        raise ValueError(
+            f"{type(score).__name__} needs InnerLoop.critic, which estimates values beside the agent; use Critic()"
+        )
+    if score.antagonist is not None:
+        score.antagonist.check(inner)
+
+
+def rival(score: LevelScore, inner: InnerLoop) -> InnerLoop | None:
+    """How an agent lives that each life is compared with; None where nobody else lives."""
+    return None if score.antagonist is None else score.antagonist.rival(inner)
 
 
 @dataclass(frozen=True)
-class BestReturn:
-    """The return of the best agent: levels on which much can be had. It costs nothing."""
+class Return:
+    """The return of the agent: levels on which much can be had."""
 
-    def score(
-        self, inner: InnerLoop, births: Birth, best_return: jax.Array, spend: Spend
-    ) -> tuple[jax.Array, jax.Array]:
+    uses_critic: ClassVar[bool] = False
+    antagonist: ClassVar[None] = None
+
+    def score(self, evidence: Evidence) -> jax.Array:
         """See the class."""
-        del inner, births, spend
-        return best_return, jnp.zeros((), jnp.int32)
+        return jnp.mean(evidence.episode_return)
 
 
 @dataclass(frozen=True)
-class AlgorithmicRegret:
-    """Return of an antagonist that learns by hand-written rules, less that of the best agent (arXiv:2310.02782).
+class Uniform:
+    """A random number: levels are kept and replayed whatever happens on them. The control of a comparison."""
 
-    The antagonist has the same level, lifetime, first agent and random numbers. Under evolution the better life of
-    each pair is the one that it is compared with.
+    uses_critic: ClassVar[bool] = False
+    antagonist: ClassVar[None] = None
+
+    def score(self, evidence: Evidence) -> jax.Array:
+        """See the class."""
+        return jax.random.uniform(jax.random.fold_in(evidence.key, 2**31 - 1))
+
+
+@dataclass(frozen=True)
+class Regret:
+    """Return of an antagonist, less that of the agent.
+
+    With an antagonist that learns, this is the algorithmic regret of GROOVE (arXiv:2310.02782): levels on which the
+    objective is behind a hand-written one. With `Expert()` it is the optimal regret.
 
     Attributes:
-        antagonist: its objective, without meta-parameters.
-        learner: its optimizers.
+        antagonist: whom to compare with.
 
     Example:
-        >>> AlgorithmicRegret().antagonist.gamma
-        0.99
+        >>> from metadisco.antagonists import Expert
+        >>> Regret(Expert()).uses_critic
+        False
     """
 
-    antagonist: Objective = TABLE_A2C
-    learner: Learner = TABLE_A2C_LEARNER
+    antagonist: Antagonist = LearningAntagonist()
+    uses_critic: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        if jax.tree.leaves(jax.eval_shape(self.antagonist.init, jax.random.key(0))):
-            raise ValueError(
-                f"AlgorithmicRegret.antagonist must be without meta-parameters, got {self.antagonist}; use A2C"
-            )
+    def score(self, evidence: Evidence) -> jax.Array:
+        """See the class."""
+        return evidence.antagonist_return - jnp.mean(evidence.episode_return)
 
-    def score(
-        self, inner: InnerLoop, births: Birth, best_return: jax.Array, spend: Spend
-    ) -> tuple[jax.Array, jax.Array]:
-        """See the class. A level on which the antagonist diverged has no finite score."""
-        outcomes = spend(replace(inner, objective=self.antagonist, learner=self.learner), (), births)
-        return outcomes.fitness - best_return, jnp.sum(outcomes.num_updates)
+
+@dataclass(frozen=True)
+class L1ValueLoss:
+    """mean_t |A_t|, A the generalised advantage by the critic (arXiv:2010.03934)."""
+
+    uses_critic: ClassVar[bool] = True
+    antagonist: ClassVar[None] = None
+
+    def score(self, evidence: Evidence) -> jax.Array:
+        """See the class."""
+        return jnp.mean(jnp.abs(_critique(evidence).advantage))
+
+
+@dataclass(frozen=True)
+class PositiveValueLoss:
+    """mean_t max(A_t, 0), A the generalised advantage by the critic (arXiv:2110.02439)."""
+
+    uses_critic: ClassVar[bool] = True
+    antagonist: ClassVar[None] = None
+
+    def score(self, evidence: Evidence) -> jax.Array:
+        """See the class."""
+        return jnp.mean(jnp.maximum(_critique(evidence).advantage, 0.0))
+
+
+@dataclass(frozen=True)
+class MaxMC:
+    """mean_t (R - V(s_t)), R the highest discounted episode return of the life (arXiv:2110.02439).
+
+    Note:
+        The paper takes the highest return of any agent on the level. An agent here begins from nothing on each level,
+        and what earlier agents did on it is as old as the level's last life. R and V are discounted alike.
+    """
+
+    uses_critic: ClassVar[bool] = True
+    antagonist: ClassVar[None] = None
+
+    def score(self, evidence: Evidence) -> jax.Array:
+        """See the class."""
+        critique = _critique(evidence)
+        return critique.best_return - jnp.mean(critique.value)
+
+
+@dataclass(frozen=True)
+class Learnability:
+    """p (1 - p), p the share of the trained agent's episodes that succeed (arXiv:2408.15099).
+
+    Attributes:
+        threshold: an episode succeeds if its undiscounted return is above it.
+    """
+
+    threshold: float = 0.0
+    uses_critic: ClassVar[bool] = False
+    antagonist: ClassVar[None] = None
+
+    def score(self, evidence: Evidence) -> jax.Array:
+        """See the class."""
+        success = jnp.mean(evidence.episode_return > self.threshold)
+        return success * (1.0 - success)
+
+
+def score_lives(
+    score: LevelScore,
+    inner: InnerLoop,
+    lives: Life,
+    episode_returns: jax.Array,
+    rival_returns: jax.Array,
+    critiques: Critique | tuple[()],
+    chosen: jax.Array,
+) -> jax.Array:
+    """Score lives at their end, one after the other: no work is done for the others.
+
+    Args:
+        score: how.
+        inner: how they were lived.
+        lives: leading axis M.
+        episode_returns: [M, num_test_workers] float32; not a number for an agent that diverged.
+        rival_returns: [M] float32.
+        critiques: leading axis M, or ().
+        chosen: [M] bool, whom to score.
+
+    Returns:
+        [M] float32; not a number for those who were not chosen, and where an agent diverged.
+    """
+
+    def one(item: tuple[Evidence, jax.Array]) -> jax.Array:
+        evidence, is_chosen = item
+        is_finite = jnp.all(jnp.isfinite(evidence.episode_return))
+        return jax.lax.cond(is_chosen & is_finite, ask, lambda _: jnp.full((), jnp.nan), evidence)
+
+    def ask(evidence: Evidence) -> jax.Array:
+        if score.antagonist is not None:
+            theirs = score.antagonist.expected_return(inner, evidence.key, evidence.task, evidence.antagonist_return)
+            evidence = replace(evidence, antagonist_return=theirs)
+        return score.score(evidence).astype(jnp.float32)
+
+    evidence = Evidence(lives.key, lives.task, episode_returns, rival_returns, critiques)
+    return jax.lax.map(one, (evidence, chosen))
+
+
+def _critique(evidence: Evidence) -> Critique:
+    if not isinstance(evidence.critique, Critique):
+        raise ValueError("this score needs a critic, and InnerLoop.critic is None; use Critic()")
+    return evidence.critique

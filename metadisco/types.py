@@ -70,3 +70,4 @@ class Outcome:
     fitness: jax.Array  # [] float32, mean undiscounted episode return of the trained agent; higher is better
     num_updates: jax.Array  # [] int32, agent updates done
     metrics: Metrics  # per-life means over the updates done
+    score: jax.Array | tuple[()] = ()  # [] float32, how informative the level was; () where nobody asked

@@ -1,7 +1,7 @@
 """A stretch of a life that can be differentiated: K updates, then a rollout that says what they were good for.
 
 Truncated meta-gradients (arXiv:2310.02782): the loss of an agent after K updates depends on the objective through
-these updates, and on what was before only as on a constant. Beside the agent lives a critic.
+these updates, and on what was before only as on a constant. The critic beside the agent judges the rollout.
 """
 
 import math
@@ -13,7 +13,7 @@ from flax import struct
 
 from metadisco import trees
 from metadisco.agents import distributions
-from metadisco.critic import Critic, CriticState
+from metadisco.critic import Critique
 from metadisco.life import VALIDATE, InnerLoop, Lesson, Life
 from metadisco.meta import losses
 from metadisco.objectives.base import Regularized
@@ -24,11 +24,10 @@ _REGULARIZERS = ("policy_entropy", "prediction_entropy", "squared_pi_hat", "squa
 
 
 @struct.dataclass
-class LifeWithCritic:
-    """A life that lasts over several meta-steps, its critic, and when it is over."""
+class Lease:
+    """A life that lasts over several meta-steps, and when it is over."""
 
     life: Life
-    critic: CriticState
     until: jax.Array  # [] int32, agent updates; the lifetime, or less for a life that is cut short
 
     @property
@@ -50,7 +49,6 @@ class Unroll:
 
     Attributes:
         num_updates: K. The last stretch of a life does those that are left.
-        critic: lives beside the agent; it is fitted to a rollout after the agent has learned from it.
         policy_entropy_weight: beta0.
         prediction_entropy_weight: beta1.
         pi_hat_weight: beta2.
@@ -59,12 +57,11 @@ class Unroll:
             agents and one update instead of K updates, for about one more forward pass.
 
     Example:
-        >>> Unroll(num_updates=2).critic.gamma
-        0.99
+        >>> Unroll(num_updates=2).policy_entropy_weight
+        0.05
     """
 
     num_updates: int = 5
-    critic: Critic = Critic()
     policy_entropy_weight: float = 0.05
     prediction_entropy_weight: float = 0.001
     pi_hat_weight: float = 0.005
@@ -79,59 +76,55 @@ class Unroll:
             if not (value >= 0.0 and math.isfinite(value)):
                 raise ValueError(f"Unroll.{name} must not be negative and must be finite, got {value}")
 
-    def begin(self, inner: InnerLoop, key: Key, task: Task) -> LifeWithCritic:
-        """A new agent and a new critic."""
-        life_key, critic_key = jax.random.split(key)
-        critic = self.critic.init(critic_key, inner.env.spec)
-        return LifeWithCritic(inner.begin(life_key, task), critic, task.lifetime)
+    def check(self, inner: InnerLoop) -> None:
+        """Raise ValueError where nobody could judge the validation rollout."""
+        if inner.critic is None:
+            raise ValueError("meta-gradients need InnerLoop.critic, which judges the validation rollout; use Critic()")
+
+    def begin(self, inner: InnerLoop, key: Key, task: Task) -> Lease:
+        """A new agent, with its whole life before it."""
+        return Lease(inner.begin(key, task), task.lifetime)
 
     def advance(
-        self, inner: InnerLoop, meta_params: MetaParams, pair: LifeWithCritic
-    ) -> tuple[jax.Array, tuple[LifeWithCritic, Metrics]]:
+        self, inner: InnerLoop, meta_params: MetaParams, lease: Lease
+    ) -> tuple[jax.Array, tuple[tuple[Lease, Critique], Metrics]]:
         """Let one life go on for K updates, or as many as are left to it.
 
         Args:
             inner: how to live.
             meta_params: the loss is differentiable with respect to them, and to nothing else.
-            pair: not over yet.
+            lease: not over yet.
 
         Returns:
-            The outer loss, [] float32, and what the life has become, with means of its metrics over the updates done.
+            The outer loss, [] float32; what the life has become, what its critic makes of the validation rollout, and
+            means of its metrics over the updates done.
         """
-        pair = jax.lax.stop_gradient(pair)
+        lease = jax.lax.stop_gradient(lease)
 
-        def update(pair: LifeWithCritic, _: None) -> tuple[LifeWithCritic, tuple[Metrics, jax.Array]]:
-            after, terms = self._update(inner, meta_params, pair)
+        def update(lease: Lease, _: None) -> tuple[Lease, tuple[Metrics, jax.Array]]:
+            life, lesson, metrics = inner.learn(meta_params, lease.life)
+            terms = metrics | _regularizers(inner, life, lesson)
             # Masked, unlike whole lives under evolution: a backward pass needs a fixed number of updates.
-            terms = {name: jnp.where(pair.is_over, 0.0, term) for name, term in terms.items()}
-            return trees.where(pair.is_over, pair, after), (terms, ~pair.is_over)
+            terms = {name: jnp.where(lease.is_over, 0.0, term) for name, term in terms.items()}
+            return trees.where(lease.is_over, lease, replace(lease, life=life)), (terms, ~lease.is_over)
 
         body = jax.checkpoint(update) if self.remat else update
-        pair, (terms, counts) = jax.lax.scan(body, pair, None, length=self.num_updates)
+        lease, (terms, counts) = jax.lax.scan(body, lease, None, length=self.num_updates)
         num_updates = jnp.maximum(jnp.sum(counts), 1)
         means = {name: jnp.sum(term) / num_updates for name, term in terms.items()}
-        validation_loss, reward = self._validate(inner, pair)
+        validation_loss, critique, reward = self._validate(inner, lease.life)
         weights = tuple(getattr(self, name) for name in _WEIGHTS)
         loss = validation_loss + losses.regularization(*(means[name] for name in _REGULARIZERS), weights=weights)
         metrics = means | {"validation_loss": validation_loss, "validation_reward": reward}
-        return loss, (jax.lax.stop_gradient(pair), metrics)
+        return loss, (jax.lax.stop_gradient((lease, critique)), metrics)
 
-    def _update(
-        self, inner: InnerLoop, meta_params: MetaParams, pair: LifeWithCritic
-    ) -> tuple[LifeWithCritic, Metrics]:
-        """One update of the agent and one of its critic; metrics and regularisers of it."""
-        life, lesson, metrics = inner.learn(meta_params, pair.life)
-        critic, value_loss = self.critic.update(inner.env.spec, pair.critic, lesson.trajectory)
-        terms = metrics | _regularizers(inner, life, lesson) | {"value_loss": value_loss}
-        return replace(pair, life=life, critic=critic), terms
-
-    def _validate(self, inner: InnerLoop, pair: LifeWithCritic) -> tuple[jax.Array, jax.Array]:
-        """Loss of an agent on a rollout of its own, and the mean reward of it."""
-        trajectory, _, _ = inner.act(pair.life, VALIDATE)
-        logits = inner.agent.apply(pair.life.agent_params, trajectory.obs)["logits"]
+    def _validate(self, inner: InnerLoop, life: Life) -> tuple[jax.Array, Critique, jax.Array]:
+        """Loss of an agent on a rollout of its own, what its critic makes of it, and the mean reward of it."""
+        trajectory, _, _ = inner.act(life, VALIDATE)
+        logits = inner.agent.apply(life.agent_params, trajectory.obs)["logits"]
         log_prob = distributions.log_prob_categorical(logits, trajectory.action)
-        advantage = self.critic.advantages(inner.env.spec, pair.critic.params, trajectory)
-        return losses.policy_gradient_loss(log_prob, advantage), jnp.mean(trajectory.reward)
+        critique = inner.judge(life, trajectory)
+        return losses.policy_gradient_loss(log_prob, critique.advantage), critique, jnp.mean(trajectory.reward)
 
 
 def _regularizers(inner: InnerLoop, life: Life, lesson: Lesson) -> Metrics:

@@ -31,10 +31,33 @@ def test_after_truncation_there_is():
 
 def test_a_critic_moves_toward_its_returns():
     critic = Critic(optimizer=SGD(0.1))
-    state = critic.init(jax.random.key(0), SPEC)
+    state = critic.init(jax.random.key(0), SPEC, 1)
     after, loss = critic.update(SPEC, state, _step(terminated=True))
     np.testing.assert_allclose(after.params["value"][:, 0], [0.1 * 0.5, 0.0], rtol=1e-6)
     np.testing.assert_allclose(loss, 0.5 * 0.5**2)
+
+
+def test_the_best_return_is_that_of_the_best_episode_discounted_to_its_start():
+    """Workers: an episode of 1 + 0.5 * 2 = 2 ends and 3 begins; another of 1 goes on over both rollouts with -4."""
+    critic = Critic(gamma=0.5)
+    index = jnp.zeros((3, 2), jnp.int32)
+    reward = jnp.array([[1.0, 1.0], [2.0, 0.0], [3.0, 0.0]])
+    ends = jnp.array([[False, False], [True, False], [False, False]])
+    trajectory = Trajectory(index, index, jnp.zeros((3, 2)), reward, ends, jnp.zeros((3, 2), bool), index)
+    state, _ = critic.update(SPEC, critic.init(jax.random.key(0), SPEC, 2), trajectory)
+    assert state.best_return == 2.0
+    assert state.running_return.tolist() == [3.0, 1.0]
+    assert critic.judge(SPEC, state, trajectory).best_return == 3.0  # were it cut now
+    state, _ = critic.update(SPEC, state, trajectory.replace(reward=jnp.full((3, 2), -4.0), terminated=ends & False))
+    assert state.best_return == 2.0
+    np.testing.assert_allclose(state.running_return[1], 1.0 - 4.0 * (0.5**3 + 0.5**4 + 0.5**5))
+
+
+def test_a_critique_is_of_the_parameters_as_they_are():
+    state = Critic().init(jax.random.key(0), SPEC, 1).replace(params=PARAMS)
+    critique = Critic().judge(SPEC, state, _step(terminated=True))
+    np.testing.assert_allclose(critique.value, [[1.0]])
+    np.testing.assert_allclose(critique.advantage, [[-0.5]])
 
 
 def test_no_gradient_passes_through_advantages():

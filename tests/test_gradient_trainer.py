@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from metadisco import config, gradient_trainer, memory, presets
+from metadisco.critic import Critic
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.gradient_trainer import GradientTrainer
 from metadisco.objectives.actor_critic import A2C
@@ -18,7 +19,7 @@ from tests import small, toy
 
 def _trainer(**options):
     settings = {"unroll": Unroll(num_updates=2), "num_tasks": 4, "num_steps": 6, "slots": 2} | options
-    return GradientTrainer(small.inner_loop(), DomainRandomization(small.TASKS), **settings)
+    return GradientTrainer(small.inner_loop(critic=Critic()), DomainRandomization(small.TASKS), **settings)
 
 
 TRAINER = _trainer()
@@ -57,7 +58,7 @@ def test_agents_and_critics_move(course):
     before, after = course[0][:2]
     for name, table in after.lives.life.agent_params.items():
         assert jnp.any(table != before.lives.life.agent_params[name]), name
-    assert jnp.any(after.lives.critic.params["value"] != before.lives.critic.params["value"])
+    assert jnp.any(after.lives.life.critic.params["value"] != before.lives.life.critic.params["value"])
 
 
 def test_nobody_lives_past_its_end(course):
@@ -85,11 +86,11 @@ def test_lives_last_over_meta_steps_and_are_reborn(course):
 def test_who_is_reborn_has_a_new_task_agent_and_critic(course):
     state = course[0][2]
     state = state.replace(lives=state.lives.replace(until=state.lives.life.num_updates.at[1].add(1)))
-    _, lives, _ = TRAINER.renew(jax.random.key(9), state)
+    _, lives, _, _ = TRAINER.renew(jax.random.key(9), state)
     is_new = np.array([True, False, True, True])
     np.testing.assert_array_equal(lives.life.num_updates == 0, is_new)
     np.testing.assert_array_equal(lives.until[is_new], lives.life.task.lifetime[is_new])
-    for leaf in jax.tree.leaves((lives.life.agent_params, lives.critic.params)):
+    for leaf in jax.tree.leaves((lives.life.agent_params, lives.life.critic.params)):
         assert not jnp.any(leaf[is_new])
     kept, was = (jax.tree.map(lambda leaf: leaf[1], _data(each)) for each in (lives, state.lives))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), kept, was))
@@ -110,7 +111,7 @@ def test_fitness_is_that_of_lives_that_came_to_their_end(course):
         assert metrics["finished"] == jnp.sum(finished)
         assert jnp.isfinite(metrics["fitness"]) == jnp.any(finished)
         if jnp.any(finished):
-            expected = TRAINER.inner.examine(state.lives.life, slots=4)[finished]
+            expected = TRAINER.inner.examine(state.lives.life, slots=4)[finished]  # [lives, workers]
             np.testing.assert_allclose(metrics["fitness"], jnp.mean(expected), rtol=1e-5, atol=1e-6)
 
 
@@ -185,10 +186,15 @@ def test_memory_grows_with_lives_and_with_updates_kept():
 
 def test_a_hand_written_objective_cannot_be_meta_trained():
     with pytest.raises(ValueError, match="nothing to meta-train"):
-        replace(TRAINER, inner=small.inner_loop(A2C())).init(jax.random.key(0))
+        replace(TRAINER, inner=small.inner_loop(A2C(), critic=Critic())).init(jax.random.key(0))
 
 
 @pytest.mark.parametrize("field", ["num_tasks", "num_steps", "slots"])
 def test_sizes_below_one_are_refused(field):
     with pytest.raises(ValueError, match=field):
         _trainer(**{field: 0})
+
+
+def test_meta_gradients_need_a_critic():
+    with pytest.raises(ValueError, match=r"InnerLoop.critic"):
+        replace(TRAINER, inner=small.inner_loop())

@@ -19,7 +19,7 @@ LAYERS = (
     ("critic", "learner", "life"),
     ("baselines",),
     ("meta", "curricula"),
-    ("gradient_trainer", "population", "scores", "trainer", "unroll"),
+    ("antagonists", "gradient_trainer", "population", "scores", "trainer", "unroll"),
     ("checkpoint", "results", "run_folder", "train_state", "zoo"),  # what is on disk
     ("chunks", "evaluation", "loop", "memory", "progress", "suites"),
     ("presets",),

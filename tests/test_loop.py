@@ -154,6 +154,19 @@ def test_out_of_time_stops_after_whole_meta_steps_and_saves(tmp_path):
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [0, 1]
 
 
+@pytest.mark.parametrize("cut", [None, 5])
+def test_a_run_ends_with_the_meta_step_that_uses_up_its_environment_steps(tmp_path, cut):
+    """7 + 10 + 7 + ...: 85 after ten meta-steps, 92 after eleven."""
+    options = {"env_steps": 86.0, "resume": True}
+    if cut is not None:
+        assert run(LONG, tmp_path / "run", steps=cut, **options).status == "paused"
+    result = run(LONG, tmp_path / "run", **options)
+    assert (result.status, result.step) == ("spent", 11)
+    again = run(LONG, tmp_path / "run", **options)
+    assert (again.status, again.step) == ("spent", 11)
+    assert run(LONG, tmp_path / "run", **(options | {"env_steps": 93.0})).step == 12
+
+
 def test_generation_without_a_finite_candidate_stops_and_keeps_the_checkpoint_before(tmp_path):
     trainer = Toy(fails_at=20)
     run(trainer, tmp_path / "run", steps=10)
@@ -182,7 +195,10 @@ def test_corrupted_newest_checkpoint_costs_time_not_bits(tmp_path):
     assert steps_logged(tmp_path / "run") == list(range(1, 41))
 
 
-@pytest.mark.parametrize("options", [{"steps": 0}, {"steps": 41}, {"chunk": 129}, {"minutes": math.nan}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [{"steps": 0}, {"steps": 41}, {"chunk": 129}, {"minutes": math.nan}, {"env_steps": 0.0}, {"seed": -1}],
+)
 def test_bad_option_fails_before_anything_is_written(tmp_path, options):
     with pytest.raises(ValueError, match="it must be"):
         run(Toy(), tmp_path / "run", **options)

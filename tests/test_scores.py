@@ -1,4 +1,4 @@
-"""Scores of levels: what an antagonist had that the agents had not."""
+"""Scores of levels: each against its formula, under evolution and by meta-gradients."""
 
 from dataclasses import replace
 
@@ -7,71 +7,287 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metadisco.antagonists import Expert, LearningAntagonist, RandomPolicy
+from metadisco.critic import Critic, Critique
+from metadisco.curricula.accel import ACCEL
+from metadisco.curricula.fixed import DrawnTasks, FixedSet
 from metadisco.curricula.plr import PrioritizedLevelReplay
+from metadisco.curricula.randomization import DomainRandomization
+from metadisco.envs import gridworld_oracle
+from metadisco.gradient_trainer import GradientTrainer
 from metadisco.learner import SGD, Learner
+from metadisco.life import VALIDATE
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.lpg import LPG
-from metadisco.scores import AlgorithmicRegret, BestReturn
+from metadisco.scores import (
+    Evidence,
+    L1ValueLoss,
+    Learnability,
+    MaxMC,
+    PositiveValueLoss,
+    Regret,
+    Return,
+    Uniform,
+    rival,
+    score_lives,
+)
+from metadisco.trainer import of_better
+from metadisco.types import Outcome
+from metadisco.unroll import Unroll
 from tests import small
+from tests.two_states import TwoStates
 
-BEST = jnp.array([0.5, -jnp.inf, 0.0, 2.0])
-INNER = small.inner_loop()
-
-
-def spend(inner, population, births):
-    return inner.live(population, births, slots=4)[1]
-
-
-def regret(score):
-    return score.score(INNER, small.births(4), BEST, spend)
-
-
-def test_best_return_is_what_the_best_agent_got_and_costs_nothing():
-    scores, num_updates = regret(BestReturn())
-    np.testing.assert_array_equal(scores, BEST)
-    assert num_updates == 0
-
-
-def test_algorithmic_regret_is_the_antagonists_return_less_the_best_agents():
-    births = small.births(4)
-    antagonist = small.inner_loop(A2C(entropy_weight=0.0), learner=Learner(SGD(160.0), SGD(4.0)))
-    _, outcomes = antagonist.live((), births, slots=4)
-    scores, num_updates = regret(AlgorithmicRegret())
-    np.testing.assert_allclose(scores[0], outcomes.fitness[0] - 0.5, rtol=1e-5)
-    np.testing.assert_allclose(scores[3], outcomes.fitness[3] - 2.0, rtol=1e-5)
-    assert num_updates == jnp.sum(births.task.lifetime)
+SCORES = (
+    Return(),
+    Uniform(),
+    Regret(),
+    Regret(RandomPolicy()),
+    Regret(Expert()),
+    L1ValueLoss(),
+    PositiveValueLoss(),
+    MaxMC(),
+    Learnability(),
+)
+INNER = small.inner_loop(critic=Critic())
+REPLAY = PrioritizedLevelReplay(small.TASKS, capacity=8, replay_probability=1.0, fill_before_replay=0.5)
+CURRICULA = (
+    DomainRandomization(small.TASKS),
+    FixedSet(DrawnTasks(small.TASKS, num_levels=5)),
+    REPLAY,
+    replace(REPLAY, robust=True),
+    ACCEL(REPLAY),
+)
 
 
-def test_a_level_whose_agents_diverged_has_no_finite_regret():
-    assert jnp.isfinite(regret(AlgorithmicRegret())[0]).tolist() == [True, False, True, True]
+def evidence(**change):
+    critique = Critique(
+        value=jnp.array([[1.0, 2.0], [0.0, -1.0]]),
+        advantage=jnp.array([[1.0, -3.0], [0.0, 2.0]]),
+        best_return=jnp.asarray(2.5),
+    )
+    task = jax.tree.map(lambda leaf: leaf[0], small.births(1).task)
+    known = Evidence(jax.random.key(0), task, jnp.array([0.0, 1.0, 2.0, -1.0]), jnp.asarray(3.0), critique)
+    return replace(known, **change)
 
 
 @pytest.mark.parametrize(
-    "change", [{"antagonist": A2C(entropy_weight=5.0)}, {"learner": Learner(SGD(1e-6), SGD(4.0))}], ids=["rule", "rate"]
+    ("score", "expected"),
+    [
+        (Return(), (0 + 1 + 2 - 1) / 4),
+        (Regret(), 3 - (0 + 1 + 2 - 1) / 4),
+        (L1ValueLoss(), (1 + 3 + 0 + 2) / 4),
+        (PositiveValueLoss(), (1 + 0 + 0 + 2) / 4),
+        (MaxMC(), 2.5 - (1 + 2 + 0 - 1) / 4),
+        (Learnability(), 2 / 4 * 2 / 4),
+        (Learnability(threshold=-0.5), 3 / 4 * 1 / 4),
+        (Learnability(threshold=5.0), 0.0),
+    ],
+    ids=repr,
 )
-def test_every_setting_matters(change):
-    inner = replace(INNER, num_test_workers=32)
-    births = replace(small.births(4), task=replace(small.births(4).task, lifetime=jnp.full(4, 8)))
-    plain, changed = (
-        score.score(inner, births, jnp.zeros(4), spend)[0]
-        for score in (AlgorithmicRegret(), AlgorithmicRegret(**change))
-    )
-    assert jnp.any(plain != changed)
+def test_a_score_is_its_formula(score, expected):
+    np.testing.assert_allclose(score.score(evidence()), expected, rtol=1e-6)
+
+
+def test_uniform_scores_are_uniform_and_know_nothing_of_the_life():
+    draw = jax.vmap(lambda key: Uniform().score(evidence(key=key)))
+    scores = draw(jax.random.split(jax.random.key(0), 4000))
+    counts, _ = np.histogram(scores, 10, (0, 1))
+    assert np.sum((counts - 400) ** 2 / 400) < 27.9  # chi-square, 9 degrees of freedom, p = 0.001
+    key = jax.random.key(5)
+    assert Uniform().score(evidence(key=key)) == Uniform().score(evidence(key=key, episode_return=jnp.ones(4)))
+
+
+@pytest.mark.parametrize("score", [L1ValueLoss(), PositiveValueLoss(), MaxMC()], ids=repr)
+def test_scores_of_values_need_a_critic(score):
+    with pytest.raises(ValueError, match="critic"):
+        score.score(evidence(critique=()))
+    for build in (trainer, gradient_trainer):
+        with pytest.raises(ValueError, match=r"critic"):
+            replace(build(score), inner=small.inner_loop())
+
+
+def test_the_expert_gets_what_is_optimal():
+    births = small.births(3)
+    for i in range(3):
+        task = jax.tree.map(lambda leaf: leaf[i], births.task)  # noqa: B023
+        expected = gridworld_oracle.optimal_return(small.LEVELS.env, task.level)
+        found = Expert().expected_return(INNER, births.key[i], task, jnp.zeros(()))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_random_policy_gets_about_what_it_should():
+    task = jax.tree.map(lambda leaf: leaf[0], small.births(1, seed=3).task)
+    inner = replace(INNER, num_test_workers=4000)
+    found = RandomPolicy().expected_return(inner, jax.random.key(0), task, jnp.zeros(()))
+    expected = gridworld_oracle.random_return(small.LEVELS.env, task.level)
+    assert abs(found - expected) < 0.1
+    assert abs(expected) > 0.2
+
+
+def test_a_rival_lives_as_the_agents_do_but_for_its_rule():
+    antagonist = LearningAntagonist(A2C(gamma=0.5), Learner(SGD(3.0), SGD(2.0)))
+    lives = rival(Regret(antagonist), INNER)
+    assert lives == replace(INNER, objective=A2C(gamma=0.5), learner=Learner(SGD(3.0), SGD(2.0)), critic=None)
+    assert rival(Regret(Expert()), INNER) is rival(Return(), INNER) is None
 
 
 def test_an_antagonist_with_meta_parameters_is_refused():
     with pytest.raises(ValueError, match="without meta-parameters"):
-        AlgorithmicRegret(antagonist=LPG(width=4))
+        LearningAntagonist(objective=LPG(width=4))
 
 
-def test_levels_of_high_regret_are_kept_and_replayed_and_antagonists_are_counted():
-    replay = PrioritizedLevelReplay(small.TASKS, capacity=8, replay_probability=1.0, fill_before_replay=0.5)
-    trainer = replace(small.trainer(), curriculum=replay, score=AlgorithmicRegret())
-    state = trainer.init(jax.random.key(0))
-    step = jax.jit(trainer.step)
-    state, first = step(jax.random.key(0), state)
-    state, second = step(jax.random.key(1), state)
-    assert first["replayed"] == 0.0
-    assert second["replayed"] == 1.0
-    assert jnp.sum(state.curriculum.is_filled) == 4
-    assert first["agent_updates"] == 12 * first["lifetime"]  # four pairs and their antagonists
+def test_where_there_is_no_oracle_the_expert_is_refused():
+    with pytest.raises(ValueError, match=r"oracle.*LearningAntagonist"):
+        replace(trainer(Regret(Expert())), inner=replace(INNER, env=TwoStates()))
+
+
+def test_planes_do_not_take_the_oracle_away_but_random_positions_do():
+    grid = replace(small.LEVELS.env, planes=True)
+    assert gridworld_oracle.tabular(grid) == small.LEVELS.env
+    with pytest.raises(ValueError, match="random_positions"):
+        gridworld_oracle.tabular(replace(grid, random_positions=True))
+
+
+def test_the_better_life_of_each_pair_is_scored():
+    fitness = jnp.array([[1.0, jnp.nan, 0.0, jnp.nan], [2.0, -5.0, -1.0, jnp.inf]])
+    score = jnp.array([[10.0, 20.0, 30.0, jnp.nan], [11.0, 21.0, 31.0, jnp.nan]])
+    outcomes = Outcome(fitness, jnp.ones((2, 4), jnp.int32), {}, score)
+    np.testing.assert_array_equal(of_better(outcomes), [11.0, 21.0, 30.0, jnp.nan])
+
+
+def test_nobody_is_scored_who_was_not_chosen_or_diverged():
+    lives = jax.vmap(INNER.begin)(small.births(3).key, small.births(3).task)
+    returns = jnp.array([[1.0, 3.0], [1.0, jnp.nan], [1.0, 1.0]])
+    scores = score_lives(Return(), INNER, lives, returns, jnp.zeros(3), (), jnp.array([True, True, False]))
+    np.testing.assert_array_equal(scores, [2.0, jnp.nan, jnp.nan])
+
+
+def trainer(score=Return()):
+    return replace(small.trainer(), inner=INNER, curriculum=REPLAY, score=score)
+
+
+def gradient_trainer(score=Return(), **options):
+    settings = {"curriculum": REPLAY, "unroll": Unroll(num_updates=2), "num_tasks": 4, "slots": 2} | options
+    return GradientTrainer(INNER, score=score, **settings)
+
+
+@pytest.mark.parametrize("score", SCORES, ids=repr)
+def test_every_score_and_every_curriculum_fit_both_meta_optimizers(score):
+    for build in (trainer, gradient_trainer):
+        for curriculum in CURRICULA:
+            run = replace(build(score), curriculum=curriculum)
+            state, metrics = jax.eval_shape(run.step, *begin(run))
+            assert jax.tree.structure(state) == jax.tree.structure(begin(run)[1])
+            assert {"score", "fitness", "env_steps"} <= set(metrics)
+
+
+def begin(run):
+    key = jax.eval_shape(jax.random.key, 0)
+    return key, jax.eval_shape(run.init, key)
+
+
+def test_every_score_is_finite_for_lives_that_were_lived():
+    births = small.births(3)
+    lives, _ = INNER.live(small.population(INNER.objective, 3), births, slots=3)
+    returns = INNER.examine(lives, slots=3)
+    critiques = jax.vmap(lambda life: INNER.judge(life, INNER.act(life, VALIDATE)[0]))(lives)
+
+    @jax.jit
+    def scores():
+        everybody = jnp.ones(3, bool)
+        return [score_lives(score, INNER, lives, returns, jnp.ones(3), critiques, everybody) for score in SCORES]
+
+    found = np.array(scores())
+    assert np.isfinite(found).all()
+    assert len({tuple(row) for row in found.round(5)}) == len(SCORES)  # no two of them are the same
+
+
+@pytest.mark.parametrize("build", [trainer, gradient_trainer], ids=["evolution", "gradient"])
+def test_scores_of_values_fill_the_buffer_whoever_improves_the_objective(build):
+    run = build(MaxMC())
+    state, step = run.init(jax.random.key(0)), jax.jit(run.step)
+    for i in range(4):
+        state, metrics = step(jax.random.key(i), state)
+    kept = state.curriculum
+    assert jnp.sum(kept.is_filled) >= 2
+    assert jnp.all(jnp.isfinite(kept.score))
+    assert len(set(kept.score[kept.is_filled].tolist())) > 1
+    assert metrics["finite_fraction"] == 1.0
+
+
+def test_under_evolution_antagonists_are_counted_and_the_score_is_of_the_better_life():
+    run = trainer(Regret())
+    state = run.init(jax.random.key(0))
+    _, metrics = run.step(jax.random.key(0), state)
+    assert metrics["agent_updates"] == 12 * metrics["lifetime"]  # four pairs and their antagonists
+    births = small.births(4)
+    population = small.population(INNER.objective, 4)
+    outcomes = run.live(population, (births, jnp.arange(4.0)))
+    np.testing.assert_allclose(outcomes.score, jnp.arange(4.0) - outcomes.fitness, rtol=1e-5, atol=1e-6)
+    returns, num_updates = run.rivals(births)
+    alone = rival(Regret(), INNER).live((), births, slots=4)[1]
+    np.testing.assert_allclose(returns, alone.fitness, rtol=1e-5, atol=1e-6)
+    assert num_updates == jnp.sum(births.task.lifetime)
+
+
+def test_under_evolution_the_critic_judges_the_trained_agent_and_changes_nothing():
+    births, population = small.births(4), small.population(INNER.objective, 4)
+    outcomes = trainer(L1ValueLoss()).live(population, (births, jnp.zeros(4)))
+    lives, _ = INNER.live(population, births, slots=4)
+    critiques = jax.vmap(lambda life: INNER.judge(life, INNER.act(life, VALIDATE)[0]))(lives)
+    expected = jnp.mean(jnp.abs(critiques.advantage), axis=(1, 2))
+    np.testing.assert_allclose(outcomes.score, expected, rtol=1e-5, atol=1e-6)
+    plain, _ = small.inner_loop().live(population, births, slots=4)
+    small.assert_trees_close(replace(lives, critic=()), plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def course():
+    """States and metrics of a run by meta-gradients with antagonists."""
+    run = gradient_trainer(Regret(), curriculum=DomainRandomization(small.TASKS))
+    states, rows, step = [run.init(jax.random.key(0))], [], jax.jit(run.step)
+    for i in range(5):
+        state, metrics = step(jax.random.key(i), states[-1])
+        states.append(state)
+        rows.append(metrics)
+    return states, rows
+
+
+def test_by_meta_gradients_rivals_live_in_lock_step_and_are_reborn_with_their_lives(course):
+    for before, state, metrics in zip(course[0], course[0][1:], course[1], strict=False):
+        np.testing.assert_array_equal(state.rivals.num_updates, state.lives.life.num_updates)
+        assert jax.random.key_data(state.rivals.key).tolist() == jax.random.key_data(state.lives.life.key).tolist()
+        done = jnp.where(before.lives.is_over, 0, before.lives.life.num_updates)
+        assert metrics["agent_updates"] == 2 * jnp.sum(state.lives.life.num_updates - done)
+
+
+def test_by_meta_gradients_the_score_is_of_lives_that_came_to_their_end(course):
+    antagonist, seen = rival(Regret(), INNER), 0
+    for state, metrics in zip(course[0][1:], course[1], strict=True):
+        finished = state.lives.life.num_updates >= state.proposal.tasks.lifetime
+        assert jnp.isfinite(metrics["score"]) == jnp.any(finished)
+        if jnp.any(finished):
+            theirs = antagonist.examine(state.rivals, slots=4)[finished]
+            ours = INNER.examine(state.lives.life, slots=4)[finished]
+            np.testing.assert_allclose(metrics["score"], jnp.mean(theirs) - jnp.mean(ours), rtol=1e-4, atol=1e-5)
+            seen += 1
+    assert seen > 1
+
+
+def test_by_meta_gradients_a_rival_learns_as_it_would_alone(course):
+    before, state = course[0][:2]
+    going_on = np.array(~before.lives.is_over)
+    until = jnp.minimum(before.lives.until, 2)
+    alone, _ = rival(Regret(), INNER).advance((), before.rivals, until, slots=4)
+    for name, table in state.rivals.agent_params.items():
+        np.testing.assert_allclose(table[going_on], alone.agent_params[name][going_on], rtol=1e-5, atol=1e-6)
+        assert jnp.any(table != 0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"objective": A2C(entropy_weight=5.0)}, {"learner": Learner(SGD(1e-6), SGD(4.0))}], ids=["rule", "rate"]
+)
+def test_every_setting_of_the_antagonist_matters(change):
+    births = replace(small.births(4), task=replace(small.births(4).task, lifetime=jnp.full(4, 8)))
+    plain, changed = (trainer(Regret(LearningAntagonist(**options))).rivals(births)[0] for options in ({}, change))
+    assert jnp.any(plain != changed)

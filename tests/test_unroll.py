@@ -10,6 +10,7 @@ import pytest
 
 from metadisco.critic import Critic
 from metadisco.learner import SGD, Adam, Learner
+from metadisco.life import VALIDATE
 from metadisco.objectives.lpg import LPG
 from metadisco.unroll import Unroll
 from tests import small
@@ -67,11 +68,11 @@ def test_the_meta_gradient_through_an_update_of_lpg_is_the_slope_of_the_loss():
 
 
 def test_agent_and_critic_move(three):
-    (_, (after, _)), _ = three
+    (_, ((after, _), _)), _ = three
     before = _pair()
     for left, right in (
         (before.life.agent_params, after.life.agent_params),
-        (before.critic.params, after.critic.params),
+        (before.life.critic.params, after.life.critic.params),
     ):
         assert all(jnp.any(left[name] != right[name]) for name in left)
 
@@ -80,13 +81,13 @@ def test_a_life_is_lived_as_without_meta_gradients(three):
     life = _pair().life
     for _ in range(3):
         life, _ = jax.jit(INNER.update)(META_PARAMS, life)
-    small.assert_trees_close(three[0][1][0].life, life, rtol=1e-5, atol=1e-6)
+    small.assert_trees_close(three[0][1][0][0].life, life, rtol=1e-5, atol=1e-6)
 
 
 def test_the_last_stretch_equals_one_without_masked_updates(three):
     masked = _run(replace(THREE, num_updates=5), pair=_pair(lifetime=3))
     exact = _run(pair=_pair(lifetime=3))
-    assert masked[0][1][0].life.num_updates == 3
+    assert masked[0][1][0][0].life.num_updates == 3
     small.assert_trees_close(masked, exact, rtol=1e-5, atol=1e-7)
 
 
@@ -102,15 +103,28 @@ def test_remat_changes_nothing(three):
         {"prediction_entropy_weight": 0.5},
         {"pi_hat_weight": 0.5},
         {"y_hat_weight": 0.5},
-        {"critic": Critic(gamma=0.5)},
-        {"critic": Critic(gae_lambda=0.5)},
-        {"critic": Critic(optimizer=SGD(1.0))},
-        {"critic": Critic(optimizer=SGD(4.0, 0.01))},
     ],
 )
 def test_every_setting_changes_the_gradient(change, three):
     _, gradient = _run(replace(THREE, **change))
     assert jnp.max(jnp.abs(gradient["w"] - three[1]["w"])) > 1e-5
+
+
+@pytest.mark.parametrize(
+    "critic",
+    [Critic(gamma=0.5), Critic(gae_lambda=0.5), Critic(optimizer=SGD(1.0)), Critic(optimizer=SGD(4.0, 0.01))],
+    ids=repr,
+)
+def test_every_setting_of_the_critic_changes_the_gradient(critic, three):
+    _, gradient = _run(inner=inner_loop(critic=critic))
+    assert jnp.max(jnp.abs(gradient["w"] - three[1]["w"])) > 1e-5
+
+
+def test_the_critique_is_of_the_validation_rollout(three):
+    (lease, critique), _ = three[0][1]
+    trajectory, _, _ = INNER.act(lease.life, VALIDATE)
+    small.assert_trees_close(critique, INNER.judge(lease.life, trajectory), rtol=1e-5, atol=1e-6)
+    assert jnp.std(critique.advantage) > 0
 
 
 def test_the_meta_gradient_through_adam_is_finite_where_agents_have_no_gradient():

@@ -42,6 +42,7 @@ class Toy:
         metrics = {
             "fitness": jnp.mean(weights),
             "agent_updates": jnp.float32(10.0),
+            "env_steps": 7.0 + 3.0 * (state.step % 2).astype(jnp.float32),
             "finite_fraction": jnp.where(state.step == self.fails_at, 0.0, 1.0),
         }
         key = jax.random.split(state.key, 1)[0]

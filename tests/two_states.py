@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from metadisco.agents import distributions
 from metadisco.agents.networks import Table
+from metadisco.critic import Critic
 from metadisco.envs.base import Discrete, EnvSpec, Step
 from metadisco.learner import SGD, Learner
 from metadisco.life import InnerLoop
@@ -58,7 +59,7 @@ class Linear:
 
 
 def inner_loop(objective=Linear(), learner=Learner(SGD(2.0, 0.5), SGD(1.0, 0.5)), **options):
-    settings = {"num_workers": 4, "num_steps": 6, "num_test_workers": 2} | options
+    settings = {"num_workers": 4, "num_steps": 6, "num_test_workers": 2, "critic": Critic()} | options
     return InnerLoop(TwoStates(), Table(), objective, learner, **settings)
 
 

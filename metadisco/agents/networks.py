@@ -56,6 +56,28 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """The same outputs whatever is observed, at first all 0: the random policy, until it learns to prefer an action.
+
+    Example:
+        >>> import jax
+        >>> from metadisco.envs.base import Discrete, EnvSpec
+        >>> params = Constant().init(jax.random.key(0), EnvSpec(Discrete(6), Discrete(2)), {"logits": 2})
+        >>> Constant().apply(params, jax.numpy.array([3, 5, 1]))["logits"].shape
+        (3, 2)
+    """
+
+    def init(self, key: Key, spec: EnvSpec, heads: Heads) -> AgentParams:
+        """Zeros."""
+        del key, spec
+        return {name: jnp.zeros(width) for name, width in heads.items()}
+
+    def apply(self, agent_params: AgentParams, obs: Obs) -> Outputs:
+        """Repeat the outputs for `obs` [rows, ...]."""
+        return {name: jnp.broadcast_to(row, (obs.shape[0], row.shape[0])) for name, row in agent_params.items()}
+
+
+@dataclass(frozen=True)
 class MLP:
     """Dense layers on the flattened observation (an index becomes one-hot).
 

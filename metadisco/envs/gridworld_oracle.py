@@ -13,6 +13,7 @@ accelerator vmap levels that are sorted by `max_steps`, some hundreds at a time.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import chex
 import jax
@@ -134,6 +135,19 @@ def _at_reset(env: GridWorld, level: GridLevel, values: Table) -> jax.Array:
 def _horizon(level: GridLevel) -> jax.Array:
     """Steps of an episode that nothing terminates: truncation is noticed after a step, so at least one."""
     return jnp.maximum(level.max_steps, 1)
+
+
+def tabular(env: object) -> GridWorld:
+    """The grid world in which to solve levels of an environment.
+
+    Raises:
+        ValueError: where there is none, with the reason.
+    """
+    if not isinstance(env, GridWorld):
+        raise ValueError(f"there is an exact solution for GridWorld only, got {env}")
+    if env.random_positions:
+        raise ValueError("there is no exact solution where objects have random_positions; use fixed positions")
+    return replace(env, planes=False)  # what is observed does not change what can be had
 
 
 def _check_tabular(env: GridWorld) -> None:

@@ -15,8 +15,8 @@ from metadisco.types import Key, MetaParams, Metrics, Outcome
 MetaState = Any  # pytree of arrays
 Lives = Any  # pytree with leading axis N or M
 Population = Any  # meta-parameters with leading axis M; leaves may be `metadisco.lowrank.LowRank`
-LifeFn = Callable[[Population, Lives], tuple[Lives, Outcome]]
-"""(population [M], lives [M]) -> (lives [M], outcomes [M])."""
+LifeFn = Callable[[Population, Lives], Outcome]
+"""(population [M], lives [M]) -> outcomes [M]."""
 
 
 class MetaOptimizer(Protocol):

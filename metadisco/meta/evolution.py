@@ -93,7 +93,7 @@ class Evolution:
         strategy = self._build(2 * num_tasks, state.meta_params)
         settings = self._settings(strategy)
         population, asked = strategy.ask(ask_key, state.strategy, settings)
-        _, outcomes = life_fn(population, mirror(lives))
+        outcomes = life_fn(population, mirror(lives))
         outcomes = pair_up(outcomes)
         cost = -utilities(self.shaping, outcomes.fitness, trains).reshape(-1)
         told, _ = strategy.tell(tell_key, population, cost, asked, settings)

@@ -83,7 +83,7 @@ class LowRankEvolution:
         num_tasks = jax.tree.leaves(lives)[0].shape[0]
         sigma = self.sigma(state.generation)
         noise = self._draw(key, state.meta_params, num_tasks)
-        _, outcomes = life_fn(self._population(state.meta_params, noise, sigma), mirror(lives))
+        outcomes = life_fn(self._population(state.meta_params, noise, sigma), mirror(lives))
         outcomes = pair_up(outcomes)
         utility = utilities(self.shaping, outcomes.fitness, trains)
         # d/d eta of E[utility]: mean over pairs of (u+ - u-) e / (2 sigma).

@@ -31,7 +31,7 @@ def _outcome(fitness):
 def _bowl(population, lives):
     """Fitness is minus the squared distance to the goal."""
     squares = jax.tree.map(lambda x, goal: jnp.sum((x - goal) ** 2, axis=range(1, x.ndim)), _full(population), GOAL)
-    return lives, _outcome(-sum(jax.tree.leaves(squares)))
+    return _outcome(-sum(jax.tree.leaves(squares)))
 
 
 def _distance(meta_params):
@@ -101,7 +101,7 @@ def test_the_low_rank_estimate_is_the_gradient_on_average():
     slope = GOAL["matrix"]
 
     def life_fn(population, lives):
-        return lives, _outcome(jnp.sum(_full(population)["matrix"] * slope, axis=(1, 2)))
+        return _outcome(jnp.sum(_full(population)["matrix"] * slope, axis=(1, 2)))
 
     class Identity:
         def __call__(self, fitness):
@@ -114,9 +114,9 @@ def test_the_low_rank_estimate_is_the_gradient_on_average():
 
 
 def _partly_broken(population, lives):
-    lives, outcome = _bowl(population, lives)
+    outcome = _bowl(population, lives)
     broken = jnp.arange(outcome.fitness.shape[0]) % 4 == 1
-    return lives, outcome.replace(fitness=jnp.where(broken, jnp.array([jnp.nan, jnp.inf])[lives % 2], outcome.fitness))
+    return outcome.replace(fitness=jnp.where(broken, jnp.array([jnp.nan, jnp.inf])[lives % 2], outcome.fitness))
 
 
 @pytest.mark.parametrize("shaping", [PairwiseSign(), PairwiseRoot(), CenteredRanks()])
@@ -132,8 +132,8 @@ def test_non_finite_fitness_is_counted_and_never_reaches_the_update(optimizer_cl
 @pytest.mark.parametrize("optimizer_class", [Evolution, LowRankEvolution])
 def test_a_generation_with_no_finite_fitness_changes_nothing(optimizer_class):
     def broken(population, lives):
-        lives, outcome = _bowl(population, lives)
-        return lives, outcome.replace(fitness=outcome.fitness * jnp.nan)
+        outcome = _bowl(population, lives)
+        return outcome.replace(fitness=outcome.fitness * jnp.nan)
 
     optimizer = optimizer_class()
     state, _, metrics = _run(optimizer, broken, num_steps=1)
@@ -224,8 +224,8 @@ def test_a_task_that_is_not_trained_on_says_nothing(optimizer):
 
     def with_others(value):
         def life_fn(population, lives):
-            lives, outcome = _bowl(population, lives)
-            return lives, _outcome(jnp.where(jnp.tile(trains, 2), outcome.fitness, outcome.fitness * value))
+            outcome = _bowl(population, lives)
+            return _outcome(jnp.where(jnp.tile(trains, 2), outcome.fitness, outcome.fitness * value))
 
         state = optimizer.init(jax.random.key(0), START, 4)
         state, _, _ = optimizer.step(jax.random.key(1), state, jnp.arange(4), life_fn, trains=trains)
