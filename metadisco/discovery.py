@@ -13,6 +13,7 @@ from metadisco import checkpoint, config, evaluation, loop, memory, results, sta
 from metadisco.agents.networks import Table
 from metadisco.battery import Battery, GridSuite
 from metadisco.checkpoint import Discovered
+from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_interval
 from metadisco.envs.base import Discrete
 from metadisco.gradient_trainer import GradientTrainer
 from metadisco.life import InnerLoop
@@ -44,8 +45,8 @@ class Discovery:
 def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = False, console: Any = None) -> Discovery:
     """Meta-train an objective from random weights, test it and write a report.
 
-    Leaves in `out` what `metadisco.loop` leaves there, and `objective/`, `evaluation.json`, `curves.npz` and
-    `report.html`.
+    Leaves in `out` what `metadisco.loop` leaves there, the levels that a curriculum keeps (`levels/<meta-step>/`, see
+    `curricula.snapshots`), and `objective/`, `evaluation.json`, `curves.npz` and `report.html`.
 
     Args:
         preset: what to run; see `metadisco.presets`.
@@ -80,6 +81,8 @@ def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = F
         resume=resume,
         evaluate_fn=validate,
         evaluate_every=max(preset.validate_every, 1),
+        snapshot_fn=_snapshots(preset, seed),
+        snapshot_every=snapshot_interval(trainer.num_steps),
         provenance={"preset": preset.name},
         console=console,
     )
@@ -281,6 +284,18 @@ def _contestants(inner: InnerLoop, baselines: Sequence[str]) -> dict[str, evalua
 def _baselines_of(inner: InnerLoop) -> tuple[str, ...]:
     """Those with settings for these agents."""
     return ("a2c",) if isinstance(inner.torso, Table) else ()
+
+
+def _snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:
+    """What leaves the levels of a train state in the run folder; None for a curriculum that keeps none."""
+    keeper = level_keeper(preset.trainer.curriculum)
+    if keeper is None:
+        return None
+
+    def leave(folder: Path, state: Any) -> None:
+        save_snapshot(folder, int(state.step), keeper, state.curriculum, {"preset": preset.name, "seed": seed})
+
+    return leave
 
 
 def _validation(preset: Preset) -> Callable[[Any], dict[str, Any]]:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -69,6 +69,8 @@ def run(
     checkpoint_seconds: float = 60.0,
     evaluate_fn: Callable[[Any], dict[str, Any]] | None = None,
     evaluate_every: int = 100,
+    snapshot_fn: Callable[[Path, Any], None] | None = None,
+    snapshot_every: int = 100,
     provenance: dict[str, Any] | None = None,
     console: Any = None,
 ) -> Result:
@@ -90,6 +92,11 @@ def run(
         checkpoint_seconds: Time between checkpoints. There is also one at the start and one at the end.
         evaluate_fn: Scalars of a state, logged as `validation/...`; a deterministic function of the state.
         evaluate_every: Meta-steps between its calls; it is also called after the last meta-step.
+        snapshot_fn: Leaves something of a state in the run folder, which it is given first. It must do the same
+            whenever it is called for the same state, and write whole files: a run that was killed and resumed calls it
+            again. It is called before the checkpoint that leads past it, so no kill makes a run skip it.
+        snapshot_every: Meta-steps between its calls, the first of which is for the state before any meta-step; it is
+            also called when the run stops, for whatever reason but a kill.
         provenance: Added to what is written about this run's origin, such as the preset's name.
         console: The `rich` console to show progress on.
 
@@ -100,8 +107,9 @@ def run(
         files.CheckpointError: If a checkpoint cannot be written, or is of another version of the trainer.
     """
     started = time.monotonic()
-    last = _last_step(trainer, seed, steps, minutes, env_steps, chunk, evaluate_every)
-    pace = _Pace(started, last, minutes, env_steps, chunk, evaluate_every if evaluate_fn else None)
+    last = _last_step(trainer, seed, steps, minutes, env_steps, chunk, evaluate_every, snapshot_every)
+    intervals = [every for called, every in ((evaluate_fn, evaluate_every), (snapshot_fn, snapshot_every)) if called]
+    pace = _Pace(started, last, minutes, env_steps, chunk, intervals)
     display = Display(console, last, trainer.num_steps)
     with opened(out, trainer, seed, resume, provenance or {}) as folder:
         checkpoints = Checkpoints(folder / "checkpoints")
@@ -110,7 +118,10 @@ def run(
         state = restore(trainer, seed, checkpoints, placement)
         step = first = int(state.step)
         pace.spend(read_metrics(folder / "metrics.jsonl", first))
-        if first >= last or pace.is_spent():
+        is_over = first >= last or pace.is_spent()
+        snapshots = _Snapshots(folder, snapshot_fn, snapshot_every)
+        snapshots.take(step, state, only_if_due=not is_over)
+        if is_over:
             display.say(f"{folder} is at meta-step {first} of {trainer.num_steps} already: nothing is left to do.")
             return _result(trainer, pace, step, state, cut_metrics(folder / "metrics.jsonl", first))
         with Log(folder, first) as log, display, _Signals() as signals:
@@ -122,9 +133,13 @@ def run(
                 if evaluate_fn and (step % evaluate_every == 0 or step == trainer.num_steps):
                     rows[-1] |= {f"validation/{name}": float(value) for name, value in evaluate_fn(state).items()}
                 log.write(rows, time.monotonic() - started)
-                _check_finite(rows, folder, saver.saved)
+                failure = _failure(rows, folder, saver.saved)
+                snapshots.take(step, state, only_if_due=failure is None)
+                if failure is not None:
+                    raise failure
                 display.update(rows, seconds, pace.seconds_left(step))
                 saver.save(step, state, only_if_due=True)
+            snapshots.take(step, state)
             saver.save(step, state)
         seconds = log.seconds_before + time.monotonic() - started
         return _result(trainer, pace, step, state, seconds, signals.received)
@@ -169,9 +184,9 @@ class _Pace:
         minutes: float | None,
         env_steps: float | None,
         chunk: int | None,
-        evaluate_every: int | None,
+        intervals: Sequence[int],
     ) -> None:
-        self.last, self.chunk, self.evaluate_every = last, chunk, evaluate_every
+        self.last, self.chunk, self.intervals = last, chunk, intervals
         self.env_steps_left = math.inf if env_steps is None else env_steps
         self.most_env_steps = 1.0  # of a meta-step so far
         self.deadline = math.inf if minutes is None else started + 60 * minutes
@@ -200,11 +215,9 @@ class _Pace:
         elif self.seconds_per_step is not None:
             seconds = min(CHUNK_SECONDS, self.deadline - time.monotonic())
             count = max(1, min(MAX_CHUNK, int(seconds / self.seconds_per_step)))
-        if self.evaluate_every is not None:
-            count = min(count, self.evaluate_every - step % self.evaluate_every)
         if math.isfinite(self.env_steps_left):  # half of what is left, so that the end is met exactly
             count = min(count, max(1, int(self.env_steps_left / (2 * self.most_env_steps))))
-        return min(count, self.last - step)
+        return min(count, self.last - step, *(every - step % every for every in self.intervals))
 
     def seconds_left(self, step: int) -> float:
         """Until the last meta-step or the deadline."""
@@ -228,6 +241,21 @@ class _Saver:
         self.log.sync()
         self.checkpoints.save(step, state)
         self.saved, self.saved_at = step, time.monotonic()
+
+
+class _Snapshots:
+    """Takes a snapshot at an interval, each step once."""
+
+    def __init__(self, folder: Path, snapshot_fn: Callable[[Path, Any], None] | None, every: int) -> None:
+        self.folder, self.snapshot_fn, self.every = folder, snapshot_fn, every
+        self.taken: int | None = None
+
+    def take(self, step: int, state: Any, *, only_if_due: bool = False) -> None:
+        """Take one unless there is one of this step already, or it is not due and `only_if_due`."""
+        if self.snapshot_fn is None or step == self.taken or (only_if_due and step % self.every):
+            return
+        self.snapshot_fn(self.folder, state)
+        self.taken = step
 
 
 class _Signals:
@@ -265,6 +293,7 @@ def _last_step(
     env_steps: float | None,
     chunk: int | None,
     evaluate_every: int,
+    snapshot_every: int,
 ) -> int:
     """Check the options and return the meta-step to stop at."""
     for name, value, low, high in (
@@ -272,6 +301,7 @@ def _last_step(
         ("steps", steps, 1, trainer.num_steps),
         ("chunk", chunk, 1, MAX_CHUNK),
         ("evaluate_every", evaluate_every, 1, 2**31 - 1),
+        ("snapshot_every", snapshot_every, 1, 2**31 - 1),
     ):
         if value is not None and not low <= value <= high:
             raise ValueError(f"{name} = {value}: it must be {low} to {high}.")
@@ -287,11 +317,13 @@ def _rows(metrics: HostMetrics, step: int, count: int) -> list[Row]:
     ]
 
 
-def _check_finite(rows: list[Row], folder: Path, saved: int) -> None:
+def _failure(rows: list[Row], folder: Path, saved: int) -> TrainingError | None:
+    """Why the run cannot go on after these meta-steps, if so."""
     for row in rows:
         if row.get("finite_fraction", 1.0) == 0.0:
-            raise TrainingError(
+            return TrainingError(
                 f"No candidate of meta-step {row['step']} has a finite fitness, so there is nothing to learn from. The "
                 f"newest checkpoint in {folder / 'checkpoints'} is of meta-step {saved}, before that. Start a new run "
                 "with smaller steps (learning rates, sigma) or another seed; resuming would meet the same numbers."
             )
+    return None

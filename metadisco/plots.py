@@ -231,6 +231,54 @@ def course(
     return figure
 
 
+@_styled
+def drift(
+    steps: np.ndarray,
+    levels: np.ndarray,
+    base: np.ndarray | None = None,
+    *,
+    last_step: int,
+    y_label: str,
+    logarithmic: bool = False,
+) -> "Figure":
+    """How the distribution of a quantity over kept levels goes with meta-steps, beside what they were drawn from.
+
+    Args:
+        steps: [P] meta-steps, ascending.
+        levels: [5, P] for the 10, 25, 50, 75 and 90% quantiles, or [1, P] for a single number.
+        base: [5] or [1], the same of the distribution that the levels were drawn from, as a background.
+        last_step: where the axis ends.
+        y_label: the quantity, with its unit.
+        logarithmic: for quantities above 0 that range over factors.
+    """
+    from matplotlib.ticker import LogLocator
+
+    figure, axes = _axes()
+    hue, middle = color("other"), len(levels) // 2
+    labels = [(levels[middle][-1], "kept", hue)]
+    if base is not None:
+        if len(base) > 1:
+            axes.axhspan(base[1], base[-2], color=PALETTE["muted"], alpha=0.16, linewidth=0)
+            for end in base[[0, -1]]:
+                axes.axhline(end, color=PALETTE["muted"], linewidth=1.0, linestyle=(0, (1, 2)))
+        axes.axhline(base[middle], color=PALETTE["muted"], linewidth=1.4, linestyle=(0, (5, 2)))
+        labels.append((base[middle], "base", PALETTE["muted"]))
+    if len(levels) > 1:
+        axes.vlines(steps, levels[0], levels[-1], color=hue, linewidth=1.6)
+        axes.vlines(steps, levels[1], levels[-2], color=hue, linewidth=6.0, alpha=0.45)
+    axes.plot(steps, levels[middle], color=hue, marker="o", markersize=4, linewidth=1.2)
+    if logarithmic:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
+    axes.set(xlim=(0, 1.03 * last_step), xlabel="meta-step")
+    axes.locator_params(axis="x", integer=True)
+    _title(axes, y_label)
+    _label_ends(axes, labels)
+    return figure
+
+
 def _axes(*, left: float = 0.115, right: float = 0.80, top: float = 0.885) -> tuple["Figure", "Axes"]:
     from matplotlib.figure import Figure
 
@@ -252,7 +300,9 @@ def _label_ends(axes: "Axes", labels: Sequence[Label], *, highest: float = 1.0) 
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
     seen = sorted(label for label in labels if np.isfinite(label[0]))
-    places = np.clip([(y - low) / (high - low) for y, _, _ in seen], 0.0, highest)
+    along = axes.yaxis.get_transform().transform  # a logarithm where the axis is logarithmic
+    (low, high), ends = along(np.array([low, high])), along(np.array([y for y, _, _ in seen]))
+    places = np.clip((ends - low) / (high - low), 0.0, highest)
     heights = [gap * (1 + text.count("\n")) for _, text, _ in seen]
     for _ in range(50):
         for i in range(len(places) - 1):

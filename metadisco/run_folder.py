@@ -1,8 +1,9 @@
 """A run's folder: what is in it, who may write in it, and the log of its meta-steps.
 
-It holds `config.json` (written first), `metrics.jsonl` (one line per meta-step), `tensorboard/` and `checkpoints/`.
-What comes after the run (`objective/`, `evaluation.json`, `report.html`) is not this module's business. One process at
-a time writes, and a run is only gone on with under the settings that it was begun with.
+It holds `config.json` (written first), `metrics.jsonl` (one line per meta-step), `tensorboard/` and `checkpoints/`, and
+may hold snapshots (`levels/`). What comes after the run (`objective/`, `evaluation.json`, `report.html`) is not this
+module's business. One process at a time writes, and a run is only gone on with under the settings that it was begun
+with.
 """
 
 import contextlib

@@ -106,3 +106,32 @@ def iqm_interval(scores: np.ndarray, *, num_resamples: int = 2000, confidence: f
     )
     low, high = (point + stretch * (end - point) for end in result.confidence_interval)
     return Interval(point, float(low), float(high))
+
+
+def ks_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Two-sample Kolmogorov-Smirnov distance: max_x |F_1(x) - F_2(x)|.
+
+    Args:
+        first: [n] numbers, which may be infinite but not NaN; n at least 1.
+        second: [m], likewise.
+
+    Returns:
+        In [0, 1].
+    """
+    values = np.union1d(first, second)
+    shares = (np.searchsorted(np.sort(each), values, side="right") / len(each) for each in (first, second))
+    return float(np.max(np.abs(np.subtract(*shares))))
+
+
+def ks_critical(num_first: int, num_second: int, *, level: float = 0.05) -> float:
+    """The distance that two samples of one continuous distribution exceed with probability `level`.
+
+    sqrt(-ln(level / 2) / 2) sqrt((n + m) / (n m)), for large samples. Discrete numbers exceed it less often.
+
+    Args:
+        num_first: n.
+        num_second: m.
+        level: in (0, 1).
+    """
+    scale = np.sqrt((num_first + num_second) / (num_first * num_second))
+    return float(np.sqrt(-np.log(level / 2.0) / 2.0) * scale)

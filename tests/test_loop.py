@@ -16,16 +16,18 @@ import pytest
 
 from metadisco import loop
 from metadisco.train_state import Checkpoints
-from tests.toy import LONG, Toy, bits, numbers_logged, quiet, run, steps_logged
+from tests.toy import LONG, Toy, bits, leave_weights, numbers_logged, quiet, run, snapshots, steps_logged
 
 ROOT = Path(__file__).parent.parent
+SNAPSHOTS = {"snapshot_fn": leave_weights, "snapshot_every": 500}
 
 
 def command(out, trainer="LONG", **options):
     """Run a long toy in another process; it ends only when killed or stopped."""
     code = (
-        f"import sys; from tests.toy import {trainer}, run; "
-        f"sys.exit(run({trainer}, {str(out)!r}, resume=True, **{options!r}).exit_code)"
+        f"import sys; from tests.toy import {trainer}, leave_weights, run; "
+        f"options = {options!r} | {{'snapshot_fn': leave_weights, 'snapshot_every': {SNAPSHOTS['snapshot_every']}}}; "
+        f"sys.exit(run({trainer}, {str(out)!r}, resume=True, **options).exit_code)"
     )
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     with out.with_suffix(".stderr").open("w") as stderr:
@@ -52,7 +54,7 @@ def wait_for_lines(out, process, count):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    return out, run(LONG, out)
+    return out, run(LONG, out, **SNAPSHOTS)
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +83,18 @@ def test_sigterm_saves_and_exits_with_143(terminated):
 
 
 def test_run_killed_at_random_moments_and_resumed_is_bit_identical(terminated, uninterrupted):
-    out = terminated[0]
-    result = run(LONG, out, resume=True)
+    out, _, before = terminated
+    stopped = set(snapshots(out))
+    result = run(LONG, out, resume=True, **SNAPSHOTS)
     assert result.status == "finished"
     assert bits(result.state) == bits(uninterrupted[1].state)
     assert steps_logged(out) == list(range(1, LONG.num_steps + 1))
     assert numbers_logged(out) == numbers_logged(uninterrupted[0])
+    regular, found = snapshots(uninterrupted[0]), snapshots(out)
+    assert sorted(regular) == list(range(0, LONG.num_steps + 1, 500))
+    assert {step: found[step] for step in regular} == regular
+    (irregular,) = found.keys() - regular.keys()
+    assert irregular == max(stopped) > before  # where it was told to stop
 
 
 def test_second_signal_aborts_at_once(tmp_path):
@@ -184,6 +192,37 @@ def test_validation_is_logged_at_its_steps_however_the_run_is_cut(tmp_path):
     assert [row["step"] for row in numbers_logged(tmp_path / "cut") if "validation/norm" in row] == [15, 30, 40]
 
 
+def test_snapshots_are_taken_at_their_steps_and_wherever_a_run_stops(tmp_path):
+    options = {"snapshot_fn": leave_weights, "snapshot_every": 15}
+    result = run(Toy(), tmp_path / "whole", chunk=4, **options)
+    whole = snapshots(tmp_path / "whole")
+    assert sorted(whole) == [0, 15, 30, 40]
+    assert whole[40] == np.asarray(result.state.weights).tobytes()
+    run(Toy(), tmp_path / "cut", steps=17, **options)
+    assert sorted(snapshots(tmp_path / "cut")) == [0, 15, 17]
+    run(Toy(), tmp_path / "cut", resume=True, **options)
+    assert {step: content for step, content in snapshots(tmp_path / "cut").items() if step != 17} == whole
+
+
+def test_resuming_a_finished_run_leaves_its_last_snapshot(tmp_path):
+    run(Toy(), tmp_path / "run")
+    run(Toy(), tmp_path / "run", resume=True, snapshot_fn=leave_weights, snapshot_every=15)
+    assert sorted(snapshots(tmp_path / "run")) == [40]
+
+
+def test_failed_run_leaves_a_snapshot_of_its_end(tmp_path):
+    with pytest.raises(loop.TrainingError):
+        run(Toy(fails_at=20), tmp_path / "run", chunk=1, snapshot_fn=leave_weights, snapshot_every=15)
+    assert sorted(snapshots(tmp_path / "run")) == [0, 15, 21]
+
+
+def test_snapshots_and_validation_change_no_bit(tmp_path):
+    options = {"evaluate_fn": lambda state: {}, "evaluate_every": 6, "snapshot_fn": leave_weights, "snapshot_every": 7}
+    result = run(Toy(), tmp_path / "cut", **options)
+    assert bits(result.state) == bits(run(Toy(), tmp_path / "whole").state)
+    assert sorted(snapshots(tmp_path / "cut")) == [0, 7, 14, 21, 28, 35, 40]
+
+
 def test_corrupted_newest_checkpoint_costs_time_not_bits(tmp_path):
     run(Toy(), tmp_path / "run", steps=10)
     run(Toy(), tmp_path / "run", resume=True, steps=20)
@@ -197,7 +236,15 @@ def test_corrupted_newest_checkpoint_costs_time_not_bits(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"steps": 0}, {"steps": 41}, {"chunk": 129}, {"minutes": math.nan}, {"env_steps": 0.0}, {"seed": -1}],
+    [
+        {"steps": 0},
+        {"steps": 41},
+        {"chunk": 129},
+        {"minutes": math.nan},
+        {"env_steps": 0.0},
+        {"seed": -1},
+        {"snapshot_every": 0},
+    ],
 )
 def test_bad_option_fails_before_anything_is_written(tmp_path, options):
     with pytest.raises(ValueError, match="it must be"):

@@ -16,7 +16,7 @@ from metadisco.run_folder import RunError
 from metadisco.stats import iqm_interval, normalize
 from tests import small
 
-SECTIONS = ("scores", "training", "distribution", "learning", "course", "levels", "settings", "provenance")
+SECTIONS = ("scores", "training", "distribution", "learning", "course", "levels", "kept", "settings", "provenance")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PROVENANCE = {
     "command": "metadisco discover quickstart",

@@ -11,6 +11,7 @@ from flax import struct
 from rich.console import Console
 
 from metadisco import loop
+from metadisco.files import write_atomically
 
 
 @struct.dataclass
@@ -75,6 +76,18 @@ def quiet():
 
 def run(trainer, out, **options):
     return loop.run(trainer, out, **({"seed": 3, "console": quiet()} | options))
+
+
+def leave_weights(folder, state):
+    """A snapshot: a file with the weights of a state."""
+    path = folder / "snapshots" / f"{int(state.step)}"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, np.asarray(state.weights).tobytes())
+
+
+def snapshots(out):
+    """Meta-step -> what was left of it."""
+    return {int(path.name): path.read_bytes() for path in (out / "snapshots").iterdir()}
 
 
 def bits(state):

@@ -14,7 +14,7 @@ from metadisco import trees
 from metadisco.curricula.base import Proposal
 from metadisco.curricula.buffer import LevelBuffer
 from metadisco.curricula.plr import PrioritizedLevelReplay
-from metadisco.tasks import Mutable, immutable_parts
+from metadisco.tasks import Mutable, TaskDistribution, immutable_parts
 from metadisco.types import Key, Metrics, Task
 
 
@@ -66,6 +66,11 @@ class ACCEL:
                 "LogUniformLifetime or FixedLifetime, or use PrioritizedLevelReplay, which only replays"
             )
 
+    @property
+    def tasks(self) -> TaskDistribution:
+        """What new levels are drawn from."""
+        return self.replay.tasks
+
     def check(self, num_tasks: int) -> None:
         """As for its replay."""
         self.replay.check(num_tasks)
@@ -75,7 +80,7 @@ class ACCEL:
         return state
 
     def init(self, key: Key) -> LevelBuffer:
-        """An empty buffer."""
+        """The buffer that its replay begins with."""
         return self.replay.init(key)
 
     def propose(self, key: Key, state: LevelBuffer, num_tasks: int) -> tuple[LevelBuffer, Proposal]:

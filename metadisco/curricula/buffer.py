@@ -11,6 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 
 from metadisco import trees
 from metadisco.curricula.prioritization import Prioritization, normalize
@@ -55,6 +56,31 @@ def empty(example: Task, capacity: int) -> LevelBuffer:
         is_filled=jnp.zeros(capacity, bool),
         clock=jnp.zeros((), jnp.int32),
         num_nonfinite=jnp.zeros((), jnp.int32),
+    )
+
+
+def begin(tasks: Task, score: ArrayLike, num_plays: ArrayLike, capacity: int) -> LevelBuffer:
+    """Make a buffer of levels that were played before its clock began: they enter at clock 0, in the given order.
+
+    Args:
+        tasks: leading axis n, at most C.
+        score: [n] float32, finite.
+        num_plays: [n] int32.
+        capacity: C.
+    """
+    score, num_plays = jnp.asarray(score, jnp.float32), jnp.asarray(num_plays, jnp.int32)
+    chex.assert_equal_shape([score, num_plays])
+    num_levels = score.shape[0]
+    if num_levels > capacity:
+        raise ValueError(f"a buffer of capacity {capacity} cannot hold {num_levels} levels; give the best of them")
+    buffer = empty(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tasks), capacity)
+    return replace(
+        buffer,
+        tasks=jax.tree.map(lambda all_, some: all_.at[:num_levels].set(some), buffer.tasks, tasks),
+        score=buffer.score.at[:num_levels].set(score),
+        born=buffer.born.at[:num_levels].set(0),
+        num_plays=buffer.num_plays.at[:num_levels].set(num_plays),
+        is_filled=buffer.is_filled.at[:num_levels].set(True),
     )
 
 

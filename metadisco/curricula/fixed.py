@@ -58,8 +58,8 @@ class DrawnTasks:
 class SavedTasks:
     """The levels that `handover.save_levels` wrote.
 
-    The file is read when a run begins, and the tasks are part of the run's state from then on: a resumed run does not
-    read it again.
+    The file is read when a run begins, and the tasks are part of the run's state from then on: a resumed run takes from
+    it only how many they are.
 
     Attributes:
         path: the folder.

@@ -52,8 +52,8 @@ class Levels:
     tasks: TaskDistribution
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def played(self) -> Task:
-        """The tasks in filled slots, best score first.
+    def ranked(self) -> np.ndarray:
+        """The filled slots, best score first. [number of levels] int64.
 
         Raises:
             CheckpointError: no slot is filled.
@@ -64,8 +64,16 @@ class Levels:
                 "No level of the buffer was ever played. Hand it over after some lives have ended, or use DrawnTasks."
             )
         order = np.argsort(np.where(is_filled, -np.asarray(self.buffer.score), np.inf), kind="stable")
-        best_first = order[: is_filled.sum()]
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[best_first], self.buffer.tasks)
+        return order[: is_filled.sum()]
+
+    def played(self) -> Task:
+        """The tasks in filled slots, best score first.
+
+        Raises:
+            CheckpointError: no slot is filled.
+        """
+        slots = self.ranked()
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[slots], self.buffer.tasks)
 
 
 def save_levels(levels: Levels, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:

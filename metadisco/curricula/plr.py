@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from metadisco import trees
+from metadisco import config, differences, trees
 from metadisco.curricula import buffer as level_buffer
 from metadisco.curricula.base import Proposal
 from metadisco.curricula.buffer import LevelBuffer
+from metadisco.curricula.handover import load_levels
 from metadisco.curricula.prioritization import Prioritization, RankPrioritization, TopKPrioritization
 from metadisco.tasks import TaskDistribution
 from metadisco.types import Key, Metrics
@@ -35,6 +36,10 @@ class PrioritizedLevelReplay:
         staleness_weight: c in (1 - c) w_score + c w_stale; how much more often levels are replayed whose score is old.
         fill_before_replay: share of the buffer that is filled with new levels before any is replayed.
         robust: the objective learns from replayed levels only, so from nothing before the first is replayed.
+        warm_start: folder of levels that another run left (see `curricula.snapshots`), to begin with; "" for none. They
+            count as played, with their scores there, and enter at clock 0; of more than C the best. They must be of the
+            same `tasks`. Read when a run begins; from then on they are part of the run's state, and a resumed run only
+            checks that they are still there.
 
     Example:
         >>> import jax
@@ -54,6 +59,7 @@ class PrioritizedLevelReplay:
     staleness_weight: float = 0.3
     fill_before_replay: float = 0.5
     robust: bool = False
+    warm_start: str = ""
 
     def __post_init__(self) -> None:
         if self.capacity < 1:
@@ -87,8 +93,19 @@ class PrioritizedLevelReplay:
             )
 
     def init(self, key: Key) -> LevelBuffer:
-        """An empty buffer."""
-        return level_buffer.empty(jax.eval_shape(self.tasks.sample, key), self.capacity)
+        """An empty buffer, or one with the levels of another run.
+
+        Raises:
+            CheckpointError: the levels of `warm_start` are not there, damaged, or none.
+            ValueError: they are of other tasks.
+        """
+        if not self.warm_start:
+            return level_buffer.empty(jax.eval_shape(self.tasks.sample, key), self.capacity)
+        levels = load_levels(self.warm_start)
+        _check_same(levels.tasks, self.tasks, self.warm_start)
+        best, buffer = levels.ranked()[: self.capacity], levels.buffer
+        tasks = jax.tree.map(lambda leaf: leaf[best], buffer.tasks)
+        return level_buffer.begin(tasks, buffer.score[best], buffer.num_plays[best], self.capacity)
 
     def kept(self, state: LevelBuffer) -> LevelBuffer:
         """The levels that are kept: what there is to look at, and to hand over."""
@@ -135,3 +152,14 @@ class PrioritizedLevelReplay:
             "buffer_inserted": num_inserted.astype(jnp.float32),
             "nonfinite_scores": (state.num_nonfinite - before).astype(jnp.float32),
         }
+
+
+def _check_same(theirs: TaskDistribution, ours: TaskDistribution, folder: str) -> None:
+    """Refuse levels that this distribution would not have drawn, or that are for another environment."""
+    if theirs != ours:
+        changed = differences.diff(config.to_data(theirs), config.to_data(ours))
+        lines = "".join(f"\n  {difference}" for difference in changed)
+        raise ValueError(
+            f"PrioritizedLevelReplay.warm_start: the levels in {folder} are of other tasks:{lines}\n"
+            "Use levels of the same tasks, or train on these as they are with FixedSet(SavedTasks(folder))"
+        )

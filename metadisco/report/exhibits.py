@@ -173,7 +173,7 @@ def levels(results: Results, suite: str | None) -> str:
             f"{plots.name(agent)} {each.scores[-1, i, 0]:.2f}" for agent, each in agents.items() if not each.is_exact
         ]
         spoken = f"Level {name} with the policy that the discovered objective taught."
-        source = f'<img alt="{escape(spoken)}" src="{_png(image)}" width="{image.shape[1]}" height="{image.shape[0]}">'
+        source = f'<img alt="{escape(spoken)}" src="{png(image)}" width="{image.shape[1]}" height="{image.shape[0]}">'
         pictures.append(
             f"<figure>{source}<figcaption><b>{escape(name)}</b><br>{escape(' · '.join(scores))}</figcaption></figure>"
         )
@@ -266,7 +266,7 @@ def _uniform(evaluation: Evaluation, metric: str) -> tuple[float, str] | None:
     return None if values is None else (math.log(values.shape[-1]), "uniform")
 
 
-def _png(image: np.ndarray) -> str:
+def png(image: np.ndarray) -> str:
     """An image as a data URI."""
     from PIL import Image
 

@@ -1,9 +1,9 @@
 """The report of a run: one HTML file that needs nothing else, from what the run folder holds.
 
-It reads `config.json`, `metrics.jsonl`, `evaluation.json`, `curves.npz` and `objective/`; only the first has to be
-there, so a run that is still going has a report too. What cannot be shown is said to be missing in its place: a report
-never costs a run its result. The frame and style of the page are in `templates/report.html`, its pictures in
-`metadisco.report.exhibits`.
+It reads `config.json`, `metrics.jsonl`, `levels/`, `evaluation.json`, `curves.npz` and `objective/`; only the first
+has to be there, so a run that is still going has a report too. What cannot be shown is said to be missing in its place:
+a report never costs a run its result. The frame and style of the page are in `templates/report.html`, its pictures in
+`metadisco.report.exhibits` and `metadisco.report.gallery`.
 """
 
 import json
@@ -18,7 +18,7 @@ from zipfile import BadZipFile, is_zipfile
 
 from metadisco import plots, results, run_folder, stats, suites
 from metadisco.files import write_atomically
-from metadisco.report import exhibits, tables
+from metadisco.report import exhibits, gallery, tables
 from metadisco.report.exhibits import missing, number
 from metadisco.report.tables import NO_BREAK, interval
 from metadisco.results import Results
@@ -79,6 +79,7 @@ def write(folder: str | os.PathLike) -> Path:
         "learning": ("How agents learn", lambda: exhibits.learning(run.curves)),
         "course": ("What the objective does over a lifetime", lambda: exhibits.course(run.curves, run.suite)),
         "levels": ("Levels and learnt policies", lambda: exhibits.levels(run.curves, run.suite)),
+        "kept": ("Levels that the curriculum kept", lambda: gallery.kept_levels(Path(folder), run.config["trainer"])),
         "settings": ("Settings", lambda: _settings(run)),
         "provenance": ("Provenance", lambda: _provenance(run)),
     }
