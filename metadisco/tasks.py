@@ -1,4 +1,8 @@
-"""Where tasks come from: a distribution over levels and one over lifetimes, and what small changes of a task are."""
+"""Where tasks come from: a distribution over levels and one over lifetimes, which may offer more than draws.
+
+A distribution that says what a small change of a task is has `mutate`; one that says how a task is made by choice has
+`design` (`metadisco.design`).
+"""
 
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -6,6 +10,7 @@ from typing import Any, Protocol, cast
 import jax
 import jax.numpy as jnp
 
+from metadisco.design import Designable, NumberDesign, TaskDesign
 from metadisco.envs.base import Level
 from metadisco.types import Key, Task
 
@@ -62,6 +67,16 @@ class FixedLifetime:
         del key
         return lifetime
 
+    def at(self, share: jax.Array) -> jax.Array:
+        """The lifetime. [] int32."""
+        del share
+        return jnp.asarray(self.num_updates, jnp.int32)
+
+    def design(self, num_bins: int) -> NumberDesign:
+        """A single option, whatever the number of bins."""
+        del num_bins
+        return NumberDesign(self, 1)
+
 
 @dataclass(frozen=True)
 class LogUniformLifetime:
@@ -84,8 +99,17 @@ class LogUniformLifetime:
 
     def sample(self, key: Key) -> jax.Array:
         """A lifetime. [] int32."""
-        exponent = jax.random.uniform(key, minval=jnp.log(self.shortest), maxval=jnp.log(self.longest))
+        return self.at(jax.random.uniform(key))
+
+    def at(self, share: jax.Array) -> jax.Array:
+        """The lifetime at a share of the logarithmic range. [] int32."""
+        low, high = jnp.log(self.shortest), jnp.log(self.longest)
+        exponent = share * (high - low) + low
         return jnp.clip(jnp.round(jnp.exp(exponent)), self.shortest, self.longest).astype(jnp.int32)
+
+    def design(self, num_bins: int) -> NumberDesign:
+        """Bins of the logarithm."""
+        return NumberDesign(self, num_bins if self.shortest < self.longest else 1)
 
     def mutate(self, key: Key, lifetime: jax.Array) -> jax.Array:
         """Multiply by a factor of up to (longest / shortest)^0.1 or its inverse, clipped. [] int32."""
@@ -128,8 +152,22 @@ class Tasks:
             cast(Mutable, self.lifetimes).mutate(lifetime_key, task.lifetime),
         )
 
+    def design(self, num_bins: int) -> TaskDesign:
+        """Level by choice, then lifetime; both distributions must be `Designable`, see `undesignable_parts`."""
+        levels, lifetimes = cast(Designable, self.levels), cast(Designable, self.lifetimes)
+        return TaskDesign(levels.design(num_bins), lifetimes.design(num_bins))
+
 
 def immutable_parts(tasks: TaskDistribution) -> list[str]:
     """Names of the classes in a task distribution that would have to have `mutate` and do not."""
+    return _parts_without(tasks, "mutate")
+
+
+def undesignable_parts(tasks: TaskDistribution) -> list[str]:
+    """Names of the classes in a task distribution that would have to have `design` and do not."""
+    return _parts_without(tasks, "design")
+
+
+def _parts_without(tasks: TaskDistribution, method: str) -> list[str]:
     parts = (tasks.levels, tasks.lifetimes) if isinstance(tasks, Tasks) else (tasks,)
-    return [type(part).__name__ for part in parts if not hasattr(part, "mutate")]
+    return [type(part).__name__ for part in parts if not hasattr(part, method)]

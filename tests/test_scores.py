@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metadisco.agents.networks import MLP
 from metadisco.antagonists import Expert, LearningAntagonist, RandomPolicy
 from metadisco.critic import Critic, Critique
 from metadisco.curricula.accel import ACCEL
 from metadisco.curricula.fixed import DrawnTasks, FixedSet
+from metadisco.curricula.paired import PAIRED
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs import gridworld_oracle
@@ -56,6 +58,7 @@ CURRICULA = (
     REPLAY,
     replace(REPLAY, robust=True),
     ACCEL(REPLAY),
+    PAIRED(small.TASKS, network=MLP((8,)), num_bins=3),
 )
 
 
@@ -173,7 +176,7 @@ def gradient_trainer(score=Return(), **options):
 
 @pytest.mark.parametrize(
     ("score", "curriculum"),
-    [(score, REPLAY) for score in SCORES] + [(Regret(), curriculum) for curriculum in CURRICULA if curriculum != REPLAY],
+    [(score, REPLAY) for score in SCORES] + [(Regret(), each) for each in CURRICULA if each != REPLAY],
     ids=repr,
 )
 def test_every_score_and_every_curriculum_fit_both_meta_optimizers(score, curriculum):

@@ -1,5 +1,7 @@
 """Lifetimes and tasks."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from scipy import stats
 
 from metadisco.envs.hand_designed import HandDesigned, ObjectKind
-from metadisco.tasks import FixedLifetime, LogUniformLifetime, Tasks, immutable_parts
+from metadisco.tasks import FixedLifetime, LogUniformLifetime, Tasks, immutable_parts, undesignable_parts
 from tests import small
 
 
@@ -78,3 +80,42 @@ def test_parts_that_cannot_mutate_are_named():
     fixed = HandDesigned(3, 3, 5, (ObjectKind(1.0, 0.1, 0.1),))
     assert immutable_parts(small.TASKS) == []
     assert immutable_parts(Tasks(fixed)) == ["HandDesigned"]
+
+
+def test_a_lifetime_is_chosen_by_its_bin():
+    design = LogUniformLifetime(10, 250).design(num_bins=4)
+    step, uniforms = jnp.int32(0), jnp.linspace(0.0, 0.999, 50)
+    edges = 10 * 25 ** (np.arange(5) / 4)
+
+    def lifetime(option, uniform):
+        return design.finish(design.place(design.begin(), step, option, uniform))
+
+    for option in range(4):
+        lifetimes = jax.vmap(partial(lifetime, jnp.int32(option)))(uniforms)
+        assert (lifetimes.min(), lifetimes.max()) == (round(edges[option]), round(edges[option + 1]))
+
+
+@pytest.mark.parametrize("lifetimes", [FixedLifetime(7), LogUniformLifetime(7, 7)])
+def test_a_lifetime_that_does_not_vary_is_no_choice(lifetimes):
+    design = lifetimes.design(num_bins=4)
+    assert design.options(design.begin(), jnp.int32(0)).tolist() == [True]
+    assert design.finish(design.place(design.begin(), jnp.int32(0), jnp.int32(0), jnp.float32(0.9))) == 7
+
+
+def test_the_design_of_a_task_goes_on_with_the_lifetime_after_the_level():
+    design = small.TASKS.design(num_bins=5)
+    level, lifetime = design.begin()
+    last = jnp.int32(design.num_steps - 1)
+    assert design.options((level, lifetime), last).tolist() == [True] * 5 + [False] * 11
+    assert design.options((level, lifetime), jnp.int32(2)).tolist() == [True] * 16  # walls, anywhere
+    placed = design.place((level, lifetime), last, jnp.int32(4), jnp.float32(0.99))
+    small.assert_trees_close(placed[0], level)
+    assert placed[1] > 0.9
+    small.assert_trees_close(design.place(placed, jnp.int32(2), jnp.int32(4), jnp.float32(0.5))[1], placed[1])
+    assert jax.eval_shape(design.finish, placed) == jax.eval_shape(small.TASKS.sample, jax.random.key(0))
+
+
+def test_parts_that_cannot_be_designed_are_named():
+    fixed = HandDesigned(3, 3, 5, (ObjectKind(1.0, 0.1, 0.1),))
+    assert undesignable_parts(small.TASKS) == []
+    assert undesignable_parts(Tasks(fixed)) == ["HandDesigned"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from metadisco import trees
 from metadisco.envs.gridworld import GridLevel, GridWorld
+from metadisco.envs.gridworld_design import GridDesign
 from metadisco.envs.gridworld_mutation import NUM_UNIFORMS, LevelRules, edit_level
 from metadisco.types import Key
 
@@ -119,7 +120,7 @@ class GridLevels:
             return next_key, self._draw(level_key)
 
         def is_rejected(carry: tuple[Key, GridLevel]) -> jax.Array:
-            return ~reaches_an_object(self.env, carry[1])
+            return ~self.accepts(carry[1])
 
         level_key, next_key = jax.random.split(key)
         return jax.lax.while_loop(is_rejected, redraw, (next_key, self._draw(level_key)))[1]
@@ -141,7 +142,15 @@ class GridLevels:
             p_respawn=self.p_respawn,
         )
         mutant = edit_level(rules, jax.random.uniform(key, (NUM_UNIFORMS,)), level)
-        return trees.where(reaches_an_object(self.env, mutant), mutant, level) if self.reachable else mutant
+        return trees.where(self.accepts(mutant), mutant, level) if self.reachable else mutant
+
+    def design(self, num_bins: int) -> GridDesign:
+        """Rules for making a level of this distribution by discrete choices, see `gridworld_design`."""
+        return GridDesign(self, num_bins)
+
+    def accepts(self, level: GridLevel) -> jax.Array:
+        """Whether a level does not have to be rejected. [] bool."""
+        return reaches_an_object(self.env, level) if self.reachable else jnp.asarray(True)
 
     def _draw(self, key: Key) -> GridLevel:
         num_cells, num_objects = self.max_side**2, self.max_objects
@@ -155,13 +164,33 @@ class GridLevels:
         cells = distinct_free_cells(for_cells, walls, 1 + num_objects)
         number = uniform_integer(for_scalars[1], self.min_objects, self.max_objects)
         object_cell = jnp.where(jnp.arange(num_objects) < number, cells[1:], -1)
+        return self.furnish(walls, cells[0], object_cell, jnp.stack(for_objects), for_scalars[2])
+
+    def furnish(
+        self,
+        walls: jax.Array,
+        start: jax.Array,
+        object_cell: jax.Array,
+        for_objects: jax.Array,
+        for_max_steps: jax.Array,
+    ) -> GridLevel:
+        """Give a map its parameters.
+
+        Args:
+            walls: [cells] bool, also outside the room.
+            start: [] int32.
+            object_cell: [K] int32, -1 where an object does not exist.
+            for_objects: [3, K] float32 in [0, 1], shares of the ranges of reward, p_terminate and p_respawn.
+            for_max_steps: [] float32 in [0, 1], share of the range of the episode length.
+        """
+        num_objects = self.max_objects
         exists = object_cell >= 0
         lowest_reward = jnp.full(num_objects, self.reward[0]).at[0].max(0.0)
         reward = lowest_reward + for_objects[0] * (self.reward[1] - lowest_reward)
-        max_steps = log_uniform(for_scalars[2], self.max_steps[0], self.max_steps[1] + 1).astype(jnp.int32)
+        max_steps = log_uniform(for_max_steps, self.max_steps[0], self.max_steps[1] + 1).astype(jnp.int32)
         return GridLevel(
             walls=walls,
-            start=cells[0],
+            start=start,
             object_cell=object_cell,
             object_type=jnp.arange(num_objects, dtype=jnp.int32),
             reward=jnp.where(exists, reward, 0.0),
