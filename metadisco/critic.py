@@ -77,7 +77,7 @@ class Critic:
             self.optimizer.transformation().init(params),
             running_return=jnp.zeros(num_workers),
             discount=jnp.ones(num_workers),
-            best_return=jnp.full((), -jnp.inf, jnp.float32),
+            best_return=jnp.full((), -jnp.inf, float),
         )
 
     def advantages(self, spec: EnvSpec, params: AgentParams, trajectory: Trajectory) -> jax.Array:

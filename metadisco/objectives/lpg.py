@@ -3,8 +3,6 @@
 A recurrent network reads a rollout backward in time and says, for every step, how much to reinforce the action
 (pi_hat) and what the agent's prediction vector should have been (y_hat). What the prediction means is for the
 objective to discover.
-
-The input projection and the output are inside the scan over time: the arrays of one step stay in the cache.
 """
 
 import math
@@ -19,6 +17,7 @@ from metadisco.agents.networks import Heads
 from metadisco.envs.base import EnvSpec
 from metadisco.lowrank import project
 from metadisco.objectives.base import Predictions
+from metadisco.objectives.recurrent import read_backward
 from metadisco.types import Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 
 STEP_FEATURES = ("reward", "finished", "gamma", "prob", "embedded_y", "embedded_next_y")
@@ -129,14 +128,8 @@ class LPG:
         next_embedded = jnp.where(trajectory.terminated, 0.0, embedded[:, num_workers:])
         x = self._inputs(reward, finished, prob, embedded[:, :num_workers], next_embedded, progress)
 
-        def step(carry: jax.Array, now: tuple) -> tuple[jax.Array, jax.Array]:
-            x, finished = now
-            carry = jnp.where(finished[:, None], 0.0, carry)
-            carry = gru_cell(meta_params["gru"], x, carry)
-            return carry, project(meta_params["out"], jax.nn.relu(carry)) + meta_params["out_bias"]
-
-        carry = jnp.zeros((num_workers, self.width))
-        _, outs = jax.lax.scan(step, carry, (x, finished), reverse=True)  # [T, B, 1 + m]
+        recurrent = {name: meta_params[name] for name in ("gru", "out", "out_bias")}
+        outs = read_backward(recurrent, x, 1.0 - finished.astype(x.dtype))  # [T, B, 1 + m]
         return LPGTargets(outs[..., 0], jax.nn.log_softmax(outs[..., 1:]))
 
     def loss(
@@ -184,34 +177,6 @@ class LPG:
         if self.lifetime_features:
             columns += [jnp.full_like(reward, progress.fraction), jnp.full_like(reward, progress.log_lifetime)]
         return jnp.stack(columns, axis=-1)
-
-
-def gru_cell(weights: MetaParams, x: jax.Array, carry: jax.Array) -> jax.Array:
-    """Gated recurrent unit (arXiv:1406.1078, with the reset gate after the product).
-
-    r, z = sigmoid(x W + h U); c = tanh(x W + r (h U + b)); h' = (1 - z) c + z h.
-
-    Args:
-        weights: input [features, 3H], input_bias [3H], recurrent [H, 3H], recurrent_bias [H]; blocks r, z, c.
-        x: [B, features].
-        carry: [B, H].
-
-    Returns:
-        [B, H].
-    """
-    width = carry.shape[-1]
-    from_input = project(weights["input"], x) + weights["input_bias"]
-    from_carry = project(weights["recurrent"], carry)
-    gates = _sigmoid(from_input[:, : 2 * width] + from_carry[:, : 2 * width])
-    reset, update = gates[:, :width], gates[:, width:]
-    from_carry = from_carry[:, 2 * width :] + weights["recurrent_bias"]
-    candidate = jnp.tanh(from_input[:, 2 * width :] + reset * from_carry)
-    return candidate + update * (carry - candidate)
-
-
-def _sigmoid(x: jax.Array) -> jax.Array:
-    # XLA vectorises tanh on every backend; one tanh is cheaper than exp and a division.
-    return 0.5 + 0.5 * jnp.tanh(0.5 * x)
 
 
 def _embed(weights: MetaParams, y: jax.Array) -> jax.Array:
