@@ -20,7 +20,7 @@ from metadisco.learner import Learner, OptState
 from metadisco.objectives.base import Objective, Targets
 from metadisco.types import AgentParams, Key, MetaParams, Metrics, Obs, Outcome, Progress, Task, Trajectory
 
-TRAIN, TEST, VALIDATE = 0, 1, 2  # what a life's key is folded with
+TRAIN, TEST, VALIDATE, SHUFFLE = 0, 1, 2, 3  # what a life's key is folded with
 
 
 @struct.dataclass
@@ -97,6 +97,7 @@ class InnerLoop:
         for name in ("num_workers", "num_steps", "num_test_workers", "max_test_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"InnerLoop.{name} must be at least 1, got {getattr(self, name)}")
+        self.learner.check(self.num_steps, self.num_workers)
         jax.eval_shape(self.agent.init, jax.random.key(0))  # a torso that does not fit fails here, not while compiling
 
     @property
@@ -125,7 +126,14 @@ class InnerLoop:
         key = jax.random.fold_in(jax.random.fold_in(life.key, purpose), life.num_updates)
         policy = self.agent.policy(jax.lax.stop_gradient(life.agent_params))  # actions are drawn, which has no slope
         return rollout.rollout(
-            key, self.env, life.task.level, policy, life.obs, life.env_state, num_steps=self.num_steps
+            key,
+            self.env,
+            life.task.level,
+            policy,
+            life.obs,
+            life.env_state,
+            num_steps=self.num_steps,
+            draw=self.agent.noise,
         )
 
     def update(self, meta_params: MetaParams, life: Life) -> tuple[Life, Metrics]:
@@ -136,8 +144,9 @@ class InnerLoop:
     def learn(self, meta_params: MetaParams, life: Life) -> tuple[Life, Lesson, Metrics]:
         """`update`, and what it learned from. Differentiable with respect to the meta-parameters."""
         trajectory, obs, env_state = self.act(life)
+        key = jax.random.fold_in(jax.random.fold_in(life.key, SHUFFLE), life.num_updates)
         agent_params, opt_state, targets, metrics = self.learner.update(
-            self.agent, self.objective, meta_params, life.agent_params, life.opt_state, trajectory, life.progress
+            key, self.agent, self.objective, meta_params, life.agent_params, life.opt_state, trajectory, life.progress
         )
         life = replace(
             life,
@@ -245,6 +254,7 @@ class InnerLoop:
             examination.obs,
             examination.env_state,
             num_steps=self.num_steps,
+            draw=self.agent.noise,
         )
         episode_return, is_over = rollout.accumulate(examination.episode_return, examination.is_over, trajectory)
         return replace(

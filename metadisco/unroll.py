@@ -128,8 +128,8 @@ class Unroll:
     def _validate(self, inner: InnerLoop, pair: LifeWithCritic) -> tuple[jax.Array, jax.Array]:
         """Loss of an agent on a rollout of its own, and the mean reward of it."""
         trajectory, _, _ = inner.act(pair.life, VALIDATE)
-        logits = inner.agent.apply(pair.life.agent_params, trajectory.obs)["logits"]
-        log_prob = distributions.log_prob_categorical(logits, trajectory.action)
+        outputs = inner.agent.apply(pair.life.agent_params, trajectory.obs)
+        log_prob = distributions.log_prob(outputs, trajectory.action)
         advantage = self.critic.advantages(inner.env.spec, pair.critic.params, trajectory)
         return losses.policy_gradient_loss(log_prob, advantage), jnp.mean(trajectory.reward)
 
@@ -138,7 +138,7 @@ def _regularizers(inner: InnerLoop, life: Life, lesson: Lesson) -> Metrics:
     """What the outer loss is regularised by, [] each; 0 for what the objective does not have."""
     outputs = inner.agent.apply(life.agent_params, lesson.trajectory.obs)
     terms = {name: jnp.zeros(()) for name in _REGULARIZERS}
-    terms["policy_entropy"] = jnp.mean(distributions.entropy_categorical(outputs["logits"]))
+    terms["policy_entropy"] = jnp.mean(distributions.entropy(outputs))
     if isinstance(inner.objective, Regularized):
         terms |= inner.objective.regularizers(lesson.targets, outputs)
     return terms
