@@ -35,10 +35,11 @@ def a2c_settings() -> Iterator[Setting]:
 
 
 def ppo_settings() -> Iterator[Setting]:
-    rates, counts = (40.0, 160.0, 640.0), (1, 4)
-    for policy, epochs, minibatches, entropy in itertools.product(rates, counts, counts, (0.0, 0.01)):
-        chosen = {"policy_rate": policy, "epochs": epochs, "minibatches": minibatches, "entropy_weight": entropy}
-        yield chosen, PPO(entropy_weight=entropy), Learner(SGD(policy), SGD(4.0), epochs, minibatches)
+    rates, counts = (10.0, 40.0, 160.0), (1, 4)
+    for policy, epochs, minibatches, anneal in itertools.product(rates, counts, counts, (False, True)):
+        chosen = {"policy_rate": policy, "epochs": epochs, "minibatches": minibatches, "anneal": anneal}
+        learner = Learner(SGD(policy, anneal=anneal), SGD(4.0), epochs, minibatches)
+        yield chosen, PPO(entropy_weight=0.0), learner
 
 
 SETTINGS = {"a2c": a2c_settings, "ppo": ppo_settings}

@@ -164,7 +164,7 @@ class LPODrift:
 
     Attributes:
         width: hidden units of f.
-        clip: eps of the PPO drift below f; 0 for none.
+        clip: eps of the PPO drift below f; None for no drift below.
         temporal: TA-LPO.
         threshold: xi.
 
@@ -175,16 +175,14 @@ class LPODrift:
     """
 
     width: int = 128
-    clip: float = 0.2
+    clip: float | None = 0.2
     temporal: bool = False
     threshold: float = 1e-4
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ValueError(f"LPODrift.width must be at least 1, got {self.width}")
-        if not 0.0 <= self.clip < math.inf:
-            raise ValueError(f"LPODrift.clip must be positive and finite, or 0 for no PPO drift, got {self.clip}")
-        _check_positive(self, "threshold")
+        _check_positive(self, "threshold", *(() if self.clip is None else ("clip",)))
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -210,8 +208,9 @@ class LPODrift:
             late = jnp.asarray(fraction, jnp.float32)[..., None]
             x = jnp.concatenate([x, jnp.broadcast_to(late, x.shape) * x], axis=-1)
         learned = project(meta_params["out"], jnp.tanh(project(meta_params["hidden"], x)))[..., 0]
-        base = ppo_drift(log_ratio, advantage, self.clip) if self.clip else jnp.zeros_like(learned)
-        return jax.nn.relu(base + learned - self.threshold)
+        if self.clip is not None:
+            learned = ppo_drift(log_ratio, advantage, self.clip) + learned
+        return jax.nn.relu(learned - self.threshold)
 
 
 def violations(
