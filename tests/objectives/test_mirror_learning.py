@@ -10,11 +10,15 @@ import pytest
 
 from metadisco import config
 from metadisco.learner import SGD, Learner
+from metadisco.meta.evolution import Evolution
+from metadisco.meta.lowrank_evolution import LowRankEvolution
+from metadisco.meta.schedules import Decay
 from metadisco.objectives.actor_critic import A2CTargets
 from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.types import Progress, Trajectory
-from tests import small
+from metadisco.unroll import Unroll
+from tests import small, two_states
 from tests.reference import mirror_learning as reference
 
 T, B, A = 6, 4, 3
@@ -159,6 +163,27 @@ def test_meta_parameters_are_those_of_the_drift():
 @pytest.mark.parametrize("objective", [PPO(clip=0.1), MirrorLearning(LPODrift(temporal=True), gamma=0.9)])
 def test_objectives_survive_being_written_down(objective):
     assert config.from_data(config.to_data(objective)) == objective
+
+
+@pytest.mark.parametrize("optimizer", [Evolution(Decay(1.0)), LowRankEvolution(sigma=Decay(1.0))])
+def test_evolution_moves_every_meta_parameter_of_lpo(optimizer):
+    trainer = replace(small.trainer(optimizer), inner=small.inner_loop(LPO, learner=LEARNER), num_tasks=6)
+    begun = trainer.init(jax.random.key(0))
+    state, metrics = jax.jit(trainer.step)(jax.random.key(1), begun)
+    before, after = trainer.meta_params(begun), trainer.meta_params(state)
+    assert jax.tree.all(jax.tree.map(lambda a, b: jnp.any(a != b) & jnp.all(jnp.isfinite(b)), before, after))
+    assert all(jnp.isfinite(value) for value in metrics.values())
+
+
+def test_the_meta_gradient_of_lpo_is_finite_also_before_the_first_reward():
+    inner = two_states.inner_loop(LPO, LEARNER)
+    meta_params = jax.tree.map(lambda leaf: leaf + 0.3, LPO.init(jax.random.key(0)))
+    for reward in (0.0, 1.0):
+        task = two_states.task().replace(level=jnp.array([0.0, reward]))
+        pair = Unroll(num_updates=2).begin(inner, jax.random.key(0), task)
+        gradient = jax.grad(lambda m, pair=pair: Unroll(num_updates=2).advance(inner, m, pair)[0])(meta_params)
+        assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+        assert all(bool(jnp.any(leaf != 0.0)) is (reward > 0.0) for leaf in jax.tree.leaves(gradient))
 
 
 @pytest.mark.parametrize("settings", [{"gamma": 1.5}, {"gae_lambda": -0.1}, {"value_weight": -1.0}, {"clip": 0.0}])
