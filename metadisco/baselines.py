@@ -10,5 +10,7 @@ from metadisco.objectives.mirror_learning import PPO
 TABLE_A2C = A2C(entropy_weight=0.0)
 TABLE_A2C_LEARNER = Learner(policy=SGD(160.0), prediction=SGD(4.0))
 
+# For tables. Best on 32 levels of the same suite of the policy rates 10, 40, 160, with 1 or 4 epochs of 1 or 4
+# minibatches, annealed or not (docs/results/README.md).
 TABLE_PPO = PPO(entropy_weight=0.0)
 TABLE_PPO_LEARNER = Learner(policy=SGD(10.0), prediction=SGD(4.0), num_epochs=4, num_minibatches=4)

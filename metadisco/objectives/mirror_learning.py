@@ -27,7 +27,7 @@ class MirrorLearning:
     loss = mean_t[ -(r_t A_t - D(r_t, A_t)) + value_weight (V(s_t) - G_t)^2 / 2 - entropy_weight H(pi(.|s_t)) ]
 
     r = pi(a|s) / pi_old(a|s), pi_old the policy that acted; A is normalised over the samples that the loss is given,
-    so per minibatch; D sees the normalised A. A and G are constants.
+    so per minibatch; D sees the normalised A. A, G and pi_old are constants.
 
     Attributes:
         drift: D.

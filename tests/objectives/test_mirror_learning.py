@@ -165,7 +165,7 @@ def test_objectives_survive_being_written_down(objective):
     assert config.from_data(config.to_data(objective)) == objective
 
 
-@pytest.mark.parametrize("optimizer", [Evolution(Decay(1.0)), LowRankEvolution(sigma=Decay(1.0))])
+@pytest.mark.parametrize("optimizer", [Evolution(), LowRankEvolution(sigma=Decay(1.0))])
 def test_evolution_moves_every_meta_parameter_of_lpo(optimizer):
     trainer = replace(small.trainer(optimizer), inner=small.inner_loop(LPO, learner=LEARNER), num_tasks=6)
     begun = trainer.init(jax.random.key(0))
