@@ -24,7 +24,10 @@ from metadisco.trainer import MetaTrainer
 from metadisco.types import MetaParams
 
 VALIDATION_SUITE = "grid-validation"
-BASELINES: dict[str, Callable[[InnerLoop], InnerLoop]] = {"a2c": evaluation.tuned_a2c}
+BASELINES: dict[str, Callable[[InnerLoop], InnerLoop]] = {
+    "a2c": evaluation.tuned_a2c,
+    "ppo": evaluation.tuned_ppo,
+}
 
 
 @dataclass(frozen=True, eq=False)

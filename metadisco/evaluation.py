@@ -16,9 +16,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from metadisco import stats
 from metadisco.agents.networks import Heads, Table
-from metadisco.baselines import TABLE_A2C, TABLE_A2C_LEARNER
+from metadisco.baselines import TABLE_A2C, TABLE_A2C_LEARNER, TABLE_PPO, TABLE_PPO_LEARNER
 from metadisco.battery import Battery
 from metadisco.envs.base import EnvSpec
+from metadisco.learner import Learner
 from metadisco.life import Birth, InnerLoop, Life
 from metadisco.objectives.base import Objective, Predictions, Targets
 from metadisco.population import SHARED, SPREAD, deal, on_each_device, population_mesh
@@ -68,14 +69,27 @@ class Frozen:
 
 
 def tuned_a2c(inner: InnerLoop) -> InnerLoop:
-    """The same lives under A2C with its best settings for tables, found by `experiments/tune_a2c.py`.
+    """The same lives under A2C with its best settings for tables, found by `experiments/tune.py`.
 
     Raises:
         ValueError: where the agents are not tables; the settings would be far off.
     """
+    return _tuned("A2C", inner, TABLE_A2C, TABLE_A2C_LEARNER)
+
+
+def tuned_ppo(inner: InnerLoop) -> InnerLoop:
+    """The same lives under PPO with its best settings for tables, found by `experiments/tune.py`.
+
+    Raises:
+        ValueError: where the agents are not tables, or rollouts cannot be split into as many minibatches.
+    """
+    return _tuned("PPO", inner, TABLE_PPO, TABLE_PPO_LEARNER)
+
+
+def _tuned(name: str, inner: InnerLoop, objective: Objective, learner: Learner) -> InnerLoop:
     if not isinstance(inner.torso, Table):
-        raise ValueError(f"A2C is tuned for Table agents, got {inner.torso}; tune it for these first")
-    return replace(inner, objective=TABLE_A2C, learner=TABLE_A2C_LEARNER, critic=None)
+        raise ValueError(f"{name} is tuned for Table agents, got {inner.torso}; tune it for these first")
+    return replace(inner, objective=objective, learner=learner, critic=None)
 
 
 def evaluate(

@@ -31,7 +31,7 @@ class GradientTrainState:
     meta: GradientState
     curriculum: CurriculumState
     lives: Lease  # leading axis N
-    rivals: Life | tuple[()]  # leading axis N, whom the score compares each life with, in lock-step; () for nobody
+    rivals: Life | None  # leading axis N, whom the score compares each life with, in lock-step; None for nobody
     proposal: Proposal  # leading axis N, what each life was begun with, to be given back to the curriculum
 
 
@@ -115,7 +115,7 @@ class GradientTrainer:
         )
         is_finite, is_scored = finished & jnp.isfinite(fitness), finished & jnp.isfinite(level_scores)
         agent_updates = (jnp.sum(lives.life.num_updates) - num_updates).astype(jnp.float32)
-        if rivals:
+        if rivals is not None:
             agent_updates = 2 * agent_updates  # in lock-step
         num_rollouts = agent_updates + self.num_tasks  # and the validation of each
         metrics = metrics | curriculum_metrics
@@ -129,7 +129,7 @@ class GradientTrainer:
         }
         return GradientTrainState(state.step + 1, meta, curriculum, lives, rivals, proposal), metrics
 
-    def renew(self, key: Key, state: GradientTrainState) -> tuple[CurriculumState, Lease, Life | tuple[()], Proposal]:
+    def renew(self, key: Key, state: GradientTrainState) -> tuple[CurriculumState, Lease, Life | None, Proposal]:
         """Begin new lives on new tasks where lives are over: the curriculum's state, lives, rivals and their tasks."""
         propose_key, birth_key = jax.random.split(key)
         curriculum, proposal = self.curriculum.propose(propose_key, state.curriculum, self.num_tasks)
@@ -141,27 +141,27 @@ class GradientTrainer:
         """The objective's present meta-parameters."""
         return self.meta_optimizer.meta_params(state.meta)
 
-    def _begin(self, key: Key, proposal: Proposal) -> tuple[Lease, Life | tuple[()]]:
+    def _begin(self, key: Key, proposal: Proposal) -> tuple[Lease, Life | None]:
         """A life for each of N tasks, and a rival with the same key."""
         keys = jax.random.split(key, self.num_tasks)
         lives = jax.vmap(partial(self.unroll.begin, self.inner))(keys, proposal.tasks)
         rival = scores.rival(self.score, self.inner)
-        return lives, () if rival is None else jax.vmap(rival.begin)(keys, proposal.tasks)
+        return lives, None if rival is None else jax.vmap(rival.begin)(keys, proposal.tasks)
 
     def _advance(self, meta_params: MetaParams, lease: Lease) -> tuple[jax.Array, tuple[tuple, Metrics]]:
         """As the unroll; what nobody asks for is not kept."""
         loss, ((lease, critique), metrics) = self.unroll.advance(self.inner, meta_params, lease)
-        return loss, ((lease, critique if self.score.uses_critic else ()), metrics)
+        return loss, ((lease, critique if self.score.uses_critic else None), metrics)
 
     def _conclude(
-        self, _: tuple[()], items: tuple[Life, Life | tuple[()], Critique | tuple[()], jax.Array]
-    ) -> tuple[Life | tuple[()], jax.Array, jax.Array]:
+        self, _: tuple[()], items: tuple[Life, Life | None, Critique | None, jax.Array]
+    ) -> tuple[Life | None, jax.Array, jax.Array]:
         """Let rivals catch up with their lives; fitness and scores of the lives that have come to their end."""
         lives, rivals, critiques, finished = items
         rival = scores.rival(self.score, self.inner)
         rival_returns = jnp.zeros(finished.shape)
-        if rival is not None:
-            rivals, _ = rival.advance((), rivals, lives.num_updates, slots=self.slots)
+        if rival is not None and rivals is not None:
+            rivals = rival.advance((), rivals, lives.num_updates, slots=self.slots)[0]
             returns = rival.examine(rivals, slots=self.slots, chosen=finished)
             rival_returns = jnp.mean(only_of_finite(rivals, returns), axis=1)
         returns = only_of_finite(lives, self.inner.examine(lives, slots=self.slots, chosen=finished))

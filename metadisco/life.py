@@ -21,7 +21,7 @@ from metadisco.learner import Learner, OptState
 from metadisco.objectives.base import Objective, Targets
 from metadisco.types import AgentParams, Key, MetaParams, Metrics, Obs, Outcome, Progress, Task, Trajectory
 
-TRAIN, TEST, VALIDATE, CRITICIZE = 0, 1, 2, 3  # what a life's key is folded with
+TRAIN, TEST, VALIDATE, SHUFFLE, CRITICIZE = range(5)  # what a life's key is folded with
 
 
 @struct.dataclass
@@ -43,7 +43,7 @@ class Life:
     obs: Obs  # [B, ...]
     env_state: State  # [B, ...]
     num_updates: jax.Array  # [] int32
-    critic: CriticState | tuple[()] = ()  # () where nobody watches
+    critic: CriticState | None = None  # None where nobody watches
 
     @property
     def progress(self) -> Progress:
@@ -101,6 +101,7 @@ class InnerLoop:
         for name in ("num_workers", "num_steps", "num_test_workers", "max_test_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"InnerLoop.{name} must be at least 1, got {getattr(self, name)}")
+        self.learner.check(self.num_steps, self.num_workers)
         jax.eval_shape(self.agent.init, jax.random.key(0))  # a torso that does not fit fails here, not while compiling
         jax.eval_shape(self._begin_critic, jax.random.key(0))
 
@@ -126,15 +127,22 @@ class InnerLoop:
             critic=self._begin_critic(jax.random.fold_in(life_key, CRITICIZE)),
         )
 
-    def _begin_critic(self, key: Key) -> CriticState | tuple[()]:
-        return () if self.critic is None else self.critic.init(key, self.env.spec, self.num_workers)
+    def _begin_critic(self, key: Key) -> CriticState | None:
+        return None if self.critic is None else self.critic.init(key, self.env.spec, self.num_workers)
 
     def act(self, life: Life, purpose: int = TRAIN) -> tuple[Trajectory, Obs, State]:
         """The rollout that the next update learns from, or one for another purpose. No gradient passes through it."""
         key = jax.random.fold_in(jax.random.fold_in(life.key, purpose), life.num_updates)
         policy = self.agent.policy(jax.lax.stop_gradient(life.agent_params))  # actions are drawn, which has no slope
         return rollout.rollout(
-            key, self.env, life.task.level, policy, life.obs, life.env_state, num_steps=self.num_steps
+            key,
+            self.env,
+            life.task.level,
+            policy,
+            life.obs,
+            life.env_state,
+            num_steps=self.num_steps,
+            draw=self.agent.noise,
         )
 
     def update(self, meta_params: MetaParams, life: Life) -> tuple[Life, Metrics]:
@@ -145,12 +153,13 @@ class InnerLoop:
     def learn(self, meta_params: MetaParams, life: Life) -> tuple[Life, Lesson, Metrics]:
         """`update`, and what it learned from. Differentiable with respect to the meta-parameters."""
         trajectory, obs, env_state = self.act(life)
+        key = jax.random.fold_in(jax.random.fold_in(life.key, SHUFFLE), life.num_updates)
         agent_params, opt_state, targets, metrics = self.learner.update(
-            self.agent, self.objective, meta_params, life.agent_params, life.opt_state, trajectory, life.progress
+            key, self.agent, self.objective, meta_params, life.agent_params, life.opt_state, trajectory, life.progress
         )
         critic = life.critic
-        if self.critic is not None:
-            critic, metrics["critic_loss"] = self.critic.update(self.env.spec, life.critic, trajectory)
+        if self.critic is not None and critic is not None:
+            critic, metrics["critic_loss"] = self.critic.update(self.env.spec, critic, trajectory)
         life = replace(
             life,
             agent_params=agent_params,
@@ -164,7 +173,7 @@ class InnerLoop:
 
     def judge(self, life: Life, trajectory: Trajectory) -> Critique:
         """What the life's critic makes of a rollout. There must be one."""
-        if self.critic is None:
+        if self.critic is None or life.critic is None:
             raise ValueError("InnerLoop.critic is None, so nobody can judge a rollout; use Critic()")
         return self.critic.judge(self.env.spec, life.critic, trajectory)
 
@@ -267,6 +276,7 @@ class InnerLoop:
             examination.obs,
             examination.env_state,
             num_steps=self.num_steps,
+            draw=self.agent.noise,
         )
         episode_return, is_over = rollout.accumulate(examination.episode_return, examination.is_over, trajectory)
         return replace(

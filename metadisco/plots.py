@@ -25,7 +25,13 @@ PALETTE = {
     "optimal": "#007f5f",
     "other": "#8f4a86",
 }
-NAMES = {"discovered": "discovered", "a2c": "tuned A2C", "random": "random policy", "optimal": "optimum"}
+NAMES = {
+    "discovered": "discovered",
+    "a2c": "tuned A2C",
+    "ppo": "tuned PPO",
+    "random": "random policy",
+    "optimal": "optimum",
+}
 WIDTH, HEIGHT = 360, 248  # points; a phone shows them about one to one
 LOWEST, HIGHEST = -0.5, 1.5  # normalised scores beyond are drawn at the edge
 MAX_POINTS = 400  # of a line; more would not be seen
@@ -67,7 +73,7 @@ Label = tuple[float, str, str]
 
 def color(agent: str) -> str:
     """Of an agent, the same in all charts."""
-    return PALETTE[agent if agent in NAMES else "other"]
+    return PALETTE[agent if agent in NAMES and agent in PALETTE else "other"]
 
 
 def name(agent: str) -> str:

@@ -1,4 +1,4 @@
-"""Returns and advantages of one trajectory (`[T]`; vmap over workers)."""
+"""Returns and advantages of one trajectory (`[T]`; vmap over workers), and their scale."""
 
 import chex
 import jax
@@ -44,3 +44,11 @@ def generalized_advantages(
 
     _, advantages = jax.lax.scan(step, jnp.zeros_like(delta[0]), (delta, carries_on), reverse=True)
     return advantages
+
+
+def normalize(advantage: jax.Array) -> jax.Array:
+    """Zero mean and unit standard deviation over all axes; 0 where all are equal."""
+    variance = jnp.var(advantage)
+    # The root has no derivative at 0, and a derivative passes through the branch that is not selected, too.
+    deviation = jnp.where(variance > 0.0, jnp.sqrt(jnp.where(variance > 0.0, variance, 1.0)), 0.0)
+    return (advantage - jnp.mean(advantage)) / (deviation + 1e-8)

@@ -26,7 +26,7 @@ class Evidence:
     task: Task
     episode_return: jax.Array  # [num_test_workers] float32, undiscounted, of the trained agent
     antagonist_return: jax.Array  # [] float32, what the antagonist is expected to get; 0 where there is none
-    critique: Critique | tuple[()]  # of a last rollout by the trained agent; () without a critic
+    critique: Critique | None  # of a last rollout by the trained agent; None without a critic
 
 
 class LevelScore(Protocol):
@@ -173,7 +173,7 @@ def score_lives(
     lives: Life,
     episode_returns: jax.Array,
     rival_returns: jax.Array,
-    critiques: Critique | tuple[()],
+    critiques: Critique | None,
     chosen: jax.Array,
 ) -> jax.Array:
     """Score lives at their end, one after the other: no work is done for the others.
@@ -184,7 +184,7 @@ def score_lives(
         lives: leading axis M.
         episode_returns: [M, num_test_workers] float32; not a number for an agent that diverged.
         rival_returns: [M] float32.
-        critiques: leading axis M, or ().
+        critiques: leading axis M, or None.
         chosen: [M] bool, whom to score.
 
     Returns:
@@ -207,6 +207,6 @@ def score_lives(
 
 
 def _critique(evidence: Evidence) -> Critique:
-    if not isinstance(evidence.critique, Critique):
+    if evidence.critique is None:
         raise ValueError("this score needs a critic, and InnerLoop.critic is None; use Critic()")
     return evidence.critique

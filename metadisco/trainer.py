@@ -118,7 +118,7 @@ class MetaTrainer:
         births, rival_returns = items
         lives, metrics = self.inner.spend(population, births, slots=self.slots)
         returns = only_of_finite(lives, self.inner.examine(lives, slots=self.slots))
-        critiques: Critique | tuple[()] = ()
+        critiques: Critique | None = None
         if self.score.uses_critic:
             critiques = jax.lax.map(self._judge, lives, batch_size=self.slots)
         everybody = jnp.ones(rival_returns.shape, bool)

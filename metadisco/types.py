@@ -15,6 +15,7 @@ Key = jax.Array  # a typed PRNG key, `jax.random.key`
 Obs = jax.Array
 MetaParams = Any  # pytree of arrays; () for a hand-written objective
 AgentParams = Any  # pytree of arrays
+Heads = dict[str, int]  # name of an agent output -> its width
 Outputs = dict[str, jax.Array]  # head name -> [..., width]
 Metrics = dict[str, jax.Array]  # name -> [] float32
 
@@ -70,4 +71,4 @@ class Outcome:
     fitness: jax.Array  # [] float32, mean undiscounted episode return of the trained agent; higher is better
     num_updates: jax.Array  # [] int32, agent updates done
     metrics: Metrics  # per-life means over the updates done
-    score: jax.Array | tuple[()] = ()  # [] float32, how informative the level was; () where nobody asked
+    score: jax.Array | None = None  # [] float32, how informative the level was; None where nobody asked

@@ -121,8 +121,8 @@ class Unroll:
     def _validate(self, inner: InnerLoop, life: Life) -> tuple[jax.Array, Critique, jax.Array]:
         """Loss of an agent on a rollout of its own, what its critic makes of it, and the mean reward of it."""
         trajectory, _, _ = inner.act(life, VALIDATE)
-        logits = inner.agent.apply(life.agent_params, trajectory.obs)["logits"]
-        log_prob = distributions.log_prob_categorical(logits, trajectory.action)
+        outputs = inner.agent.apply(life.agent_params, trajectory.obs)
+        log_prob = distributions.log_prob(outputs, trajectory.action)
         critique = inner.judge(life, trajectory)
         return losses.policy_gradient_loss(log_prob, critique.advantage), critique, jnp.mean(trajectory.reward)
 
@@ -131,7 +131,7 @@ def _regularizers(inner: InnerLoop, life: Life, lesson: Lesson) -> Metrics:
     """What the outer loss is regularised by, [] each; 0 for what the objective does not have."""
     outputs = inner.agent.apply(life.agent_params, lesson.trajectory.obs)
     terms = {name: jnp.zeros(()) for name in _REGULARIZERS}
-    terms["policy_entropy"] = jnp.mean(distributions.entropy_categorical(outputs["logits"]))
+    terms["policy_entropy"] = jnp.mean(distributions.entropy(outputs))
     if isinstance(inner.objective, Regularized):
         terms |= inner.objective.regularizers(lesson.targets, outputs)
     return terms

@@ -10,9 +10,10 @@ import pytest
 from metadisco import results
 from metadisco.agents.networks import MLP
 from metadisco.battery import Generated, GridSuite
-from metadisco.evaluation import Frozen, compare, evaluate, tuned_a2c
+from metadisco.evaluation import Frozen, compare, evaluate, tuned_a2c, tuned_ppo
 from metadisco.learner import SGD, Learner
 from metadisco.objectives.actor_critic import A2C
+from metadisco.objectives.mirror_learning import MirrorLearning
 from tests import small
 
 SUITE = GridSuite("tiny", "for tests", (Generated(small.LEVELS),), num_levels=5, lifetime=3, seed=1)
@@ -160,13 +161,19 @@ def test_files_give_back_what_was_written(compared, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.npz", "evaluation.json"]
 
 
-def test_tuned_a2c_changes_the_learning_rule_only():
+@pytest.mark.parametrize(("tune", "kind"), [(tuned_a2c, A2C), (tuned_ppo, MirrorLearning)])
+def test_tuned_baselines_change_the_learning_rule_only(tune, kind):
     inner = small.inner_loop()
-    tuned = tuned_a2c(inner)
-    assert isinstance(tuned.objective, A2C)
+    tuned = tune(inner)
+    assert isinstance(tuned.objective, kind)
     assert dataclasses.replace(tuned, objective=inner.objective, learner=inner.learner) == inner
     with pytest.raises(ValueError, match="Table"):
-        tuned_a2c(dataclasses.replace(inner, torso=MLP()))
+        tune(dataclasses.replace(inner, torso=MLP()))
+
+
+def test_tuned_ppo_needs_rollouts_that_can_be_split():
+    with pytest.raises(ValueError, match="num_minibatches must divide"):
+        tuned_ppo(small.inner_loop(num_workers=3))
 
 
 @pytest.mark.parametrize("options", [{"num_seeds": 0}, {"num_points": 0}, {"num_points": 4}])

@@ -214,7 +214,7 @@ def test_every_picture_has_a_description(page):
         (("a2c", 0.85, 0.89), (0.80, 0.86), "not distinguishable from tuned A2C at 0.87 [0.85, 0.89]."),
         (("a2c", 0.85, 0.89), (-0.1, 0.1), "; not distinguishable from the random policy."),
         (("a2c", 0.85, 0.89), (-0.3, -0.1), "; below random."),
-        (("ppo", 0.70, 0.75), (0.80, 0.86), "better than ppo at 0.72 [0.70, 0.75]."),
+        (("ppo", 0.70, 0.75), (0.80, 0.86), "better than tuned PPO at 0.72 [0.70, 0.75]."),
     ],
 )
 def test_verdict_says_what_the_intervals_say(unfinished, rival, discovered, words):

@@ -1,6 +1,7 @@
 """Scores of levels: each against its formula, under evolution and by meta-gradients."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ from metadisco.scores import (
     rival,
     score_lives,
 )
-from metadisco.trainer import of_better
+from metadisco.trainer import MetaTrainer, of_better
 from metadisco.types import Outcome
 from metadisco.unroll import Unroll
 from tests import small
@@ -103,7 +104,7 @@ def test_uniform_scores_are_uniform_and_know_nothing_of_the_life():
 @pytest.mark.parametrize("score", [L1ValueLoss(), PositiveValueLoss(), MaxMC()], ids=repr)
 def test_scores_of_values_need_a_critic(score):
     with pytest.raises(ValueError, match="critic"):
-        score.score(evidence(critique=()))
+        score.score(evidence(critique=None))
     for build in (trainer, gradient_trainer):
         with pytest.raises(ValueError, match=r"critic"):
             replace(build(score), inner=small.inner_loop())
@@ -161,7 +162,7 @@ def test_the_better_life_of_each_pair_is_scored():
 def test_nobody_is_scored_who_was_not_chosen_or_diverged():
     lives = jax.vmap(INNER.begin)(small.births(3).key, small.births(3).task)
     returns = jnp.array([[1.0, 3.0], [1.0, jnp.nan], [1.0, 1.0]])
-    scores = score_lives(Return(), INNER, lives, returns, jnp.zeros(3), (), jnp.array([True, True, False]))
+    scores = score_lives(Return(), INNER, lives, returns, jnp.zeros(3), None, jnp.array([True, True, False]))
     np.testing.assert_array_equal(scores, [2.0, jnp.nan, jnp.nan])
 
 
@@ -205,9 +206,8 @@ def test_every_score_is_finite_for_lives_that_were_lived():
     assert len({tuple(row) for row in found.round(5)}) == len(SCORES)  # no two of them are the same
 
 
-@pytest.mark.parametrize("build", [trainer, gradient_trainer], ids=["evolution", "gradient"])
-def test_scores_of_values_fill_the_buffer_whoever_improves_the_objective(build):
-    run = build(MaxMC())
+@pytest.mark.parametrize("run", [trainer(Regret()), gradient_trainer(MaxMC())], ids=["evolution", "gradient"])
+def test_scores_fill_the_buffer_whoever_improves_the_objective(run):
     state, step = run.init(jax.random.key(0)), jax.jit(run.step)
     for i in range(4):
         state, metrics = step(jax.random.key(i), state)
@@ -216,32 +216,29 @@ def test_scores_of_values_fill_the_buffer_whoever_improves_the_objective(build):
     assert jnp.all(jnp.isfinite(kept.score))
     assert len(set(kept.score[kept.is_filled].tolist())) > 1
     assert metrics["finite_fraction"] == 1.0
+    if run.score == Regret() and isinstance(run, MetaTrainer):
+        assert metrics["agent_updates"] == 12 * metrics["lifetime"]  # four pairs and their antagonists
 
 
-def test_under_evolution_antagonists_are_counted_and_the_score_is_of_the_better_life():
-    run = trainer(Regret())
-    state = run.init(jax.random.key(0))
-    _, metrics = run.step(jax.random.key(0), state)
-    assert metrics["agent_updates"] == 12 * metrics["lifetime"]  # four pairs and their antagonists
-    births = small.births(4)
-    population = small.population(INNER.objective, 4)
-    outcomes = run.live(population, (births, jnp.arange(4.0)))
+def test_under_evolution_scores_compare_with_antagonists():
+    run, births = trainer(Regret()), small.births(4)
+    outcomes = jax.jit(run.live)(small.population(INNER.objective, 4), (births, jnp.arange(4.0)))
     np.testing.assert_allclose(outcomes.score, jnp.arange(4.0) - outcomes.fitness, rtol=1e-5, atol=1e-6)
-    returns, num_updates = run.rivals(births)
-    alone = rival(Regret(), INNER).live((), births, slots=4)[1]
+    returns, num_updates = jax.jit(run.rivals)(births)
+    alone = jax.jit(partial(rival(Regret(), INNER).live, (), slots=4))(births)[1]
     np.testing.assert_allclose(returns, alone.fitness, rtol=1e-5, atol=1e-6)
     assert num_updates == jnp.sum(births.task.lifetime)
 
 
 def test_under_evolution_the_critic_judges_the_trained_agent_and_changes_nothing():
     births, population = small.births(4), small.population(INNER.objective, 4)
-    outcomes = trainer(L1ValueLoss()).live(population, (births, jnp.zeros(4)))
-    lives, _ = INNER.live(population, births, slots=4)
+    outcomes = jax.jit(trainer(L1ValueLoss()).live)(population, (births, jnp.zeros(4)))
+    lives, _ = jax.jit(partial(INNER.live, slots=4))(population, births)
     critiques = jax.vmap(lambda life: INNER.judge(life, INNER.act(life, VALIDATE)[0]))(lives)
     expected = jnp.mean(jnp.abs(critiques.advantage), axis=(1, 2))
     np.testing.assert_allclose(outcomes.score, expected, rtol=1e-5, atol=1e-6)
-    plain, _ = small.inner_loop().live(population, births, slots=4)
-    small.assert_trees_close(replace(lives, critic=()), plain, rtol=1e-5, atol=1e-6)
+    plain, _ = jax.jit(partial(small.inner_loop().live, slots=4))(population, births)
+    small.assert_trees_close(replace(lives, critic=None), plain, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -287,10 +284,10 @@ def test_by_meta_gradients_a_rival_learns_as_it_would_alone(course):
         assert jnp.any(table != 0)
 
 
-@pytest.mark.parametrize(
-    "change", [{"objective": A2C(entropy_weight=5.0)}, {"learner": Learner(SGD(1e-6), SGD(4.0))}], ids=["rule", "rate"]
-)
-def test_every_setting_of_the_antagonist_matters(change):
+def test_every_setting_of_the_antagonist_matters():
     births = replace(small.births(4), task=replace(small.births(4).task, lifetime=jnp.full(4, 8)))
-    plain, changed = (trainer(Regret(LearningAntagonist(**options))).rivals(births)[0] for options in ({}, change))
-    assert jnp.any(plain != changed)
+    changes = {}, {"objective": A2C(entropy_weight=5.0)}, {"learner": Learner(SGD(1e-6), SGD(4.0))}
+    runs = [rival(Regret(LearningAntagonist(**options)), INNER) for options in changes]
+    plain, rule, rate = jax.jit(lambda births: [run.live((), births, slots=4)[1].fitness for run in runs])(births)
+    assert jnp.any(plain != rule)
+    assert jnp.any(plain != rate)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 
 from metadisco.agents import distributions
+from metadisco.agents.distributions import Distribution
 from metadisco.agents.networks import Torso
 from metadisco.envs.base import Box, EnvSpec
 from metadisco.envs.rollout import Policy
@@ -18,7 +19,8 @@ class Agent:
     Attributes:
         torso: the function approximator.
         spec: spaces of the environment.
-        heads: (name, width) of each output; `logits` is the policy.
+        heads: (name, width) of each output. The policy is `logits` where actions are discrete, else `mean` and
+            `log_std`; which these are follows from the action space.
     """
 
     torso: Torso
@@ -26,9 +28,17 @@ class Agent:
     heads: tuple[tuple[str, int], ...]
 
     def __post_init__(self) -> None:
-        num_actions = self.spec.num_actions
-        if dict(self.heads).get("logits") != num_actions:
-            raise ValueError(f"heads must hold ('logits', {num_actions}) for this environment, got {self.heads}")
+        heads = dict(self.heads)
+        if isinstance(self.spec.action, Box) and "logits" in heads:
+            raise ValueError(f"the head 'logits' is for discrete action spaces, got {self.spec.action}")
+        needed = self.distribution.heads()
+        if needed.items() - heads.items():
+            raise ValueError(f"heads must hold {needed} for this environment, got {heads}")
+
+    @property
+    def distribution(self) -> Distribution:
+        """Of actions."""
+        return distributions.of_space(self.spec.action)
 
     def init(self, key: Key) -> AgentParams:
         """Fresh parameters."""
@@ -39,12 +49,16 @@ class Agent:
         return apply(self.torso, self.spec, agent_params, obs)
 
     def policy(self, agent_params: AgentParams) -> Policy:
-        """The policy as a function of uniform numbers and observations."""
+        """The policy as a function of noise (see `noise`) and observations."""
 
-        def act(uniform: jax.Array, obs: Obs) -> tuple[jax.Array, jax.Array]:
-            return distributions.sample_categorical(uniform, self.apply(agent_params, obs)["logits"])
+        def act(noise: jax.Array, obs: Obs) -> tuple[jax.Array, jax.Array]:
+            return self.distribution.sample(noise, self.apply(agent_params, obs))
 
         return act
+
+    def noise(self, key: Key, shape: tuple[int, ...]) -> jax.Array:
+        """What the policy needs to draw `shape` actions; begins with the axes `shape`."""
+        return self.distribution.noise(key, shape)
 
 
 def apply(torso: Torso, spec: EnvSpec, params: AgentParams, obs: Obs) -> Outputs:

@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.envs.base import Box, Discrete, EnvSpec
-from metadisco.types import AgentParams, Key, Obs, Outputs
+from metadisco.types import AgentParams, Heads, Key, Obs, Outputs
 
-Heads = dict[str, int]
-"""Name of an agent output -> its width."""
+FREE_HEADS = frozenset({"log_std"})  # in a network, the same for all observations (arXiv:1502.05477)
 
 
 class Torso(Protocol):
@@ -91,7 +90,7 @@ class MLP:
         _check_widths("MLP.widths", self.widths)
 
     def init(self, key: Key, spec: EnvSpec, heads: Heads) -> AgentParams:
-        """Orthogonal weights, zero biases; small heads so that the first policy is near uniform."""
+        """Orthogonal weights, zero biases; small heads, so that the first policy is near uniform, but for the value."""
         torso_key, head_key = jax.random.split(key)
         layers, width = _init_dense_layers(torso_key, _flat_size(spec), self.widths)
         return {"torso": layers, **_init_heads(head_key, width, heads)}
@@ -180,13 +179,20 @@ def _apply_dense_layers(layers: list, x: jax.Array) -> jax.Array:
 
 
 def _init_heads(key: Key, size: int, heads: Heads) -> AgentParams:
-    initializer = jax.nn.initializers.orthogonal(scale=0.01)
-    head_keys = jax.random.split(key, len(heads))
-    return {
-        name: {"kernel": initializer(head_key, (size, width), jnp.float32), "bias": jnp.zeros(width)}
-        for head_key, (name, width) in zip(head_keys, heads.items(), strict=True)
-    }
+    params = {}
+    for head_key, (name, width) in zip(jax.random.split(key, len(heads)), heads.items(), strict=True):
+        params[name] = {"bias": jnp.zeros(width)}
+        if name not in FREE_HEADS:
+            initializer = jax.nn.initializers.orthogonal(scale=1.0 if name == "value" else 0.01)
+            params[name]["kernel"] = initializer(head_key, (size, width), jnp.float32)
+    return params
 
 
 def _apply_heads(agent_params: AgentParams, x: jax.Array) -> Outputs:
-    return {name: x @ head["kernel"] + head["bias"] for name, head in agent_params.items() if name != "torso"}
+    return {name: _apply_head(name, head, x) for name, head in agent_params.items() if name != "torso"}
+
+
+def _apply_head(name: str, head: AgentParams, x: jax.Array) -> jax.Array:
+    if name in FREE_HEADS:
+        return jnp.broadcast_to(head["bias"], (x.shape[0], *head["bias"].shape))
+    return x @ head["kernel"] + head["bias"]

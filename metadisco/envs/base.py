@@ -49,7 +49,7 @@ class EnvSpec:
     def num_actions(self) -> int:
         """How many actions there are to choose from; ValueError where they are not discrete."""
         if not isinstance(self.action, Discrete):
-            raise ValueError(f"agents act in discrete action spaces, got {self.action}")
+            raise ValueError(f"only discrete action spaces have a number of actions, got {self.action}")
         return self.action.num
 
 

@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from metadisco import trees
-from metadisco.envs.base import Environment, Level, State
+from metadisco.envs.base import Box, Discrete, Environment, Level, State
 from metadisco.types import Key, Obs, Trajectory
 
 Policy = Callable[[jax.Array, Obs], tuple[jax.Array, jax.Array]]
-"""(uniform [B], obs [B, ...]) -> (action [B], log_prob [B])."""
+"""(noise [B, ...], obs [B, ...]) -> (action [B] or [B, D], log_prob [B])."""
+
+Draw = Callable[[Key, tuple[int, ...]], jax.Array]
+"""(key, (T, B)) -> [T, B, ...], the noise that a policy needs."""
 
 
 def begin(key: Key, env: Environment, level: Level, num_workers: int) -> tuple[Obs, State]:
@@ -19,7 +22,15 @@ def begin(key: Key, env: Environment, level: Level, num_workers: int) -> tuple[O
 
 
 def rollout(
-    key: Key, env: Environment, level: Level, policy: Policy, obs: Obs, state: State, *, num_steps: int
+    key: Key,
+    env: Environment,
+    level: Level,
+    policy: Policy,
+    obs: Obs,
+    state: State,
+    *,
+    num_steps: int,
+    draw: Draw = jax.random.uniform,
 ) -> tuple[Trajectory, Obs, State]:
     """Act `num_steps` times with every worker; begin a new episode where one ended.
 
@@ -31,28 +42,35 @@ def rollout(
         obs: [B, ...], where the workers are.
         state: [B, ...].
         num_steps: T.
+        draw: the policy's noise; by default one uniform number for each action.
 
     Returns:
-        trajectory [T, B, ...], and the workers' next observations and states.
+        trajectory [T, B, ...], and the workers' next observations and states. Continuous actions are clipped to the
+        bounds of the space on their way to the environment; the trajectory has them as they were drawn.
     """
     num_workers = jax.tree.leaves(state)[0].shape[0]
     policy_key, env_key = jax.random.split(key)
-    uniforms = jax.random.uniform(policy_key, (num_steps, num_workers))
+    draws = draw(policy_key, (num_steps, num_workers))
     noises = env.noise(env_key, (num_steps, num_workers))
 
-    def step(carry: tuple[Obs, State], draws: tuple) -> tuple[tuple[Obs, State], Trajectory]:
+    def step(carry: tuple[Obs, State], now: tuple) -> tuple[tuple[Obs, State], Trajectory]:
         obs, state = carry
-        uniform, noise = draws
-        action, log_prob = policy(uniform, obs)
-        next_obs, next_state, out = jax.vmap(env.step, in_axes=(0, 0, 0, None))(noise, state, action, level)
+        drawn, noise = now
+        action, log_prob = policy(drawn, obs)
+        taken = _within_bounds(env.spec.action, action)
+        next_obs, next_state, out = jax.vmap(env.step, in_axes=(0, 0, 0, None))(noise, state, taken, level)
         trajectory = Trajectory(obs, action, log_prob, out.reward, out.terminated, out.truncated, next_obs)
         first_obs, first_state = jax.vmap(env.reset, in_axes=(0, None))(noise, level)
         finished = out.terminated | out.truncated
         carry = trees.where(finished, (first_obs, first_state), (next_obs, next_state))
         return carry, trajectory
 
-    (obs, state), trajectory = jax.lax.scan(step, (obs, state), (uniforms, noises))
+    (obs, state), trajectory = jax.lax.scan(step, (obs, state), (draws, noises))
     return trajectory, obs, state
+
+
+def _within_bounds(space: Discrete | Box, action: jax.Array) -> jax.Array:
+    return jnp.clip(action, space.low, space.high) if isinstance(space, Box) else action
 
 
 def no_returns(num_workers: int) -> tuple[jax.Array, jax.Array]:

@@ -7,10 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-
-def normalize(advantage: jax.Array) -> jax.Array:
-    """Zero mean and unit standard deviation over all axes; 0 where all are equal."""
-    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+from metadisco import returns
 
 
 def policy_gradient_loss(log_prob: jax.Array, advantage: jax.Array) -> jax.Array:
@@ -25,7 +22,7 @@ def policy_gradient_loss(log_prob: jax.Array, advantage: jax.Array) -> jax.Array
     """
     chex.assert_rank([log_prob, advantage], 2)
     chex.assert_equal_shape([log_prob, advantage])
-    return -jnp.mean(log_prob * jax.lax.stop_gradient(normalize(advantage)))
+    return -jnp.mean(log_prob * jax.lax.stop_gradient(returns.normalize(advantage)))
 
 
 def regularization(

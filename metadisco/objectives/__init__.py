@@ -2,5 +2,6 @@
 
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.lpg import LPG
+from metadisco.objectives.mirror_learning import MirrorLearning
 
-__all__ = ["A2C", "LPG"]
+__all__ = ["A2C", "LPG", "MirrorLearning"]

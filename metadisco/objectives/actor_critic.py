@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,9 @@ from flax import struct
 
 from metadisco import returns
 from metadisco.agents import distributions
-from metadisco.agents.networks import Heads
 from metadisco.envs.base import EnvSpec
 from metadisco.objectives.base import Predictions
-from metadisco.types import Key, Metrics, Outputs, Progress, Trajectory
+from metadisco.types import Heads, Key, Metrics, Outputs, Progress, Trajectory
 
 
 @struct.dataclass
@@ -22,6 +22,28 @@ class A2CTargets:
 
     advantage: jax.Array  # [T, B] float32
     value: jax.Array  # [T, B] float32, lambda-returns
+
+
+def estimate(predictions: Predictions, trajectory: Trajectory, *, gamma: float, gae_lambda: float) -> A2CTargets:
+    """Generalised advantages and lambda-returns by the head `value`, over time for each worker."""
+    value, next_value = predictions.now["value"][..., 0], predictions.next["value"][..., 0]
+    of_worker = partial(returns.generalized_advantages, gamma=gamma, gae_lambda=gae_lambda)
+    advantage = jax.vmap(of_worker, in_axes=1, out_axes=1)(
+        trajectory.reward, trajectory.terminated, trajectory.truncated, value, next_value
+    )
+    return A2CTargets(advantage, value + advantage)
+
+
+def check_actor_critic(objective: Any) -> None:
+    """Raise ValueError unless the settings that actor-critic objectives share are within their ranges."""
+    kind = type(objective).__name__
+    for name in ("gamma", "gae_lambda"):
+        if not 0.0 <= getattr(objective, name) <= 1.0:
+            raise ValueError(f"{kind}.{name} must be in [0, 1], got {getattr(objective, name)}")
+    for name in ("value_weight", "entropy_weight"):
+        value = getattr(objective, name)
+        if not (value >= 0.0 and math.isfinite(value)):
+            raise ValueError(f"{kind}.{name} must not be negative and must be finite, got {value}")
 
 
 @dataclass(frozen=True)
@@ -48,17 +70,11 @@ class A2C:
     entropy_weight: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "gae_lambda"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"A2C.{name} must be in [0, 1], got {getattr(self, name)}")
-        for name in ("value_weight", "entropy_weight"):
-            value = getattr(self, name)
-            if not (value >= 0.0 and math.isfinite(value)):
-                raise ValueError(f"A2C.{name} must not be negative and must be finite, got {value}")
+        check_actor_critic(self)
 
     def heads(self, spec: EnvSpec) -> Heads:
         """A policy and a value."""
-        return {"logits": spec.num_actions, "value": 1}
+        return {**distributions.of_space(spec.action).heads(), "value": 1}
 
     def init(self, key: Key) -> tuple[()]:
         """Nothing is learned."""
@@ -70,12 +86,7 @@ class A2C:
     ) -> A2CTargets:
         """Advantages and lambda-returns, over time for each worker."""
         del meta_params, progress
-        value, next_value = predictions.now["value"][..., 0], predictions.next["value"][..., 0]
-        estimate = partial(returns.generalized_advantages, gamma=self.gamma, gae_lambda=self.gae_lambda)
-        advantage = jax.vmap(estimate, in_axes=1, out_axes=1)(
-            trajectory.reward, trajectory.terminated, trajectory.truncated, value, next_value
-        )
-        return A2CTargets(advantage, value + advantage)
+        return estimate(predictions, trajectory, gamma=self.gamma, gae_lambda=self.gae_lambda)
 
     def loss(
         self,
@@ -87,9 +98,9 @@ class A2C:
     ) -> tuple[jax.Array, Metrics]:
         """The equation above, averaged over steps and workers."""
         del meta_params, progress
-        log_prob = distributions.log_prob_categorical(outputs["logits"], trajectory.action)
+        log_prob = distributions.log_prob(outputs, trajectory.action)
         policy_loss = -jnp.mean(log_prob * targets.advantage)
         value_loss = 0.5 * jnp.mean(jnp.square(outputs["value"][..., 0] - targets.value))
-        entropy = jnp.mean(distributions.entropy_categorical(outputs["logits"]))
+        entropy = jnp.mean(distributions.entropy(outputs))
         loss = policy_loss + self.value_weight * value_loss - self.entropy_weight * entropy
         return loss, {"entropy": entropy, "value_loss": value_loss}

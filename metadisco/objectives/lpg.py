@@ -14,7 +14,7 @@ from flax import struct
 
 from metadisco.agents import distributions
 from metadisco.agents.networks import Heads
-from metadisco.envs.base import EnvSpec
+from metadisco.envs.base import Discrete, EnvSpec
 from metadisco.lowrank import project
 from metadisco.objectives.base import Predictions
 from metadisco.objectives.recurrent import read_backward
@@ -87,7 +87,12 @@ class LPG:
         return STEP_FEATURES + LIFETIME_FEATURES if self.lifetime_features else STEP_FEATURES
 
     def heads(self, spec: EnvSpec) -> Heads:
-        """A policy and a prediction vector."""
+        """A policy and a prediction vector. Raises ValueError where actions are continuous."""
+        if not isinstance(spec.action, Discrete):
+            raise ValueError(
+                f"LPG reads the probability of an action, so it needs discrete action spaces, got {spec.action}; use "
+                "A2C or MirrorLearning"
+            )
         return {"logits": spec.num_actions, "y": self.num_predictions}
 
     def init(self, key: Key) -> MetaParams:

@@ -10,10 +10,16 @@ from metadisco.agents import distributions
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import CNN, MLP, Table
 from metadisco.envs.base import Box, Discrete, EnvSpec
+from metadisco.objectives.actor_critic import A2C
+from metadisco.objectives.lpg import LPG
+from metadisco.objectives.mirror_learning import PPO
+from tests import probes
 
 IMAGE = EnvSpec(Box((4, 4, 3)), Discrete(5))
 INDEX = EnvSpec(Discrete(6), Discrete(5))
 HEADS = (("logits", 5), ("y", 3))
+CONTINUOUS = EnvSpec(Box((3,)), Box((2,)))
+GAUSSIAN = (("mean", 2), ("log_std", 2), ("value", 1))
 
 
 @pytest.mark.parametrize(
@@ -76,3 +82,94 @@ def test_heads_must_fit_the_action_space():
         Agent(Table(), INDEX, (("logits", 4),))
     with pytest.raises(ValueError, match="discrete action spaces"):
         Agent(Table(), EnvSpec(Discrete(3), Box((2,))), HEADS)
+
+
+def test_heads_of_a_gaussian_must_be_there():
+    with pytest.raises(ValueError, match="heads must hold"):
+        Agent(MLP(), CONTINUOUS, (("mean", 2), ("value", 1)))
+    with pytest.raises(ValueError, match="must be vectors"):
+        Agent(MLP(), EnvSpec(Box((3,)), Box((2, 2))), GAUSSIAN)
+
+
+@pytest.mark.parametrize("objective", [A2C(), PPO()])
+def test_the_action_space_decides_the_distribution(objective):
+    assert objective.heads(INDEX) == {"logits": 5, "value": 1}
+    assert objective.heads(CONTINUOUS) == dict(GAUSSIAN)
+    assert Agent(MLP(), CONTINUOUS, GAUSSIAN).distribution == distributions.Gaussian(2)
+    assert Agent(Table(), INDEX, HEADS).distribution == distributions.Categorical(5)
+
+
+def test_lpg_on_continuous_actions_is_refused_at_construction_with_the_reason():
+    with pytest.raises(ValueError, match="LPG reads the probability of an action"):
+        probes.inner_loop(probes.RewardNearHalf(), LPG(width=4))
+
+
+def test_gaussian_actions_follow_their_density():
+    mean, log_std = jnp.array([0.5, -2.0]), jnp.array([-1.0, 0.7])
+    agent = Agent(MLP(), CONTINUOUS, GAUSSIAN)
+    noise = agent.noise(jax.random.key(0), (5000,))
+    assert noise.shape == (5000, 2)
+    action, log_prob = distributions.sample_gaussian(noise, mean, log_std)
+    for i in range(2):
+        normal = stats.norm(float(mean[i]), float(jnp.exp(log_std[i])))
+        assert stats.kstest(action[:, i], normal.cdf).pvalue > 0.001
+    density = stats.norm(np.asarray(mean), np.exp(log_std)).logpdf(np.asarray(action)).sum(axis=1)
+    np.testing.assert_allclose(log_prob, density, rtol=1e-4, atol=1e-4)
+
+
+def test_gaussian_entropy_and_kl_equal_their_formulas():
+    mean, log_std = jnp.array([0.5, -2.0]), jnp.array([-1.0, 0.7])
+    other_mean, other_log_std = jnp.array([0.0, -1.0]), jnp.array([0.2, 0.1])
+    entropy = distributions.entropy_gaussian(log_std)
+    np.testing.assert_allclose(entropy, stats.norm(0.0, np.exp(log_std)).entropy().sum(), rtol=1e-5)
+    action, log_prob = distributions.sample_gaussian(jax.random.normal(jax.random.key(0), (200_000, 2)), mean, log_std)
+    estimate = np.mean(log_prob - distributions.log_prob_gaussian(other_mean, other_log_std, action))
+    kl = distributions.kl_gaussian(mean, log_std, other_mean, other_log_std)
+    np.testing.assert_allclose(kl, estimate, rtol=0.02)
+    np.testing.assert_allclose(distributions.kl_gaussian(mean, log_std, mean, log_std), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "outputs"),
+    [
+        (distributions.Categorical(3), {"logits": jnp.array([[0.0, 1.0, -1.0], [2.0, 0.0, 0.0]])}),
+        (distributions.Gaussian(2), {"mean": jnp.array([[0.0, 1.0], [2.0, 3.0]]), "log_std": jnp.zeros((2, 2)) - 0.5}),
+    ],
+)
+def test_every_family_keeps_the_contract(family, outputs):
+    assert {name: output.shape[-1] for name, output in outputs.items()} == family.heads()
+    assert distributions.of_outputs(outputs) == family
+    action, log_prob = family.sample(family.noise(jax.random.key(0), (2,)), outputs)
+    np.testing.assert_allclose(distributions.log_prob(outputs, action), log_prob, rtol=1e-6)
+    assert distributions.entropy(outputs).shape == log_prob.shape == (2,)
+    np.testing.assert_allclose(family.kl(outputs, outputs), 0.0, atol=1e-6)
+    other = jax.tree.map(lambda leaf: leaf * 0.5, outputs)
+    assert jnp.all(family.kl(outputs, other) > 0.0)
+
+
+def test_the_deviation_of_a_network_is_the_same_everywhere_and_one_at_first():
+    agent = Agent(MLP((8,)), CONTINUOUS, GAUSSIAN)
+    params = agent.init(jax.random.key(0))
+    assert set(params["log_std"]) == {"bias"}
+    outputs = agent.apply(params, jax.random.normal(jax.random.key(1), (4, 5, 3)))
+    assert outputs["log_std"].shape == (4, 5, 2)
+    assert not jnp.any(outputs["log_std"])
+
+
+def test_networks_begin_orthogonal_with_a_small_policy_and_a_full_value():
+    params = Agent(MLP((8,)), CONTINUOUS, GAUSSIAN).init(jax.random.key(0))
+    singular = lambda kernel: np.linalg.svd(kernel, compute_uv=False)  # noqa: E731
+    np.testing.assert_allclose(singular(params["torso"][0]["kernel"]), 2.0**0.5, rtol=1e-5)
+    np.testing.assert_allclose(singular(params["mean"]["kernel"]), 0.01, rtol=1e-5)
+    np.testing.assert_allclose(singular(params["value"]["kernel"]), 1.0, rtol=1e-5)
+
+
+def test_actions_are_clipped_on_their_way_to_the_environment_only():
+    inner = probes.inner_loop(probes.RewardNearHalf(), A2C(), num_workers=64)
+    life = probes.begin(inner)
+    far = {"mean": jnp.full((2, 1), 3.0), "log_std": jnp.zeros((2, 1)), "value": jnp.zeros((2, 1))}
+    trajectory, _, _ = inner.act(life.replace(agent_params=far))
+    assert jnp.any(trajectory.action > 4.0)
+    assert jnp.min(trajectory.reward) == -(3.5**2)
+    expected = distributions.log_prob_gaussian(jnp.array([3.0]), jnp.zeros(1), trajectory.action)
+    np.testing.assert_allclose(trajectory.log_prob, expected, rtol=1e-6)

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metadisco import returns
 from metadisco.meta import losses
 
 
 def test_advantages_are_normalised():
-    normal = losses.normalize(jnp.array([[1.0, 3.0], [5.0, 7.0]]))
+    normal = returns.normalize(jnp.array([[1.0, 3.0], [5.0, 7.0]]))
     np.testing.assert_allclose(normal, (np.array([[1.0, 3.0], [5.0, 7.0]]) - 4.0) / 5.0**0.5, rtol=1e-6)
 
 

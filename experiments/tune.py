@@ -1,12 +1,14 @@
-"""Tune A2C on the validation levels: the settings that `metadisco.evaluation.tuned_a2c` uses come from here.
+"""Tune hand-written algorithms on the validation levels: the settings in `metadisco.baselines` come from here.
 
-    python experiments/tune_a2c.py --out docs/results/tune_a2c.json
+    python experiments/tune.py a2c --out docs/results/tune_a2c.json
+    python experiments/tune.py ppo --levels 32 --out docs/results/tune_ppo.json
 
 Every setting lives the same lives; the best has the highest IQM of normalized scores.
 """
 
 import argparse
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -18,33 +20,49 @@ from metadisco.evaluation import evaluate
 from metadisco.learner import SGD, Learner
 from metadisco.life import InnerLoop
 from metadisco.objectives.actor_critic import A2C
+from metadisco.objectives.base import Objective
+from metadisco.objectives.mirror_learning import PPO
 from metadisco.population import num_usable_cores
 from metadisco.provenance import provenance
 
-POLICY_RATES = (10.0, 40.0, 160.0, 640.0)
-PREDICTION_RATES = (4.0, 40.0, 200.0)
-ENTROPY_WEIGHTS = (0.0, 0.01)
+Setting = tuple[dict[str, float], Objective, Learner]
+
+
+def a2c_settings() -> Iterator[Setting]:
+    for policy, prediction, entropy in itertools.product((10.0, 40.0, 160.0, 640.0), (4.0, 40.0, 200.0), (0.0, 0.01)):
+        chosen = {"policy_rate": policy, "prediction_rate": prediction, "entropy_weight": entropy}
+        yield chosen, A2C(entropy_weight=entropy), Learner(SGD(policy), SGD(prediction))
+
+
+def ppo_settings() -> Iterator[Setting]:
+    rates, counts = (10.0, 40.0, 160.0), (1, 4)
+    for policy, epochs, minibatches, anneal in itertools.product(rates, counts, counts, (False, True)):
+        chosen = {"policy_rate": policy, "epochs": epochs, "minibatches": minibatches, "anneal": anneal}
+        learner = Learner(SGD(policy, anneal=anneal), SGD(4.0), epochs, minibatches)
+        yield chosen, PPO(entropy_weight=0.0), learner
+
+
+SETTINGS = {"a2c": a2c_settings, "ppo": ppo_settings}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("algorithm", choices=SETTINGS)
     parser.add_argument("--suite", default="grid-validation", help="NAME or NAME@LIFETIME; never a test suite")
     parser.add_argument("--levels", type=int, help="the first ones of the suite only")
     parser.add_argument("--seeds", type=int, default=1, help="lives per level")
     parser.add_argument("--seed", type=int, default=0, help="of the lives")
     parser.add_argument("--workers", type=int, default=32, help="parallel environments of one agent")
-    parser.add_argument("--out", type=Path, default=Path("tune_a2c.json"))
+    parser.add_argument("--out", type=Path, help="a JSON file [default: tune_ALGORITHM.json]")
     known = parser.parse_args()
+    out = known.out or Path(f"tune_{known.algorithm}.json")
     jax.config.update("jax_num_cpu_devices", num_usable_cores())
     levels = battery(known.suite, num_levels=known.levels)
-    known.out.parent.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     settings = []
-    for policy, prediction, entropy in itertools.product(POLICY_RATES, PREDICTION_RATES, ENTROPY_WEIGHTS):
-        learner = Learner(policy=SGD(policy), prediction=SGD(prediction))
-        objective = A2C(entropy_weight=entropy)
+    for chosen, objective, learner in SETTINGS[known.algorithm]():
         inner = InnerLoop(levels.env, Table(), objective, learner, num_workers=known.workers)
         row = results.summarize(evaluate(inner, (), levels, seed=known.seed, num_seeds=known.seeds, num_points=1))
-        chosen = {"policy_rate": policy, "prediction_rate": prediction, "entropy_weight": entropy}
         settings.append(chosen | row)
         print(f"{chosen}: {row['iqm']:.3f} ({row['iqm_low']:.3f} to {row['iqm_high']:.3f})", flush=True)
         document = {
@@ -53,7 +71,7 @@ def main() -> None:
             "settings": settings,
             "provenance": provenance(seed=known.seed, workers=known.workers),
         }
-        results.write_json(known.out, document)
+        results.write_json(out, document)
     print(f"best: {document['best']}")
 
 

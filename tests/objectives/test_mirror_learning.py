@@ -1,0 +1,192 @@
+"""Mirror learning against a slow reference, and what it must and must not depend on."""
+
+import functools
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metadisco import config
+from metadisco.learner import SGD, Learner
+from metadisco.meta.evolution import Evolution
+from metadisco.meta.lowrank_evolution import LowRankEvolution
+from metadisco.meta.schedules import Decay
+from metadisco.objectives.actor_critic import A2CTargets
+from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
+from metadisco.objectives.mirror_learning import PPO, MirrorLearning
+from metadisco.types import Progress, Trajectory
+from metadisco.unroll import Unroll
+from tests import small, two_states
+from tests.reference import mirror_learning as reference
+
+T, B, A = 6, 4, 3
+PROGRESS = Progress(jnp.int32(3), jnp.int32(20))
+
+
+def _experience(seed=0):
+    """Targets, outputs and a trajectory whose actions another policy took."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    index, no = jnp.zeros((T, B), jnp.int32), jnp.zeros((T, B), bool)
+    action = jnp.asarray(rng.integers(0, A, (T, B)), jnp.int32)
+    log_prob = jnp.log(jnp.asarray(rng.uniform(0.1, 0.6, (T, B)), jnp.float32))
+    trajectory = Trajectory(index, action, log_prob, draw(T, B), no, no, index)
+    return A2CTargets(draw(T, B), draw(T, B)), {"logits": draw(T, B, A), "value": draw(T, B, 1)}, trajectory
+
+
+def _loss(objective, outputs, targets=None, trajectory=None, meta_params=(), progress=PROGRESS):
+    known_targets, _, known_trajectory = _experience()
+    targets, trajectory = targets or known_targets, trajectory or known_trajectory
+    return objective.loss(meta_params, targets, outputs, trajectory, progress)[0]
+
+
+def test_the_loss_of_ppo_equals_the_numpy_reference():
+    targets, outputs, trajectory = _experience()
+    loss = _loss(PPO(clip=0.3, value_weight=0.7, entropy_weight=0.2), outputs)
+    arrays = (outputs["logits"], outputs["value"][..., 0], trajectory.action, trajectory.log_prob)
+    slow = reference.ppo_loss(
+        *map(np.asarray, (*arrays, targets.advantage, targets.value)), clip=0.3, value_weight=0.7, entropy_weight=0.2
+    )
+    np.testing.assert_allclose(loss, slow, rtol=1e-5)
+
+
+def test_where_the_policy_has_not_moved_the_gradient_is_that_of_the_policy_gradient():
+    targets, outputs, trajectory = _experience()
+    log_probs = jax.nn.log_softmax(outputs["logits"])
+    chosen = jnp.take_along_axis(log_probs, trajectory.action[..., None], axis=-1)[..., 0]
+    trajectory = trajectory.replace(log_prob=chosen)
+    for drift in (PPODrift(), DPODrift()):
+        objective = MirrorLearning(drift, value_weight=0.0, entropy_weight=0.0)
+        gradient = jax.grad(
+            lambda logits, objective=objective: _loss(objective, {**outputs, "logits": logits}, trajectory=trajectory)
+        )
+        normal = (targets.advantage - jnp.mean(targets.advantage)) / jnp.std(targets.advantage)
+        one_hot = jax.nn.one_hot(trajectory.action, A)
+        expected = -normal[..., None] * (one_hot - jnp.exp(log_probs)) / (T * B)
+        np.testing.assert_allclose(gradient(outputs["logits"]), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_only_the_value_loss_reaches_the_value_and_only_the_rest_the_policy():
+    _, outputs, _ = _experience()
+    gradient = lambda objective: jax.grad(lambda outputs: _loss(objective, outputs))(outputs)  # noqa: E731
+    assert not jnp.any(gradient(PPO(value_weight=0.0))["value"])
+    assert jnp.all(gradient(PPO())["value"] != 0.0)
+    with_value, without = (gradient(PPO(value_weight=weight))["logits"] for weight in (1.0, 0.0))
+    np.testing.assert_array_equal(with_value, without)
+
+
+def test_a_scale_of_the_advantages_makes_no_difference():
+    targets, outputs, _ = _experience()
+    scaled = targets.replace(advantage=5.0 * targets.advantage - 2.0)
+    np.testing.assert_allclose(_loss(PPO(), outputs), _loss(PPO(), outputs, scaled), rtol=1e-4)
+
+
+def test_equal_advantages_leave_the_policy_alone_and_have_a_derivative():
+    targets, outputs, _ = _experience()
+
+    def policy_loss(outputs, advantage):
+        return _loss(PPO(value_weight=0.0, entropy_weight=0.0), outputs, targets.replace(advantage=advantage))
+
+    by_outputs, by_advantage = jax.grad(policy_loss, argnums=(0, 1))(outputs, jnp.full((T, B), 2.0))
+    assert not jnp.any(by_outputs["logits"])
+    assert jnp.all(jnp.isfinite(by_advantage))
+
+
+@pytest.mark.parametrize("log_prob", [-200.0, 200.0])
+def test_the_gradient_is_finite_where_the_policy_has_moved_far(log_prob):
+    _, outputs, trajectory = _experience()
+    trajectory = trajectory.replace(log_prob=jnp.full((T, B), log_prob))
+    for drift in (PPODrift(), DPODrift(), LPODrift()):
+        objective = MirrorLearning(drift)
+        meta_params = objective.init(jax.random.key(0))
+        gradient = jax.grad(lambda o, m=meta_params, f=objective: _loss(f, o, trajectory=trajectory, meta_params=m))
+        assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradient(outputs)))
+
+
+def test_every_meta_parameter_of_lpo_receives_a_gradient():
+    _, outputs, _ = _experience()
+    objective = MirrorLearning(LPODrift(width=8, temporal=True))
+    meta_params = jax.tree.map(lambda leaf: leaf + 0.3, objective.init(jax.random.key(0)))
+    gradients = jax.grad(lambda meta_params: _loss(objective, outputs, meta_params=meta_params))(meta_params)
+    assert all(jnp.all(leaf != 0.0) for leaf in jax.tree.leaves(gradients))
+
+
+@functools.cache
+def _after_updates(objective, learner, num_updates=3):
+    inner = small.inner_loop(objective, learner=learner)
+    birth = jax.tree.map(lambda leaf: leaf[0], small.births(1))
+    life = inner.begin(birth.key, birth.task)
+    update, meta_params = jax.jit(inner.update), objective.init(jax.random.key(0))
+    for _ in range(num_updates):
+        life, _ = update(meta_params, life)
+    return life.agent_params
+
+
+LEARNER = Learner(SGD(40.0, 100.0), SGD(1.0, 100.0), num_epochs=3, num_minibatches=2)
+LPO = MirrorLearning(LPODrift(width=8))
+
+
+@pytest.mark.parametrize(
+    ("objective", "other"),
+    [
+        *[(PPO(), PPO(**change)) for change in ({"clip": 0.01}, {"gamma": 0.5}, {"gae_lambda": 0.1})],
+        *[(PPO(), PPO(**change)) for change in ({"value_weight": 0.1}, {"entropy_weight": 1.0})],
+        (PPO(), MirrorLearning(DPODrift())),
+        (MirrorLearning(DPODrift()), MirrorLearning(DPODrift(alpha=0.1))),
+        (MirrorLearning(DPODrift()), MirrorLearning(DPODrift(beta=0.1))),
+        (LPO, replace(LPO, drift=LPODrift(width=7))),
+        (LPO, replace(LPO, drift=LPODrift(width=8, clip=None))),
+        (LPO, replace(LPO, drift=LPODrift(width=8, temporal=True))),
+        (LPO, replace(LPO, drift=LPODrift(width=8, threshold=1.0))),
+    ],
+)
+def test_every_setting_matters(objective, other):
+    left, right = _after_updates(objective, LEARNER), _after_updates(other, LEARNER)
+    assert any(jnp.any(left[name] != right[name]) for name in left)
+
+
+def test_every_head_of_the_agent_moves():
+    params = _after_updates(LPO, LEARNER)
+    assert set(params) == {"logits", "value"}
+    assert all(jnp.any(table != 0.0) for table in params.values())
+
+
+def test_meta_parameters_are_those_of_the_drift():
+    assert PPO().init(jax.random.key(0)) == ()
+    assert PPO().features == ()
+    assert LPO.features == LPODrift().features
+    assert jax.tree.map(jnp.shape, LPO.init(jax.random.key(0))) == {"hidden": (8, 8), "out": (8, 1)}
+
+
+@pytest.mark.parametrize("objective", [PPO(clip=0.1), MirrorLearning(LPODrift(temporal=True), gamma=0.9)])
+def test_objectives_survive_being_written_down(objective):
+    assert config.from_data(config.to_data(objective)) == objective
+
+
+@pytest.mark.parametrize("optimizer", [Evolution(), LowRankEvolution(sigma=Decay(1.0))])
+def test_evolution_moves_every_meta_parameter_of_lpo(optimizer):
+    trainer = replace(small.trainer(optimizer), inner=small.inner_loop(LPO, learner=LEARNER), num_tasks=6)
+    begun = trainer.init(jax.random.key(0))
+    state, metrics = jax.jit(trainer.step)(jax.random.key(1), begun)
+    before, after = trainer.meta_params(begun), trainer.meta_params(state)
+    assert jax.tree.all(jax.tree.map(lambda a, b: jnp.any(a != b) & jnp.all(jnp.isfinite(b)), before, after))
+    assert all(jnp.isfinite(value) for value in metrics.values())
+
+
+def test_the_meta_gradient_of_lpo_is_finite_also_before_the_first_reward():
+    inner = two_states.inner_loop(LPO, LEARNER)
+    meta_params = jax.tree.map(lambda leaf: leaf + 0.3, LPO.init(jax.random.key(0)))
+    for reward in (0.0, 1.0):
+        task = two_states.task().replace(level=jnp.array([0.0, reward]))
+        pair = Unroll(num_updates=2).begin(inner, jax.random.key(0), task)
+        gradient = jax.grad(lambda m, pair=pair: Unroll(num_updates=2).advance(inner, m, pair)[0])(meta_params)
+        assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+        assert all(bool(jnp.any(leaf != 0.0)) is (reward > 0.0) for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("settings", [{"gamma": 1.5}, {"gae_lambda": -0.1}, {"value_weight": -1.0}, {"clip": 0.0}])
+def test_wrong_settings_are_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        PPO(**settings)
