@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known, rest = parser.parse_known_args(arguments)
     if rest and known.command != "discover":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    _prepare_jax()
+    prepare_jax()
     from metadisco import checkpoint, config, loop, run_folder
 
     sys.path.insert(0, str(Path.cwd()))  # a component of the user's own is named package.module:Class
@@ -102,7 +102,7 @@ def _check_seed(known: argparse.Namespace) -> None:
         raise ValueError(f"--seed must be 0 to {2**32 - 1}, got {known.seed}")
 
 
-def _prepare_jax() -> None:
+def prepare_jax() -> None:
     """One device per core on a CPU, and compilations that last.
 
     XLA's threads inside one device scale poorly on small arrays; a population sharded over one device per core

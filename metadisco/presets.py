@@ -15,6 +15,7 @@ from metadisco.gradient_trainer import GradientTrainer
 from metadisco.learner import SGD, Learner
 from metadisco.life import InnerLoop
 from metadisco.meta.evolution import Evolution
+from metadisco.meta.gradient import MetaGradient
 from metadisco.meta.schedules import Decay
 from metadisco.meta.shaping import PairwiseRoot
 from metadisco.objectives.lpg import LPG
@@ -183,20 +184,23 @@ def groove_grid_es() -> Preset:
 
 
 def _gradient_trainer() -> GradientTrainer:
-    """LPG by meta-gradients as published, but for the width, the number of lives and the step size."""
+    """LPG by meta-gradients as published, but for the sizes, and for larger steps that shrink."""
     levels = GridLevels()
     inner = InnerLoop(
         env=levels.env,
         torso=Table(),
         objective=LPG(width=16),
-        learner=Learner(policy=SGD(40.0), prediction=SGD(4.0)),
+        learner=Learner(policy=SGD(160.0), prediction=SGD(4.0)),
+        num_workers=32,
         num_test_workers=32,
         critic=Critic(),
     )
     return GradientTrainer(
         inner=inner,
         curriculum=DomainRandomization(Tasks(levels, LogUniformLifetime(10, 250))),
-        num_tasks=128,
+        # Ten times the published rate learns in hundreds of meta-steps instead of thousands, and then has to calm down.
+        meta_optimizer=MetaGradient(learning_rate=Decay(1e-3, rate=0.998, floor=1e-4)),
+        num_tasks=64,
         num_steps=5000,
         slots=1,  # what a backward pass keeps of one life just fits into a CPU's cache
     )

@@ -164,7 +164,7 @@ class Log:
         self.file.flush()
         if self.writer is not None:
             for name, value in rows[-1].items():
-                if name != "step":
+                if name != "step" and math.isfinite(value):
                     self.writer.add_scalar(name, value, rows[-1]["step"])
 
     def sync(self) -> None:

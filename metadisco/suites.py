@@ -18,9 +18,11 @@ from metadisco.envs.mazes import MAZES
 UNSEEN_SEED = 2_000_000_011
 VALIDATION_SEED = 2_000_000_033
 DESIGNED_SEED = 2_000_000_063
+RANDOM_SEED = 2_000_000_073
 TINY_SEED = 2_000_000_087
 
 _DESIGNS = tuple(Designed(name) for name, design in HAND_DESIGNED.items() if not design.random_positions)
+_TWINS = tuple(Designed(name) for name, design in HAND_DESIGNED.items() if design.random_positions)
 _TINY = GridLevels(max_side=5, num_walls=3, max_objects=2, max_steps=(20, 40))
 
 SUITES: Mapping[str, GridSuite] = MappingProxyType(
@@ -58,6 +60,14 @@ SUITES: Mapping[str, GridSuite] = MappingProxyType(
                 num_levels=4 * len(_DESIGNS),
                 lifetime=250,
                 seed=DESIGNED_SEED,
+            ),
+            GridSuite(
+                "grid-random",
+                "the five designs whose objects move, as levels where they stay, four draws of the positions each",
+                _TWINS,
+                num_levels=4 * len(_TWINS),
+                lifetime=250,
+                seed=RANDOM_SEED,
             ),
             GridSuite("mazes", "mazes of 13 x 13 cells", (Mazes(),), num_levels=len(MAZES), lifetime=250),
             GridSuite(
