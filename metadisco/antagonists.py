@@ -58,7 +58,7 @@ class LearningAntagonist:
     learner: Learner = TABLE_A2C_LEARNER
 
     def __post_init__(self) -> None:
-        if jax.tree.leaves(jax.eval_shape(self.objective.init, jax.random.key(0))):
+        if jax.tree.leaves(jax.eval_shape(lambda: self.objective.init(jax.random.key(0)))):
             raise ValueError(
                 f"LearningAntagonist.objective must be without meta-parameters, got {self.objective}; use A2C"
             )

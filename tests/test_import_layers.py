@@ -1,7 +1,10 @@
 """The house has floors: a module imports from its own floor and the ones below (docs/architecture.md)."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -221,3 +224,10 @@ def test_dangerous_code_is_found(source):
 def test_harmless_lookalikes_pass():
     source = "ast.literal_eval('1')\nmodel.eval()\nnp.load(path, allow_pickle=False)"
     assert not dangerous_code({"metadisco.checkpoint": source})
+
+
+def test_importing_everything_leaves_the_choice_of_devices_open():
+    modules = ", ".join(sorted(set(package_sources()) - {"metadisco.__main__"}))
+    code = f"import {modules}, jax; jax.config.update('jax_num_cpu_devices', 3); assert jax.device_count() == 3"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment)
