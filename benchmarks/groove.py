@@ -3,15 +3,15 @@
 Two trainers that differ in one thing are compiled in one process and take turns, so that a noisy machine is noisy for
 both; what is compared are medians over turns. Run it on an otherwise idle machine:
 
-    python benchmarks/groove.py --json docs/results/groove_speed.json
+    python -m benchmarks.groove --json docs/results/groove_speed.json
 
-- `gradient`, `evolution`: a meta-step of GROOVE, antagonist included, against the same step on new levels. The buffer of
-  4,000 levels is full from the start, and lives are of all ages.
+- `gradient`, `evolution`: a meta-step of GROOVE, antagonist included, against the same step on new levels. The buffer
+  of 4,000 levels is full from the start, and lives are of all ages.
 - `buffer`: its operations alone, against that step.
 - `reference`: "8 agents, 64 workers, 20 steps, K = 5, width 256, general grid worlds, evaluation included", which a
   public JAX implementation was measured to take 4.4 s for on a 2-core machine (of 465 GFLOP/s in matrix products).
-  Once as it runs (agents are evaluated when their lives end), once with lives of five updates, all of which end, and are
-  evaluated, in every meta-step. The comparison is given as it is and scaled by the rates of matrix products.
+  Once as it runs (agents are evaluated when their lives end), once with lives of five updates, all of which end, and
+  are evaluated, in every meta-step. The comparison is given as it is and scaled by the rates of matrix products.
 """
 
 import argparse
@@ -172,7 +172,7 @@ def describe(row: dict, rate: float) -> str:
     return (
         f"{row['row']:26s} {row['seconds_per_meta_step']:8.3f} s: {row['times_peer']:.1f} times the peer's "
         f"{PEER_SECONDS} s, {row['times_peer_scaled']:.1f} times when scaled by matrix products; "
-        f"{row['peak_memory_mib']:.0f} MiB (estimated {row['estimated_memory_mib']:.0f} for the state and its gradients)"
+        f"{row['peak_memory_mib']:.0f} MiB, of which {row['estimated_memory_mib']:.0f} for lives and their gradients"
     )
 
 
