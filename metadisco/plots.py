@@ -1,61 +1,21 @@
 """Charts of a run: functions of arrays that return a matplotlib figure.
 
-Every agent has one color in all charts, from a palette that color-blind readers can tell apart, and its name beside its
-line. Nothing here touches pyplot's global state.
+How they look is in `metadisco.chart_style`. Nothing here touches pyplot's global state.
 """
 
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from metadisco.chart_style import PALETTE, color, evenly, label_ends, name, new_axes, styled, title_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Light colors; the page's style sheet has the variables of these names, light and dark.
-PALETTE = {
-    "ink": "#1b1e23",
-    "muted": "#686e76",
-    "line": "#dcdfe3",
-    "discovered": "#0072b2",
-    "a2c": "#c85200",
-    "random": "#7b8188",
-    "optimal": "#007f5f",
-    "other": "#8f4a86",
-}
-NAMES = {
-    "discovered": "discovered",
-    "a2c": "tuned A2C",
-    "ppo": "tuned PPO",
-    "random": "random policy",
-    "optimal": "optimum",
-}
-WIDTH, HEIGHT = 360, 248  # points; a phone shows them about one to one
 LOWEST, HIGHEST = -0.5, 1.5  # normalised scores beyond are drawn at the edge
 MAX_POINTS = 400  # of a line; more would not be seen
-
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "svg.fonttype": "none",
-    "axes.edgecolor": PALETTE["muted"],
-    "axes.linewidth": 0.8,
-    "axes.labelcolor": PALETTE["muted"],
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": PALETTE["line"],
-    "grid.linewidth": 0.8,
-    "text.color": PALETTE["ink"],
-    "lines.linewidth": 2.0,
-    "xtick.color": PALETTE["muted"],
-    "ytick.color": PALETTE["muted"],
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-}
 
 
 class Curve(NamedTuple):
@@ -67,32 +27,7 @@ class Curve(NamedTuple):
     high: np.ndarray
 
 
-Label = tuple[float, str, str]
-"""Where a line ends, its name and its color."""
-
-
-def color(agent: str) -> str:
-    """Of an agent, the same in all charts."""
-    return PALETTE[agent if agent in NAMES and agent in PALETTE else "other"]
-
-
-def name(agent: str) -> str:
-    """Of an agent, in words."""
-    return NAMES.get(agent, agent)
-
-
-def _styled(plot: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
-    @functools.wraps(plot)
-    def styled(*arguments: Any, **options: Any) -> "Figure":
-        from matplotlib import style
-
-        with style.context(["default", STYLE]):
-            return plot(*arguments, **options)
-
-    return styled
-
-
-@_styled
+@styled
 def meta_training(
     steps: np.ndarray,
     values: np.ndarray,
@@ -112,8 +47,8 @@ def meta_training(
         a2c: what A2C reaches, as a line across.
         every_step: values are noisy: show them faintly, with a running mean over a twentieth of the run.
     """
-    figure, axes = _axes(top=0.815)
-    shown = _thin(len(steps))
+    figure, axes = new_axes(top=0.815)
+    shown = evenly(len(steps), MAX_POINTS)
     line = color("discovered")
     if every_step:
         axes.plot(steps[shown], values[shown], color=line, alpha=0.3, linewidth=0.8)
@@ -127,20 +62,20 @@ def meta_training(
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))  # last: it ends the automatic scaling
     axes.set(xlim=(0, max(steps[-1], 1)), xlabel="meta-step")
     axes.locator_params(axis="x", integer=True)
-    _title(axes, y_label, above=27)
-    _label_ends(axes, labels, highest=0.93)
+    title_axes(axes, y_label, above=27)
+    label_ends(axes, labels, highest=0.93)
     _add_time(axes, steps[shown], seconds[shown])
     return figure
 
 
-@_styled
+@styled
 def profile(scores: Mapping[str, np.ndarray]) -> "Figure":
     """Share of lives that score more than x (performance profile, arXiv:2108.13264).
 
     Args:
         scores: agent -> normalised scores of any shape, finite.
     """
-    figure, axes = _axes(right=0.97)
+    figure, axes = new_axes(right=0.97)
     thresholds = np.linspace(*_edges(scores.values()), 200)
     for row, (agent, values) in enumerate(scores.items()):
         share = 100 * np.mean(np.ravel(values)[:, None] > thresholds, axis=0)
@@ -149,11 +84,11 @@ def profile(scores: Mapping[str, np.ndarray]) -> "Figure":
     axes.vlines([0, 1], 0, 101, color=PALETTE["muted"], linewidth=0.8, linestyle=(0, (2, 2)))
     axes.set(xlim=thresholds[[0, -1]], ylim=(0, 101))
     axes.set_xlabel("normalised score (0 random policy, 1 optimum)")
-    _title(axes, "lives that score more, %")
+    title_axes(axes, "lives that score more, %")
     return figure
 
 
-@_styled
+@styled
 def duel(baseline: np.ndarray, discovered: np.ndarray, *, agent: str = "a2c") -> "Figure":
     """Each level as a point: score of a baseline against score of the discovered objective.
 
@@ -162,7 +97,7 @@ def duel(baseline: np.ndarray, discovered: np.ndarray, *, agent: str = "a2c") ->
         discovered: [N].
         agent: the baseline's name.
     """
-    figure, axes = _axes(right=0.97)
+    figure, axes = new_axes(right=0.97)
     low, high = _edges([baseline, discovered])
     axes.plot([low, high], [low, high], color=PALETTE["muted"], linewidth=1.0)
     x, y = np.clip(baseline, low, high), np.clip(discovered, low, high)
@@ -176,11 +111,11 @@ def duel(baseline: np.ndarray, discovered: np.ndarray, *, agent: str = "a2c") ->
     axes.grid(visible=True, axis="both")
     axes.set(xlim=(low, high), ylim=(low, high))
     axes.set_xlabel(f"normalised score of {name(agent)}")
-    _title(axes, "normalised score of the discovered objective")
+    title_axes(axes, "normalised score of the discovered objective")
     return figure
 
 
-@_styled
+@styled
 def learning(curves: Mapping[str, Curve], *, lifetime: int) -> "Figure":
     """Learning curves of agents over their lifetime.
 
@@ -188,7 +123,7 @@ def learning(curves: Mapping[str, Curve], *, lifetime: int) -> "Figure":
         curves: agent -> IQM of normalised scores with its interval; x in [0, 1].
         lifetime: agent updates.
     """
-    figure, axes = _axes()
+    figure, axes = new_axes()
     for agent, curve in curves.items():
         axes.fill_between(curve.x, curve.low, curve.high, color=color(agent), alpha=0.18, linewidth=0)
         axes.plot(curve.x, curve.middle, color=color(agent), marker="o", markersize=3)
@@ -196,13 +131,13 @@ def learning(curves: Mapping[str, Curve], *, lifetime: int) -> "Figure":
     axes.set_xlim(0, 1)
     axes.set_ylim(max(axes.get_ylim()[0], LOWEST), 1.05)
     axes.set_xlabel(f"fraction of the lifetime of {lifetime} agent updates")
-    _title(axes, "IQM of normalised scores")
+    title_axes(axes, "IQM of normalised scores")
     ends = [(curve.middle[-1], name(agent), color(agent)) for agent, curve in curves.items()]
-    _label_ends(axes, [*ends, (1.0, name("optimal"), color("optimal"))])
+    label_ends(axes, [*ends, (1.0, name("optimal"), color("optimal"))])
     return figure
 
 
-@_styled
+@styled
 def course(
     quantiles: Mapping[str, tuple[np.ndarray, np.ndarray]],
     medians: Sequence[tuple[str, np.ndarray, np.ndarray]] = (),
@@ -219,7 +154,7 @@ def course(
         y_label: the quantity, with its unit.
         reference: a value worth knowing, and what it is.
     """
-    figure, axes = _axes()
+    figure, axes = new_axes()
     for agent, (x, levels) in quantiles.items():
         if agent == "discovered":
             axes.fill_between(x, levels[0], levels[4], color=color(agent), alpha=0.12, linewidth=0)
@@ -232,12 +167,12 @@ def course(
         axes.axhline(reference[0], color=PALETTE["muted"], linewidth=1.0, linestyle=(0, (2, 2)))
         labels.append((reference[0], reference[1], PALETTE["muted"]))
     axes.set(xlim=(0, 1), xlabel="n/N, fraction of the lifetime")
-    _title(axes, y_label)
-    _label_ends(axes, labels)
+    title_axes(axes, y_label)
+    label_ends(axes, labels)
     return figure
 
 
-@_styled
+@styled
 def drift(
     steps: np.ndarray,
     levels: np.ndarray,
@@ -259,7 +194,7 @@ def drift(
     """
     from matplotlib.ticker import LogLocator
 
-    figure, axes = _axes()
+    figure, axes = new_axes()
     hue, middle = color("other"), len(levels) // 2
     labels = [(levels[middle][-1], "kept", hue)]
     if base is not None:
@@ -280,44 +215,9 @@ def drift(
         axes.yaxis.set_minor_formatter("")
     axes.set(xlim=(0, 1.03 * last_step), xlabel="meta-step")
     axes.locator_params(axis="x", integer=True)
-    _title(axes, y_label)
-    _label_ends(axes, labels)
+    title_axes(axes, y_label)
+    label_ends(axes, labels)
     return figure
-
-
-def _axes(*, left: float = 0.115, right: float = 0.80, top: float = 0.885) -> tuple["Figure", "Axes"]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
-    axes = figure.subplots()
-    figure.subplots_adjust(left=left, right=right, bottom=0.15, top=top)
-    return figure, axes
-
-
-def _title(axes: "Axes", text: str, *, above: float = 9) -> None:
-    """What the vertical axis shows, written where it can be read without turning the head."""
-    offset = (4 - axes.get_position().x0 * WIDTH, above)
-    axes.annotate(text, (0, 1), offset, xycoords="axes fraction", textcoords="offset points", weight="bold")
-
-
-def _label_ends(axes: "Axes", labels: Sequence[Label], *, highest: float = 1.0) -> None:
-    """Write names beside the ends of lines, moved apart where they would overlap."""
-    gap = 15 / (axes.get_position().height * HEIGHT)  # a line of text
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high)
-    seen = sorted(label for label in labels if np.isfinite(label[0]))
-    along = axes.yaxis.get_transform().transform  # a logarithm where the axis is logarithmic
-    (low, high), ends = along(np.array([low, high])), along(np.array([y for y, _, _ in seen]))
-    places = np.clip((ends - low) / (high - low), 0.0, highest)
-    heights = [gap * (1 + text.count("\n")) for _, text, _ in seen]
-    for _ in range(50):
-        for i in range(len(places) - 1):
-            overlap = max(0.0, (heights[i] + heights[i + 1]) / 2 - (places[i + 1] - places[i]))
-            places[i] -= overlap / 2
-            places[i + 1] += overlap / 2
-        places -= max(0.0, places.max(initial=0.0) - highest)
-    for (_, text, hue), place in zip(seen, places):
-        axes.text(1.02, place, text, color=hue, weight="bold", va="center", transform=axes.transAxes)
 
 
 def _add_time(axes: "Axes", steps: np.ndarray, seconds: np.ndarray) -> None:
@@ -335,11 +235,6 @@ def _add_time(axes: "Axes", steps: np.ndarray, seconds: np.ndarray) -> None:
     top.set_xticks(np.interp(ticks, [0.0, *moments], [0.0, *steps[::-1][last]]), [f"{tick:g}" for tick in ticks])
     top.tick_params(length=3, pad=2)
     axes.text(1.05, 1.03, unit, color=PALETTE["muted"], transform=axes.transAxes)
-
-
-def _thin(count: int) -> np.ndarray:
-    """Indices of at most `MAX_POINTS` of `count` points, the last one included."""
-    return np.unique(np.linspace(0, count - 1, min(count, MAX_POINTS)).round().astype(int))
 
 
 def _running_mean(values: np.ndarray, width: int) -> np.ndarray:

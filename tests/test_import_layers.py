@@ -26,7 +26,7 @@ LAYERS = (
     ("checkpoint", "results", "run_folder", "train_state", "zoo"),  # what is on disk
     ("chunks", "evaluation", "loop", "memory", "progress", "suites"),
     ("presets",),
-    ("discovery", "plots", "report", "testing", "cli", "__main__", ""),  # "" is the package itself, the public API
+    ("chart_style", "discovery", "plots", "report", "testing", "cli", "__main__", ""),  # "": the package itself
 )
 STRANGERS = (("meta", "curricula"),)  # neighbors that never import each other
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from metadisco import config, plots, report, results, suites
+from metadisco import chart_style, config, plots, report, results, suites
 from metadisco.envs.gridworld import NUM_ACTIONS
 from metadisco.results import Evaluation
 from metadisco.run_folder import RunError
@@ -266,7 +266,7 @@ def test_scores_show_every_suite_and_agent(run, page):
     for suite, agents in json.loads((run / "evaluation.json").read_text()).items():
         assert suite in scores
         for agent, row in agents.items():
-            assert plots.name(agent) in scores
+            assert chart_style.name(agent) in scores
             assert f"<td>{row['mean_return']:.3f}</td>".replace("-", "−") in scores
 
 
@@ -381,7 +381,7 @@ def test_browser_shows_the_report_without_complaint(run, tmp_path, width):
     assert len(colors) > 50
     assert counts.max() < 0.97 * counts.sum()
     for agent in ("discovered", "a2c"):
-        value = [int(plots.color(agent)[i : i + 2], 16) for i in (1, 3, 5)]
+        value = [int(chart_style.color(agent)[i : i + 2], 16) for i in (1, 3, 5)]
         assert (colors == value).all(axis=1).any(), f"nothing has the color of {agent}"
 
 

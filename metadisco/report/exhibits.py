@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from metadisco import plots, stats, suites
+from metadisco import chart_style, plots, stats, suites
 from metadisco.envs.rendering import render_image
 from metadisco.report.svg import to_svg
 from metadisco.results import Evaluation, Results
@@ -72,16 +72,15 @@ def distribution(results: Results) -> str:
         scores = {agent: each.scores[-1] for agent, each in agents.items() if np.isfinite(each.scores[-1]).all()}
         charts = []
         if scores:
-            medians = ", ".join(f"{plots.name(agent)} {np.median(each):.2f}" for agent, each in scores.items())
+            medians = ", ".join(f"{chart_style.name(agent)} {np.median(each):.2f}" for agent, each in scores.items())
             spoken = f"Share of lives that score more than a threshold. Medians: {medians}."
             caption = "The higher the curve the better. Dotted: the random policy at 0 and the optimum at 1."
             charts.append(chart(plots.profile(scores), f"profile-{len(blocks)}", spoken, caption))
         rival = baseline(scores)
         if rival and "discovered" in scores:
             theirs, ours = (np.mean(scores[agent], axis=1) for agent in (rival, "discovered"))
-            spoken = (
-                f"Discovered objective ahead of {plots.name(rival)} on {np.sum(ours > theirs)} of {len(ours)} levels."
-            )
+            spoken = f"Discovered objective ahead of {chart_style.name(rival)} on "
+            spoken += f"{np.sum(ours > theirs)} of {len(ours)} levels."
             caption = "A point is a level, mean of its seeds; above the diagonal the discovered objective is ahead."
             if min(theirs.min(), ours.min()) < plots.LOWEST or max(theirs.max(), ours.max()) > plots.HIGHEST:
                 caption += f" Scores outside {plots.LOWEST:g} to {plots.HIGHEST:g} are drawn at the edge."
@@ -99,7 +98,7 @@ def learning(results: Results) -> str:
     for suite, agents in _lived(results):
         curves = {agent: learning_curve(each) for agent, each in agents.items()}
         lifetime = next(iter(agents.values())).lifetime
-        ends = ", ".join(f"{plots.name(agent)} {curve.middle[-1]:.2f}" for agent, curve in curves.items())
+        ends = ", ".join(f"{chart_style.name(agent)} {curve.middle[-1]:.2f}" for agent, curve in curves.items())
         spoken = f"Learning curves of agents on {suite}. At the end: {ends}."
         charts.append(
             chart(plots.learning(curves, lifetime=lifetime), f"learning-{len(charts)}", spoken, _title(agents))
@@ -170,7 +169,9 @@ def levels(results: Results, suite: str | None) -> str:
         image = render_image(env, level, policy=prob / prob.sum(axis=1, keepdims=True), cell_size=CELL_SIZE)
         name = evaluation.names[i]
         scores = [
-            f"{plots.name(agent)} {each.scores[-1, i, 0]:.2f}" for agent, each in agents.items() if not each.is_exact
+            f"{chart_style.name(agent)} {each.scores[-1, i, 0]:.2f}"
+            for agent, each in agents.items()
+            if not each.is_exact
         ]
         spoken = f"Level {name} with the policy that the discovered objective taught."
         source = f'<img alt="{escape(spoken)}" src="{png(image)}" width="{image.shape[1]}" height="{image.shape[0]}">'

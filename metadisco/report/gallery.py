@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from metadisco import config, plots, stats
+from metadisco import chart_style, config, plots, stats
 from metadisco.curricula.handover import Levels, load_levels
 from metadisco.curricula.snapshots import find_snapshots, level_keeper
 from metadisco.envs.gridworld import GridWorld
@@ -106,8 +106,7 @@ def _read_moments(folder: Path) -> tuple[list[Moment], int]:
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
     """At most so many of the items, evenly, the first and the last among them."""
-    places = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
-    return [items[place] for place in places]
+    return [items[place] for place in chart_style.evenly(len(items), count)]
 
 
 def _gallery(env: GridWorld, moments: Sequence[Moment]) -> str:

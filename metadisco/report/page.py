@@ -16,7 +16,7 @@ from string import Template
 from typing import Any
 from zipfile import BadZipFile, is_zipfile
 
-from metadisco import plots, results, run_folder, stats, suites
+from metadisco import chart_style, results, run_folder, stats, suites
 from metadisco.files import write_atomically
 from metadisco.report import exhibits, gallery, tables
 from metadisco.report.exhibits import missing, number
@@ -134,7 +134,7 @@ def _verdict(run: Run) -> str:
     text += f" on {row.get('num_tasks', '?')} "
     text += "unseen levels" if run.suite.startswith("grid-unseen") else f"levels of {run.suite}"
     if rival:
-        text += f", {_compared(row, agents[rival])} {plots.name(rival)} at {interval(agents[rival])}"
+        text += f", {_compared(row, agents[rival])} {chart_style.name(rival)} at {interval(agents[rival])}"
     if number(row.get("iqm_low"), 0.0) <= 0:
         text += "; not distinguishable from the random policy" if number(row.get("iqm_high")) >= 0 else "; below random"
     lines = [f'<p class="verdict">{escape(text)}.</p>']
@@ -155,7 +155,7 @@ def _at_other_lifetime(run: Run, suite: str, rival: str | None) -> str:
     factor = number(row.get("lifetime")) / number(run.scores[run.suite or ""]["discovered"].get("lifetime"))
     text = f"With {factor:g} times the lifetime, on {row.get('num_tasks', '?')} levels: IQM{NO_BREAK}{interval(row)}"
     if rival in agents:
-        text += f", {_compared(row, agents[rival])} {plots.name(rival)} at {interval(agents[rival])}"
+        text += f", {_compared(row, agents[rival])} {chart_style.name(rival)} at {interval(agents[rival])}"
     here, there = (run.curves.get(name or "", {}).get("discovered") for name in (run.suite, suite))
     if here is not None and there is not None and here.names[: len(there.names)] == there.names:
         same = stats.iqm_interval(here.scores[-1, : len(there.names)])

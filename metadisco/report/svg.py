@@ -9,7 +9,7 @@ import re
 from html import escape
 from typing import TYPE_CHECKING
 
-from metadisco import plots
+from metadisco import chart_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +26,7 @@ def to_svg(figure: "Figure", identifier: str, description: str) -> str:
     from matplotlib import style
 
     content = io.StringIO()
-    with style.context(["default", {**plots.STYLE, "svg.hashsalt": identifier}]):
+    with style.context(["default", {**chart_style.STYLE, "svg.hashsalt": identifier}]):
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     svg = content.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -38,6 +38,6 @@ def to_svg(figure: "Figure", identifier: str, description: str) -> str:
     assert box is not None, "matplotlib writes a viewBox"
     head = f'<svg role="img" aria-label="{escape(description)}" {box[0]}>'
     svg = re.sub(r"<svg.*?>", lambda _: head, svg, count=1, flags=re.DOTALL)
-    for variable, value in plots.PALETTE.items():
+    for variable, value in chart_style.PALETTE.items():
         svg = svg.replace(value, f"var(--{variable})")
     return re.sub(r"\n\s*", "\n", svg).strip()

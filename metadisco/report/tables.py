@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from metadisco import plots
+from metadisco import chart_style
 from metadisco.report.exhibits import number
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -16,13 +16,13 @@ def score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> str:
     """Agents of a suite, each with a picture of its interval (HTML)."""
     rows = []
     for agent, row in agents.items():
-        style = agent if agent in plots.NAMES else "other"
+        style = agent if agent in chart_style.NAMES else "other"
         low, high = (decimal(row.get(name), 3) for name in ("iqm_low", "iqm_high"))
         between = "exact" if row.get("is_exact") else f"{low} to {high}"
         cells = [decimal(row.get("iqm"), 3), between, decimal(row.get("mean_return"), 3)]
         few = [str(row.get(name, "–")) for name in ("num_tasks", "num_seeds")]
         rows.append(
-            f'<tr><th scope="row" class="{style}">{escape(plots.name(agent))}</th>'
+            f'<tr><th scope="row" class="{style}">{escape(chart_style.name(agent))}</th>'
             f'<td class="glyph {style}">{_glyph(row)}</td>'
             + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
             + "".join(f'<td class="few">{escape(cell)}</td>' for cell in few)
