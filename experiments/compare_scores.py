@@ -76,7 +76,7 @@ def budget(seeds: list[int], known: argparse.Namespace) -> dict:
     """Means over seeds of what each arm took."""
     rows = {}
     for arm in ARMS:
-        logs = [run_folder.read_metrics(known.runs / f"{arm}-{seed}" / "metrics.jsonl", 2**31) for seed in seeds]
+        logs = [run_folder.read_metrics(known.runs / f"{arm}-{seed}" / "metrics.jsonl") for seed in seeds]
         rows[arm] = {
             "meta_steps": float(np.mean([log[-1]["step"] for log in logs])),
             "env_steps": float(np.mean([sum(row["env_steps"] for row in log) for log in logs])),

@@ -7,14 +7,13 @@ Run it from the root of the checkout. What an earlier run of the same preset has
 
 import argparse
 import io
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from metadisco import checkpoint, plots, results
+from metadisco import checkpoint, plots, results, run_folder
 from metadisco.files import write_atomically
 from metadisco.report.exhibits import learning_curve
 
@@ -23,8 +22,7 @@ RESULTS = Path("docs/results")
 
 def picture(run: Path) -> bytes:
     """Meta-training and meta-test side by side, as a PNG."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    rows = [row for row in rows if row.get("validation/iqm") is not None]
+    rows = [row for row in run_folder.read_metrics(run / "metrics.jsonl") if row.get("validation/iqm") is not None]
     steps, values, seconds = (np.array([row[name] for row in rows]) for name in ("step", "validation/iqm", "seconds"))
     training = plots.meta_training(
         steps, values, seconds, y_label="IQM on validation levels", a2c=rows[-1].get("validation/a2c_iqm")

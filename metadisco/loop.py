@@ -36,7 +36,7 @@ class Result:
     """How a call of `run` ended.
 
     Attributes:
-        status: "interrupted" by a signal (even in the last chunk), else "finished" at `num_steps`, "paused" at `steps`
+        status: "interrupted" by a signal (even in the last chunk), else "finished" at `num_steps`, "paused" at `steps`,
             "out_of_time" by `minutes`, or "spent" where `env_steps` are used up.
         step: meta-steps done since the start of the run.
         state: the train state after them, which is also the newest checkpoint.

@@ -177,7 +177,7 @@ class Log:
             self.writer.close()
 
 
-def read_metrics(path: Path, step: int) -> list[Row]:
+def read_metrics(path: Path, step: int = 2**31 - 1) -> list[Row]:
     """The logged meta-steps up to `step`, as far as they are whole."""
     return [row for row, _ in _whole_rows(path, step)]
 
