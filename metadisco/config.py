@@ -26,6 +26,14 @@ class ConfigError(ValueError):
     """Settings that name something that does not exist, or hold a value that does not belong there."""
 
 
+def check_positive(component: Any, *names: str) -> None:
+    """Raise ValueError unless the named settings are positive and finite."""
+    for name in names:
+        value = getattr(component, name)
+        if not (value > 0.0 and math.isfinite(value)):
+            raise ValueError(f"{type(component).__name__}.{name} must be positive and finite, got {value}")
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Say which names are valid and which of them is closest to `name`; the tail of an error message."""
     names = sorted(valid)

@@ -4,7 +4,6 @@ Targets are computed once per rollout, on all of it, since they run over time. T
 workers, so it can be descended on minibatches of them, several times (arXiv:1707.06347).
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,20 +12,13 @@ import jax.numpy as jnp
 import optax
 
 from metadisco.agents.agent import Agent
+from metadisco.config import check_positive
 from metadisco.objectives.base import Objective, Predictions, Targets
 from metadisco.types import AgentParams, Key, MetaParams, Metrics, Progress, Trajectory
 
 OptState = Any
 
 POLICY_GROUP = frozenset({"logits", "mean", "log_std", "torso"})
-
-
-def check_positive(component: Any, *names: str) -> None:
-    """Raise ValueError unless the named settings are positive and finite."""
-    for name in names:
-        value = getattr(component, name)
-        if not (value > 0.0 and math.isfinite(value)):
-            raise ValueError(f"{type(component).__name__}.{name} must be positive and finite, got {value}")
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:

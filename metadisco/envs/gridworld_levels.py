@@ -16,6 +16,7 @@ import numpy as np
 from metadisco import trees
 from metadisco.envs.gridworld import GridLevel, GridWorld
 from metadisco.envs.gridworld_design import GridDesign
+from metadisco.envs.gridworld_features import walking_distances
 from metadisco.envs.gridworld_mutation import NUM_UNIFORMS, LevelRules, edit_level
 from metadisco.types import Key
 
@@ -272,19 +273,8 @@ def uniform_integer(uniform: jax.Array, low: int, high: int) -> jax.Array:
 
 
 def reachable_cells(env: GridWorld, level: GridLevel) -> jax.Array:
-    """Cells that the agent can get to from its start, by flooding. [cells] bool."""
-    free = ~level.walls.reshape(env.rows, env.columns)
-
-    def flood(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        reached, _ = carry
-        padded = jnp.pad(reached, 1)
-        vertical = padded[:-2, 1:-1] | padded[2:, 1:-1]
-        horizontal = padded[1:-1, :-2] | padded[1:-1, 2:]
-        return free & (reached | vertical | horizontal), reached
-
-    start = (jnp.arange(env.num_cells) == level.start).reshape(env.rows, env.columns)
-    reached, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[0] != carry[1]), flood, (start, jnp.zeros_like(start)))
-    return reached.reshape(-1)
+    """Cells that the agent can get to from its start. [cells] bool."""
+    return jnp.isfinite(walking_distances(env, level))
 
 
 def reaches_an_object(env: GridWorld, level: GridLevel) -> jax.Array:

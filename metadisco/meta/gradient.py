@@ -14,7 +14,7 @@ import optax
 from flax import struct
 
 from metadisco import trees
-from metadisco.learner import check_positive
+from metadisco.config import check_positive
 from metadisco.meta.base import Lives, mean_where
 from metadisco.meta.evolution import check_learnable
 from metadisco.meta.schedules import Decay

@@ -7,13 +7,13 @@ what LPO learns to use.
 Equations are functions of l = log r: from it, r - 1 is exact also near r = 1, and it is finite also where r underflows.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
+from metadisco.config import check_positive
 from metadisco.lowrank import project
 from metadisco.types import Key, MetaParams
 
@@ -97,7 +97,7 @@ class PPODrift:
     clip: float = 0.2
 
     def __post_init__(self) -> None:
-        _check_positive(self, "clip")
+        check_positive(self, "clip")
 
     @property
     def features(self) -> tuple[()]:
@@ -134,7 +134,7 @@ class DPODrift:
     beta: float = 0.6
 
     def __post_init__(self) -> None:
-        _check_positive(self, "alpha", "beta")
+        check_positive(self, "alpha", "beta")
 
     @property
     def features(self) -> tuple[()]:
@@ -182,7 +182,7 @@ class LPODrift:
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ValueError(f"LPODrift.width must be at least 1, got {self.width}")
-        _check_positive(self, "threshold", *(() if self.clip is None else ("clip",)))
+        check_positive(self, "threshold", *(() if self.clip is None else ("clip",)))
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -250,10 +250,3 @@ def violations(
         "at_one": float(jnp.max(jnp.abs(at_one))),
         "slope_at_one": float(jnp.max(jnp.abs(slopes))),
     }
-
-
-def _check_positive(rule: Drift, *names: str) -> None:
-    for name in names:
-        value = getattr(rule, name)
-        if not 0.0 < value < math.inf:
-            raise ValueError(f"{type(rule).__name__}.{name} must be positive and finite, got {value}")
