@@ -216,8 +216,8 @@ def test_annealing_is_that_of_each_group_and_each_life():
 def test_annealing_without_a_life_is_refused():
     critic = Critic(optimizer=SGD(4.0, anneal=True))
     spec = small.LEVELS.env.spec
-    state = critic.init(KEY, spec)
     trajectory = _lesson(A2C())[2]
+    state = critic.init(KEY, spec, trajectory.reward.shape[1])
     with pytest.raises(ValueError, match="anneal=False"):
         critic.update(spec, state, trajectory)
 

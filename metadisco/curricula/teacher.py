@@ -125,11 +125,11 @@ class Teacher:
         log_probs = _log_probs(outputs["logits"], recollection.options)
         of_choice = jnp.take_along_axis(log_probs, jnp.maximum(choice, 0)[:, None], axis=1)[:, 0]
         entropy = -jnp.sum(jnp.where(recollection.options, jnp.exp(log_probs) * log_probs, 0.0), axis=1)
-        return Judgment(jnp.where(choice >= 0, of_choice, 0.0), entropy, outputs["value"][:, 0])
+        return Judgment(jnp.where(choice >= 0, of_choice, 0.0), entropy, outputs["score"][:, 0])
 
     @property
     def _heads(self) -> Heads:
-        return {"logits": self.design.num_options, "value": 1}
+        return {"logits": self.design.num_options, "score": 1}
 
     def _apply(self, teacher_params: AgentParams, seen: jax.Array, steps: jax.Array) -> Outputs:
         """Outputs for what is seen [rows, ...] at `steps` [rows]."""

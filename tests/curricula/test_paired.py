@@ -11,6 +11,7 @@ from scipy import stats
 
 from metadisco import config, trees
 from metadisco.agents.networks import MLP
+from metadisco.critic import Critic
 from metadisco.curricula.paired import PAIRED, teacher_loss
 from metadisco.curricula.teacher import Composition, Judgment, Recollection
 from metadisco.envs.gridworld_levels import GridLevels
@@ -497,7 +498,7 @@ def test_a_trainer_runs_on_a_teacher():
 
 
 def test_a_trainer_by_meta_gradients_keeps_how_levels_were_made():
-    learner = GradientTrainer(inner_loop(), GRIDS, num_tasks=4, slots=2)
+    learner = GradientTrainer(inner_loop(critic=Critic()), GRIDS, num_tasks=4, slots=2)
     key = jax.random.key(0)
     state = jax.eval_shape(learner.init, key)
     assert state.proposal.notes.choice.shape == (4, GRIDS.teacher.design.num_steps)
