@@ -64,12 +64,15 @@ def summarize(seeds: list[int], known: argparse.Namespace) -> dict:
         agent, source = ("a2c", next(iter(ARMS))) if arm == "a2c" else ("discovered", arm)
         curves = [results.load_curves(known.runs / f"{source}-{seed}" / "curves.npz") for seed in seeds]
         for suite in SUITES:
-            # [levels, seeds]: the interval is about seeds of meta-training and their agents, for these levels.
-            scores = np.stack([each[suite][agent].scores[-1].mean(axis=-1) for each in curves], axis=1)
-            interval = stats.iqm_interval(scores)
-            row = {"iqm": interval.point, "iqm_low": interval.low, "iqm_high": interval.high}
-            table[suite][arm] = row | {"by_seed": [float(stats.iqm(scores[:, [i]])) for i in range(len(seeds))]}
+            scores = [each[suite][agent].scores[-1].mean(axis=-1, keepdims=True) for each in curves]
+            table[suite][arm] = as_row([float(stats.iqm(each)) for each in scores])
     return table
+
+
+def as_row(by_seed: list[float]) -> dict:
+    """One row of the table. The unit is a run of meta-training: its agents on all levels share its luck."""
+    interval = stats.mean_interval(np.array(by_seed))
+    return {"iqm": interval.point, "iqm_low": interval.low, "iqm_high": interval.high, "by_seed": by_seed}
 
 
 def budget(seeds: list[int], known: argparse.Namespace) -> dict:
@@ -111,7 +114,8 @@ def draw(table: dict, num_seeds: int, env_steps: float) -> bytes:
     panels[0].set_yticks(range(len(arms)), [ARMS[arm] for arm in arms])
     panels[0].set_ylim(-0.6, len(arms) - 0.2)
     figure.suptitle(
-        f"LPG by meta-gradients, {env_steps:.2g} environment steps. Bars: 95% intervals; ticks: {num_seeds} seeds.",
+        f"LPG by meta-gradients, {env_steps:.2g} environment steps. Ticks: {num_seeds} seeds; "
+        "dots and bars: their means, with 95% intervals.",
         fontsize=10,
         x=0.01,
         ha="left",

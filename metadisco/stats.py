@@ -108,6 +108,24 @@ def iqm_interval(scores: np.ndarray, *, num_resamples: int = 2000, confidence: f
     return Interval(point, float(low), float(high))
 
 
+def mean_interval(values: np.ndarray, *, confidence: float = 0.95) -> Interval:
+    """Mean of independent runs with Student's interval: for so few runs that resampling them says too little.
+
+    Args:
+        values: [n], one number for each run, such as the IQM of its agents; at least 2, or the interval is a point.
+        confidence: of the interval, in (0, 1).
+    """
+    from scipy import stats
+
+    values = np.asarray(values, np.float64)
+    point = float(np.mean(values))
+    if values.size < 2:
+        return Interval(point, point, point)
+    quantile = stats.t.ppf(0.5 + confidence / 2.0, values.size - 1)
+    half = float(quantile * np.std(values, ddof=1) / np.sqrt(values.size))
+    return Interval(point, point - half, point + half)
+
+
 def ks_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Two-sample Kolmogorov-Smirnov distance: max_x |F_1(x) - F_2(x)|.
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metadisco.stats import Interval, iqm, iqm_interval, ks_critical, ks_distance, normalize
+from metadisco.stats import Interval, iqm, iqm_interval, ks_critical, ks_distance, mean_interval, normalize
 
 
 def test_random_scores_zero_and_optimal_scores_one():
@@ -104,3 +104,10 @@ def test_ks_critical_is_exceeded_as_often_as_it_says():
     rng = np.random.default_rng(1)
     distances = [ks_distance(rng.random(200), rng.random(300)) for _ in range(1000)]
     assert np.mean(np.array(distances) > ks_critical(200, 300)) == pytest.approx(0.05, abs=0.02)
+
+
+def test_mean_of_runs_has_students_interval():
+    """Mean 2, deviation 1, three runs: 4.3027 / sqrt(3) to either side."""
+    interval = mean_interval(np.array([1.0, 2.0, 3.0]))
+    np.testing.assert_allclose((interval.point, interval.low, interval.high), (2.0, -0.4841, 4.4841), atol=1e-4)
+    assert mean_interval(np.array([0.5])) == Interval(0.5, 0.5, 0.5)
