@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from benchmarks import meta_step
+from benchmarks import groove, meta_step
 
 ROW = {
     "devices": 1,
@@ -46,3 +47,54 @@ def test_row_that_fails_says_why(capfd):
     with pytest.raises(subprocess.CalledProcessError):
         meta_step.run_row("reference", "--devices", "none")
     assert "invalid int value" in capfd.readouterr().err
+
+
+def groove_line(**measured):
+    """What is said of a row on a machine of 930 GFLOP/s, and what is added to it."""
+    row = {"row": "a row", "peak_memory_mib": 900.0, "estimated_memory_mib": 80.0} | measured
+    return groove.describe(row, rate=930.0), row
+
+
+def test_groove_row_without_a_ratio_is_compared_with_the_peer():
+    line, row = groove_line(seconds_per_meta_step=0.44)
+    assert row["times_peer"] == pytest.approx(10.0)  # 4.4 / 0.44
+    assert row["times_peer_scaled"] == pytest.approx(5.0)  # 465 / 930 of that
+    assert "10.0 times" in line
+
+
+def test_groove_row_with_a_ratio_says_both_times():
+    line, row = groove_line(seconds=[0.12, 0.1], ratio=1.2)
+    assert "120.0 ms against    100.0 ms: 1.200" in line
+    assert "times_peer" not in row
+
+
+def test_first_turn_does_not_count():
+    class Clockwork:
+        def __init__(self, seconds):
+            self.seconds = iter(seconds)
+
+        def turn(self, num_steps):
+            return next(self.seconds)
+
+    turns = groove.take_turns([Clockwork([9.0, 1.0, 2.0]), Clockwork([8.0, 3.0, 4.0])], turns=2, num_steps=1)
+    assert turns == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_rows_of_groove_differ_in_what_they_are_about_only():
+    for row in ("gradient", "evolution"):
+        plain, chosen = groove.pair(row)
+        assert plain.curriculum.tasks == chosen.curriculum.tasks
+        assert replace(chosen, curriculum=plain.curriculum, score=plain.score) == plain
+    assert groove.reference("reference").inner.objective.width == 256
+
+
+def test_groove_file_has_rows_and_origin(monkeypatch, tmp_path):
+    row = {"row": "reference", "seconds_per_meta_step": 0.5, "peak_memory_mib": 900.0, "estimated_memory_mib": 80.0}
+    monkeypatch.setattr(groove, "run_row", lambda name, *_: dict(row))
+    monkeypatch.setattr(groove, "matmul_rate", lambda: 930.0)
+    path = tmp_path / "out.json"
+    monkeypatch.setattr(sys, "argv", ["groove.py", "--rows", "reference", "--json", str(path)])
+    groove.main()
+    content = json.loads(path.read_text())
+    assert content["rows"][0]["times_peer"] == pytest.approx(8.8)
+    assert content["provenance"]["versions"]["jax"]
