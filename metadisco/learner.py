@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import optax
 
 from metadisco.agents.agent import Agent
+from metadisco.agents.networks import POLICY_HEADS
 from metadisco.config import check_positive
 from metadisco.objectives.base import Objective, Predictions, Targets
 from metadisco.types import AgentParams, Key, MetaParams, Metrics, Progress, Trajectory
 
 OptState = Any
 
-POLICY_GROUP = frozenset({"logits", "mean", "log_std", "torso"})
+POLICY_GROUP = POLICY_HEADS | {"torso"}
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:

@@ -18,6 +18,7 @@ from metadisco.critic import Critic, CriticState, Critique
 from metadisco.envs import rollout
 from metadisco.envs.base import Environment, State
 from metadisco.learner import Learner, OptState
+from metadisco.normalization import Normalizer, NormalizerState
 from metadisco.objectives.base import Objective, Targets
 from metadisco.types import AgentParams, Key, MetaParams, Metrics, Obs, Outcome, Progress, Task, Trajectory
 
@@ -44,6 +45,7 @@ class Life:
     env_state: State  # [B, ...]
     num_updates: jax.Array  # [] int32
     critic: CriticState | None = None  # None where nobody watches
+    normalizer: NormalizerState | None = None  # None where the agent sees the environment as it is
 
     @property
     def progress(self) -> Progress:
@@ -55,7 +57,7 @@ class Life:
 class Lesson:
     """What one update learned from."""
 
-    trajectory: Trajectory  # [T, B]
+    trajectory: Trajectory  # [T, B], as the agent perceived it
     targets: Targets  # of the objective
 
 
@@ -85,6 +87,7 @@ class InnerLoop:
         num_test_workers: episodes, one for each worker, from which the fitness of a trained agent is estimated.
         max_test_steps: episodes are cut after about this many steps in tests, so that a broken environment cannot hang.
         critic: watches the agent, for those who improve the objective or score levels; it changes nothing in the life.
+        normalizer: brings observations and rewards to unit scale; None to leave them as they are.
     """
 
     env: Environment
@@ -96,12 +99,15 @@ class InnerLoop:
     num_test_workers: int = 64
     max_test_steps: int = 10_000
     critic: Critic | None = None
+    normalizer: Normalizer | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_workers", "num_steps", "num_test_workers", "max_test_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"InnerLoop.{name} must be at least 1, got {getattr(self, name)}")
         self.learner.check(self.num_steps, self.num_workers)
+        if self.normalizer is not None:
+            self.normalizer.check(self.env.spec)
         jax.eval_shape(self.agent.init, jax.random.key(0))  # a torso that does not fit fails here, not while compiling
         jax.eval_shape(self._begin_critic, jax.random.key(0))
 
@@ -125,25 +131,42 @@ class InnerLoop:
             env_state=env_state,
             num_updates=jnp.zeros((), jnp.int32),
             critic=self._begin_critic(jax.random.fold_in(life_key, CRITICIZE)),
+            normalizer=None if self.normalizer is None else self.normalizer.init(self.env.spec, self.num_workers),
         )
 
     def _begin_critic(self, key: Key) -> CriticState | None:
         return None if self.critic is None else self.critic.init(key, self.env.spec, self.num_workers)
 
     def act(self, life: Life, purpose: int = TRAIN) -> tuple[Trajectory, Obs, State]:
-        """The rollout that the next update learns from, or one for another purpose. No gradient passes through it."""
+        """The rollout that the next update learns from, or one for another purpose, as it came from the environment.
+
+        No gradient passes through it: actions are drawn, which has no slope.
+        """
         key = jax.random.fold_in(jax.random.fold_in(life.key, purpose), life.num_updates)
-        policy = self.agent.policy(jax.lax.stop_gradient(life.agent_params))  # actions are drawn, which has no slope
         return rollout.rollout(
             key,
             self.env,
             life.task.level,
-            policy,
+            self.policy(jax.lax.stop_gradient(life)),
             life.obs,
             life.env_state,
             num_steps=self.num_steps,
             draw=self.agent.noise,
         )
+
+    def policy(self, life: Life) -> rollout.Policy:
+        """What the agent does, as a function of noise and of observations as they come from the environment."""
+        act = self.agent.policy(life.agent_params)
+        normalizer, state = self.normalizer, life.normalizer
+        if normalizer is None or state is None:
+            return act
+        return lambda noise, obs: act(noise, normalizer.observe(state, obs))
+
+    def perceive(self, life: Life, trajectory: Trajectory) -> Trajectory:
+        """A rollout as the agent sees it, which is what agent, objective and critic are given."""
+        if self.normalizer is None or life.normalizer is None:
+            return trajectory
+        return self.normalizer.perceive(jax.lax.stop_gradient(life.normalizer), trajectory)
 
     def update(self, meta_params: MetaParams, life: Life) -> tuple[Life, Metrics]:
         """One agent update. Metrics are means over the rollout's steps."""
@@ -152,7 +175,8 @@ class InnerLoop:
 
     def learn(self, meta_params: MetaParams, life: Life) -> tuple[Life, Lesson, Metrics]:
         """`update`, and what it learned from. Differentiable with respect to the meta-parameters."""
-        trajectory, obs, env_state = self.act(life)
+        experience, obs, env_state = self.act(life)
+        trajectory = self.perceive(life, experience)
         key = jax.random.fold_in(jax.random.fold_in(life.key, SHUFFLE), life.num_updates)
         agent_params, opt_state, targets, metrics = self.learner.update(
             key, self.agent, self.objective, meta_params, life.agent_params, life.opt_state, trajectory, life.progress
@@ -168,11 +192,17 @@ class InnerLoop:
             env_state=env_state,
             num_updates=life.num_updates + 1,
             critic=critic,
+            normalizer=self._normalize_with(life, experience),
         )
-        return life, Lesson(trajectory, targets), {"reward": jnp.mean(trajectory.reward), **metrics}
+        return life, Lesson(trajectory, targets), {"reward": jnp.mean(experience.reward), **metrics}
+
+    def _normalize_with(self, life: Life, experience: Trajectory) -> NormalizerState | None:
+        if self.normalizer is None or life.normalizer is None:
+            return None
+        return jax.lax.stop_gradient(self.normalizer.update(life.normalizer, experience))
 
     def judge(self, life: Life, trajectory: Trajectory) -> Critique:
-        """What the life's critic makes of a rollout. There must be one."""
+        """What the life's critic makes of a rollout as the agent perceived it. There must be a critic."""
         if self.critic is None or life.critic is None:
             raise ValueError("InnerLoop.critic is None, so nobody can judge a rollout; use Critic()")
         return self.critic.judge(self.env.spec, life.critic, trajectory)
@@ -272,7 +302,7 @@ class InnerLoop:
             jax.random.fold_in(examination.key, examination.num_rollouts),
             self.env,
             life.task.level,
-            self.agent.policy(life.agent_params),
+            self.policy(life),
             examination.obs,
             examination.env_state,
             num_steps=self.num_steps,

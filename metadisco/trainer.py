@@ -126,7 +126,7 @@ class MetaTrainer:
         return Outcome(jnp.mean(returns, axis=1), lives.num_updates, metrics, level_scores)
 
     def _judge(self, life: Life) -> Critique:
-        return self.inner.judge(life, self.inner.act(life, VALIDATE)[0])
+        return self.inner.judge(life, self.inner.perceive(life, self.inner.act(life, VALIDATE)[0]))
 
 
 def of_better(outcomes: Outcome) -> jax.Array:

@@ -120,11 +120,12 @@ class Unroll:
 
     def _validate(self, inner: InnerLoop, life: Life) -> tuple[jax.Array, Critique, jax.Array]:
         """Loss of an agent on a rollout of its own, what its critic makes of it, and the mean reward of it."""
-        trajectory, _, _ = inner.act(life, VALIDATE)
+        experience, _, _ = inner.act(life, VALIDATE)
+        trajectory = inner.perceive(life, experience)
         outputs = inner.agent.apply(life.agent_params, trajectory.obs)
         log_prob = distributions.log_prob(outputs, trajectory.action)
         critique = inner.judge(life, trajectory)
-        return losses.policy_gradient_loss(log_prob, critique.advantage), critique, jnp.mean(trajectory.reward)
+        return losses.policy_gradient_loss(log_prob, critique.advantage), critique, jnp.mean(experience.reward)
 
 
 def _regularizers(inner: InnerLoop, life: Life, lesson: Lesson) -> Metrics:

@@ -19,7 +19,7 @@ LAYERS = (
     ("tasks", "battery"),
     ("agents",),
     ("objectives",),
-    ("critic", "learner", "life"),
+    ("critic", "learner", "life", "normalization"),
     ("baselines",),
     ("meta", "curricula"),
     ("antagonists", "gradient_trainer", "population", "scores", "trainer", "unroll"),

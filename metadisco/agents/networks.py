@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from metadisco.envs.base import Box, Discrete, EnvSpec
 from metadisco.types import AgentParams, Heads, Key, Obs, Outputs
 
+POLICY_HEADS = frozenset({"logits", "mean", "log_std"})
+_SECOND_TORSO = "prediction_torso"
 FREE_HEADS = frozenset({"log_std"})  # in a network, the same for all observations (arXiv:1502.05477)
 
 
@@ -76,15 +78,51 @@ class Constant:
         return {name: jnp.broadcast_to(row, (obs.shape[0], row.shape[0])) for name, row in agent_params.items()}
 
 
+class Activation(Protocol):
+    """What follows a hidden layer."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Entry by entry."""
+
+
+@dataclass(frozen=True)
+class Relu:
+    """max(x, 0)."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """See the class."""
+        return jax.nn.relu(x)
+
+
+@dataclass(frozen=True)
+class Tanh:
+    """tanh(x), bounded; the custom for PPO on low-dimensional observations."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """See the class."""
+        return jnp.tanh(x)
+
+
+@dataclass(frozen=True)
+class Swish:
+    """x sigmoid(x) (arXiv:1710.05941), smooth; the custom on brax."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """See the class."""
+        return jax.nn.swish(x)
+
+
 @dataclass(frozen=True)
 class MLP:
     """Dense layers on the flattened observation (an index becomes one-hot).
 
     Attributes:
         widths: units of each hidden layer.
+        activation: what follows each of them.
     """
 
     widths: tuple[int, ...] = (64, 64)
+    activation: Activation = Relu()
 
     def __post_init__(self) -> None:
         _check_widths("MLP.widths", self.widths)
@@ -102,7 +140,7 @@ class MLP:
             x = jax.nn.one_hot(obs, layers[0]["kernel"].shape[0])
         else:
             x = obs.reshape(obs.shape[0], -1)
-        return _apply_heads(agent_params, _apply_dense_layers(layers, x))
+        return _apply_heads(agent_params, _apply_dense_layers(layers, x, self.activation))
 
 
 @dataclass(frozen=True)
@@ -148,8 +186,51 @@ class CNN:
                 x, layer["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
             x = jax.nn.relu(x + layer["bias"])
-        x = _apply_dense_layers(agent_params["torso"]["layers"], x.reshape(x.shape[0], -1))
+        x = _apply_dense_layers(agent_params["torso"]["layers"], x.reshape(x.shape[0], -1), Relu())
         return _apply_heads(agent_params, x)
+
+
+@dataclass(frozen=True)
+class Separate:
+    """Two networks that share nothing: one for the policy, one for everything else, such as the value.
+
+    Attributes:
+        policy: torso of the heads of the policy.
+        prediction: torso of all others.
+
+    Example:
+        >>> import jax
+        >>> from metadisco.envs.base import Box, Discrete, EnvSpec
+        >>> spec = EnvSpec(Box((4,)), Discrete(2))
+        >>> sorted(Separate(MLP((8,)), MLP((8,))).init(jax.random.key(0), spec, {"logits": 2, "value": 1}))
+        ['logits', 'prediction_torso', 'torso', 'value']
+    """
+
+    policy: Torso
+    prediction: Torso
+
+    def __post_init__(self) -> None:
+        for torso in (self.policy, self.prediction):
+            if isinstance(torso, Separate):
+                raise ValueError("Separate holds two torsos that are not Separate themselves")
+
+    def init(self, key: Key, spec: EnvSpec, heads: Heads) -> AgentParams:
+        """As the two do."""
+        policy_key, prediction_key = jax.random.split(key)
+        of_policy = {name: width for name, width in heads.items() if name in POLICY_HEADS}
+        others = {name: width for name, width in heads.items() if name not in POLICY_HEADS}
+        prediction = self.prediction.init(prediction_key, spec, others)
+        if "torso" in prediction:
+            prediction[_SECOND_TORSO] = prediction.pop("torso")
+        return self.policy.init(policy_key, spec, of_policy) | prediction
+
+    def apply(self, agent_params: AgentParams, obs: Obs) -> Outputs:
+        """Outputs of both for `obs` [rows, ...]."""
+        of_policy = {name: leaf for name, leaf in agent_params.items() if name in POLICY_HEADS or name == "torso"}
+        prediction = {name: leaf for name, leaf in agent_params.items() if name not in of_policy}
+        if _SECOND_TORSO in prediction:
+            prediction["torso"] = prediction.pop(_SECOND_TORSO)
+        return self.policy.apply(of_policy, obs) | self.prediction.apply(prediction, obs)
 
 
 def _check_widths(name: str, widths: tuple[int, ...]) -> None:
@@ -172,9 +253,9 @@ def _init_dense_layers(key: Key, size: int, widths: tuple[int, ...]) -> tuple[li
     return layers, size
 
 
-def _apply_dense_layers(layers: list, x: jax.Array) -> jax.Array:
+def _apply_dense_layers(layers: list, x: jax.Array, activation: Activation) -> jax.Array:
     for layer in layers:
-        x = jax.nn.relu(x @ layer["kernel"] + layer["bias"])
+        x = activation(x @ layer["kernel"] + layer["bias"])
     return x
 
 

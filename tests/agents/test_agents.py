@@ -8,7 +8,7 @@ from scipy import stats
 
 from metadisco.agents import distributions
 from metadisco.agents.agent import Agent
-from metadisco.agents.networks import CNN, MLP, Table
+from metadisco.agents.networks import CNN, MLP, Separate, Swish, Table, Tanh
 from metadisco.envs.base import Box, Discrete, EnvSpec
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.lpg import LPG
@@ -75,6 +75,36 @@ def test_entropy_and_kl_equal_their_sums():
 def test_empty_or_zero_widths_are_refused(make):
     with pytest.raises(ValueError, match="positive integers"):
         make()
+
+
+@pytest.mark.parametrize("activation", [Tanh(), Swish()])
+def test_activations_of_an_mlp_follow_each_hidden_layer(activation):
+    torso = MLP((8,), activation)
+    params = torso.init(jax.random.key(0), INDEX, {"logits": 5})
+    (layer,) = params["torso"]
+    x = jax.nn.one_hot(jnp.array([2]), 6) @ layer["kernel"] + layer["bias"]
+    hidden = {Tanh(): np.tanh(x), Swish(): x / (1.0 + np.exp(-x))}[activation]
+    np.testing.assert_allclose(
+        torso.apply(params, jnp.array([2]))["logits"], hidden @ params["logits"]["kernel"], atol=1e-6
+    )
+
+
+def test_separate_networks_share_nothing():
+    torso = Separate(MLP((8,)), CNN((4,), (8,)))
+    agent = Agent(torso, IMAGE, (("logits", 5), ("value", 1)))
+    params, obs = agent.init(jax.random.key(0)), jnp.ones((2, 4, 4, 3))
+
+    def reached(head):
+        slopes = jax.grad(lambda params: jnp.sum(jnp.square(1.0 + agent.apply(params, obs)[head])))(params)
+        return {name for name, tree in slopes.items() if any(jnp.any(leaf != 0.0) for leaf in jax.tree.leaves(tree))}
+
+    assert reached("logits") == {"torso", "logits"}
+    assert reached("value") == {"prediction_torso", "value"}
+
+
+def test_separate_networks_do_not_nest():
+    with pytest.raises(ValueError, match="not Separate themselves"):
+        Separate(MLP(), Separate(MLP(), MLP()))
 
 
 def test_heads_must_fit_the_action_space():
