@@ -6,14 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from metadisco import scores
-from metadisco.critic import Critique
+from metadisco.arena import Arena, of_better
 from metadisco.curricula.base import Curriculum, CurriculumState
-from metadisco.life import VALIDATE, Birth, InnerLoop, Life, only_of_finite
-from metadisco.meta.base import MetaOptimizer, MetaState, Population, mean_where
-from metadisco.population import population_mesh, share_out
+from metadisco.life import Birth, InnerLoop
+from metadisco.meta.base import MetaOptimizer, MetaState, mean_where
 from metadisco.scores import LevelScore, Return
-from metadisco.types import Key, MetaParams, Metrics, Outcome
+from metadisco.types import Key, MetaParams, Metrics
 
 
 @struct.dataclass
@@ -52,8 +50,12 @@ class MetaTrainer:
         for name in ("num_tasks", "num_steps", "slots"):
             if getattr(self, name) < 1:
                 raise ValueError(f"MetaTrainer.{name} must be at least 1, got {getattr(self, name)}")
-        self.curriculum.check(self.num_tasks)
-        scores.check(self.score, self.inner)
+        _ = self.arena  # which checks that its parts fit
+
+    @property
+    def arena(self) -> Arena:
+        """Where the lives are lived."""
+        return Arena(self.inner, self.curriculum, self.num_tasks, self.score, self.slots)
 
     def init(self, key: Key) -> TrainState:
         """Random meta-parameters, fresh optimizer and curriculum."""
@@ -70,9 +72,9 @@ class MetaTrainer:
         propose_key, birth_key, meta_key, observe_key = jax.random.split(key, 4)
         curriculum, proposal = self.curriculum.propose(propose_key, state.curriculum, self.num_tasks)
         births = Birth(jax.random.split(birth_key, self.num_tasks), proposal.tasks)
-        rival_returns, rival_updates = self.rivals(births)
+        rival_returns, rival_updates = self.arena.rivals(births)
         meta, outcomes, metrics = self.meta_optimizer.step(
-            meta_key, state.meta, (births, rival_returns), self.live, trains=proposal.trains
+            meta_key, state.meta, (births, rival_returns), self.arena.live, trains=proposal.trains
         )
         level_scores = of_better(outcomes)
         finished = jnp.ones(self.num_tasks, bool)
@@ -92,45 +94,3 @@ class MetaTrainer:
     def meta_params(self, state: TrainState) -> MetaParams:
         """The objective's present meta-parameters."""
         return self.meta_optimizer.meta_params(state.meta)
-
-    def rivals(self, births: Birth) -> tuple[jax.Array, jax.Array]:
-        """Mean returns of rivals, [N] float32, 0 where there are none, and the updates that they did, [] int32."""
-        rival = scores.rival(self.score, self.inner)
-        if rival is None:
-            return jnp.zeros(self.num_tasks), jnp.zeros((), jnp.int32)
-
-        def live(population: Population, births: Birth) -> Outcome:
-            return rival.live(population, births, slots=self.slots)[1]
-
-        outcomes = share_out(live, (), births, work=births.task.lifetime, mesh=population_mesh())
-        return outcomes.fitness, jnp.sum(outcomes.num_updates)
-
-    def live(self, population: Population, items: tuple[Birth, jax.Array]) -> Outcome:
-        """Spend whole lives, spread over all devices, and score their levels. The agents themselves are not kept.
-
-        Args:
-            population: meta-parameters, leading axis M.
-            items: births, and mean returns of rivals; leading axis M.
-        """
-        return share_out(self._live, population, items, work=items[0].task.lifetime, mesh=population_mesh())
-
-    def _live(self, population: Population, items: tuple[Birth, jax.Array]) -> Outcome:
-        births, rival_returns = items
-        lives, metrics = self.inner.spend(population, births, slots=self.slots)
-        returns = only_of_finite(lives, self.inner.examine(lives, slots=self.slots))
-        critiques: Critique | None = None
-        if self.score.uses_critic:
-            critiques = jax.lax.map(self._judge, lives, batch_size=self.slots)
-        everybody = jnp.ones(rival_returns.shape, bool)
-        level_scores = scores.score_lives(self.score, self.inner, lives, returns, rival_returns, critiques, everybody)
-        return Outcome(jnp.mean(returns, axis=1), lives.num_updates, metrics, level_scores)
-
-    def _judge(self, life: Life) -> Critique:
-        return self.inner.judge(life, self.inner.perceive(life, self.inner.act(life, VALIDATE)[0]))
-
-
-def of_better(outcomes: Outcome) -> jax.Array:
-    """Score by the life of the highest fitness on each task, [R, N] to [N]; not a number where none is finite."""
-    fitness = jnp.where(jnp.isfinite(outcomes.fitness), outcomes.fitness, -jnp.inf)
-    better = jnp.argmax(fitness, axis=0)
-    return jnp.take_along_axis(jnp.asarray(outcomes.score), better[None], axis=0)[0]

@@ -22,7 +22,7 @@ LAYERS = (
     ("critic", "learner", "life", "normalization"),
     ("baselines",),
     ("meta", "curricula"),
-    ("antagonists", "gradient_trainer", "population", "scores", "trainer", "unroll"),
+    ("antagonists", "arena", "gradient_trainer", "mixed_trainer", "population", "scores", "trainer", "unroll"),
     ("checkpoint", "results", "run_folder", "train_state", "zoo"),  # what is on disk
     ("chunks", "evaluation", "loop", "memory", "progress", "suites"),
     ("presets",),

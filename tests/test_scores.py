@@ -10,6 +10,7 @@ import pytest
 
 from metadisco.agents.networks import MLP
 from metadisco.antagonists import Expert, LearningAntagonist, RandomPolicy
+from metadisco.arena import of_better
 from metadisco.critic import Critic, Critique
 from metadisco.curricula.accel import ACCEL
 from metadisco.curricula.fixed import DrawnTasks, FixedSet
@@ -34,7 +35,7 @@ from metadisco.scores import (
     rival,
     score_lives,
 )
-from metadisco.trainer import MetaTrainer, of_better
+from metadisco.trainer import MetaTrainer
 from metadisco.types import Outcome
 from metadisco.unroll import Unroll
 from tests import small

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from metadisco import trainer as trainer_module
+from metadisco import arena as arena_module
 from metadisco.agents.networks import Table
 from metadisco.life import InnerLoop
 from metadisco.meta.evolution import Evolution
@@ -50,7 +50,7 @@ def test_one_and_two_devices_give_the_same_meta_parameters(optimizer, two_steps,
     trainer = small.trainer(optimizer)
     both, _ = two_steps if optimizer == Evolution() else _steps(trainer)
     one = jax.make_mesh((1,), ("population",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
-    monkeypatch.setattr(trainer_module, "population_mesh", lambda: one)
+    monkeypatch.setattr(arena_module, "population_mesh", lambda: one)
     alone, _ = _steps(trainer)
     small.assert_trees_close(trainer.meta_params(both), trainer.meta_params(alone), rtol=1e-5, atol=1e-6)
 

@@ -1,0 +1,101 @@
+"""Where lives are lived: an environment with its agents, its curriculum, and how its levels are scored.
+
+A trainer has one arena (`metadisco.trainer`) or several (`metadisco.mixed_trainer`).
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from metadisco import scores
+from metadisco.critic import Critique
+from metadisco.curricula.base import Curriculum
+from metadisco.life import VALIDATE, Birth, InnerLoop, Life, only_of_finite
+from metadisco.meta.base import Population
+from metadisco.population import population_mesh, share_out
+from metadisco.scores import LevelScore, Return
+from metadisco.types import Outcome
+
+
+@dataclass(frozen=True)
+class Arena:
+    """One environment of a meta-training run.
+
+    Attributes:
+        inner: what happens inside a life.
+        curriculum: which tasks come next.
+        num_tasks: N, tasks per meta-step.
+        score: how informative a level was, for the curriculum to keep and replay it.
+        slots: lives that run side by side on one device.
+        name: what its metrics are called by, where there are several arenas.
+        random_return: of a random policy, 0 on the scale on which arenas are compared.
+        reference_return: of a good agent, 1 on that scale.
+    """
+
+    inner: InnerLoop
+    curriculum: Curriculum
+    num_tasks: int = 64
+    score: LevelScore = Return()
+    slots: int = 32
+    name: str = "arena"
+    random_return: float = 0.0
+    reference_return: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("num_tasks", "slots"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Arena.{name} must be at least 1, got {getattr(self, name)}")
+        if not self.reference_return > self.random_return:
+            raise ValueError(
+                f"Arena.reference_return must be above random_return, got {self.reference_return} and "
+                f"{self.random_return}"
+            )
+        self.curriculum.check(self.num_tasks)
+        scores.check(self.score, self.inner)
+
+    def normalize(self, fitness: jax.Array) -> jax.Array:
+        """Fitness on the common scale. [...] float32."""
+        return (fitness - self.random_return) / (self.reference_return - self.random_return)
+
+    def rivals(self, births: Birth) -> tuple[jax.Array, jax.Array]:
+        """Mean returns of rivals, [N] float32, 0 where there are none, and the updates that they did, [] int32."""
+        rival = scores.rival(self.score, self.inner)
+        if rival is None:
+            return jnp.zeros(births.task.lifetime.shape), jnp.zeros((), jnp.int32)
+
+        def live(population: Population, births: Birth) -> Outcome:
+            return rival.live(population, births, slots=self.slots)[1]
+
+        outcomes = share_out(live, (), births, work=births.task.lifetime, mesh=population_mesh())
+        return outcomes.fitness, jnp.sum(outcomes.num_updates)
+
+    def live(self, population: Population, items: tuple[Birth, jax.Array]) -> Outcome:
+        """Spend whole lives, spread over all devices, and score their levels. The agents themselves are not kept.
+
+        Args:
+            population: meta-parameters, leading axis M.
+            items: births, and mean returns of rivals; leading axis M.
+        """
+        return share_out(self._live, population, items, work=items[0].task.lifetime, mesh=population_mesh())
+
+    def _live(self, population: Population, items: tuple[Birth, jax.Array]) -> Outcome:
+        births, rival_returns = items
+        lives, metrics = self.inner.spend(population, births, slots=self.slots)
+        returns = only_of_finite(lives, self.inner.examine(lives, slots=self.slots))
+        critiques: Critique | None = None
+        if self.score.uses_critic:
+            critiques = jax.lax.map(self._judge, lives, batch_size=self.slots)
+        everybody = jnp.ones(rival_returns.shape, bool)
+        level_scores = scores.score_lives(self.score, self.inner, lives, returns, rival_returns, critiques, everybody)
+        return Outcome(jnp.mean(returns, axis=1), lives.num_updates, metrics, level_scores)
+
+    def _judge(self, life: Life) -> Critique:
+        return self.inner.judge(life, self.inner.perceive(life, self.inner.act(life, VALIDATE)[0]))
+
+
+def of_better(outcomes: Outcome) -> jax.Array:
+    """Score by the life of the highest fitness on each task, [R, N] to [N]; not a number where none is finite."""
+    fitness = jnp.where(jnp.isfinite(outcomes.fitness), outcomes.fitness, -jnp.inf)
+    better = jnp.argmax(fitness, axis=0)
+    return jnp.take_along_axis(jnp.asarray(outcomes.score), better[None], axis=0)[0]

@@ -1,0 +1,156 @@
+"""A meta-step over several environments."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metadisco import config
+from metadisco.agents.networks import Table
+from metadisco.arena import Arena
+from metadisco.curricula.plr import PrioritizedLevelReplay
+from metadisco.curricula.randomization import DomainRandomization
+from metadisco.envs.base import Discrete
+from metadisco.life import Birth
+from metadisco.meta.base import mirror
+from metadisco.meta.evolution import Evolution
+from metadisco.meta.gradient import MetaGradient
+from metadisco.mixed_trainer import MixedTrainer
+from metadisco.objectives.lpg import LPG
+from metadisco.tasks import FixedLifetime, Tasks
+from tests import probes, small
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A level without content, for probes."""
+
+    def sample(self, key):
+        del key
+        return jnp.zeros(())
+
+
+@dataclass(frozen=True)
+class Generous(probes.RewardByAction):
+    """100 for action 1."""
+
+    spec = replace(probes.RewardByAction.spec, observation=Discrete(2))
+
+    def reward(self, obs, action):
+        return 100.0 * action
+
+
+def arenas():
+    grid = Arena(small.inner_loop(), DomainRandomization(small.TASKS), 3, slots=3, name="grid")
+    inner = replace(small.inner_loop(), env=Generous(), torso=Table())
+    tasks = Tasks(Nothing(), FixedLifetime(2))
+    probe = Arena(inner, DomainRandomization(tasks), 2, slots=2, name="probe", reference_return=100.0)
+    return grid, probe
+
+
+def trainer(**options):
+    return MixedTrainer(**({"arenas": arenas(), "meta_optimizer": Evolution(), "num_steps": 3} | options))
+
+
+@dataclass(frozen=True)
+class Witness:
+    """Proposes a known population and keeps what came of it."""
+
+    replicas: int = 2
+
+    def init(self, key, meta_params, num_tasks):
+        del key, meta_params
+        return small.population(small.OBJECTIVE, 2 * num_tasks)
+
+    def step(self, key, state, lives, life_fn, *, trains=None):
+        del key, trains
+        outcomes = life_fn(state, mirror(lives))
+        outcomes = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), outcomes)
+        return outcomes, outcomes, dict(outcomes.metrics)
+
+    def meta_params(self, state):
+        return state
+
+
+@pytest.fixture(scope="module")
+def witnessed():
+    witness = trainer(meta_optimizer=Witness())
+    state = witness.init(jax.random.key(0))
+    return jax.jit(witness.step)(jax.random.key(5), state)
+
+
+def test_candidates_live_in_the_arena_of_their_task(witnessed):
+    """As when each arena is given its candidates and tasks by hand."""
+    state, _ = witnessed
+    population = small.population(small.OBJECTIVE, 10)
+    propose_key, birth_key, _, _ = jax.random.split(jax.random.key(5), 4)
+    for i, (arena, members) in enumerate(zip(arenas(), ([0, 1, 2, 5, 6, 7], [3, 4, 8, 9]), strict=True)):
+        _, proposal = arena.curriculum.propose(jax.random.fold_in(propose_key, i), (), arena.num_tasks)
+        births = Birth(jax.random.split(jax.random.fold_in(birth_key, i), arena.num_tasks), proposal.tasks)
+        rivals = jnp.zeros(arena.num_tasks)
+        theirs = jax.tree.map(lambda leaf, members=members: leaf[jnp.array(members)], population)
+        outcomes = jax.jit(arena.live)(theirs, mirror((births, rivals)))
+        begin = (0, 3)[i]
+        fitness = state.meta.fitness[:, begin : begin + arena.num_tasks]
+        np.testing.assert_allclose(fitness.reshape(-1), arena.normalize(outcomes.fitness), rtol=1e-4, atol=1e-5)
+
+
+def test_fitness_is_on_the_scale_of_each_arena_and_returns_are_reported(witnessed):
+    state, metrics = witnessed
+    fitness = state.meta.fitness[:, 3:]
+    assert jnp.all((fitness >= 0.0) & (fitness <= 1.0))  # of 100
+    np.testing.assert_allclose(metrics["fitness/probe"], 100.0 * fitness.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["fitness/grid"], state.meta.fitness[:, :3].mean(), rtol=1e-5)
+
+
+def test_work_is_counted_by_arena(witnessed):
+    _, metrics = witnessed
+    assert metrics["env_steps/probe"] == 4 * 2 * 4 * 5  # lives, updates, workers, steps
+    assert metrics["env_steps"] == metrics["env_steps/grid"] + metrics["env_steps/probe"]
+    assert metrics["agent_updates"] * 4 * 5 == metrics["env_steps"]
+
+
+def test_a_meta_step_moves_the_meta_parameters_and_keeps_every_type():
+    trained = trainer()
+    begun = trained.init(jax.random.key(0))
+    state, metrics = jax.jit(trained.step)(jax.random.key(1), begun)
+    assert metrics["update_norm"] > 0.0
+    assert all(value.shape == () and jnp.isfinite(value) for value in metrics.values())
+    kinds = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), each) for each in (begun, state)]
+    assert kinds[0] == kinds[1]
+
+
+def test_a_trainer_is_its_own_configuration():
+    grid = arenas()[0]
+    one = MixedTrainer((grid,), Evolution(), num_steps=2)
+    assert config.from_data(config.to_data(one)) == one
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_steps": 0}, "num_steps"),
+        ({"arenas": ()}, "one or more"),
+        ({"arenas": (arenas()[0], arenas()[0])}, "different names"),
+        ({"meta_optimizer": MetaGradient()}, "two replicas"),
+        (
+            {"arenas": (arenas()[0], replace(arenas()[1], inner=small.inner_loop(LPG(width=8))))},
+            "must learn the same",
+        ),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        trainer(**change)
+
+
+def test_an_arena_checks_its_curriculum_and_its_scale():
+    with pytest.raises(ValueError, match="reference_return"):
+        replace(arenas()[0], random_return=1.0)
+    with pytest.raises(ValueError, match="num_tasks"):
+        replace(arenas()[0], num_tasks=0)
+    too_small = PrioritizedLevelReplay(small.TASKS, capacity=2)
+    with pytest.raises(ValueError, match="capacity"):
+        replace(arenas()[0], curriculum=too_small)
