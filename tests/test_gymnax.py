@@ -79,13 +79,13 @@ def replay(key, env, level, state, action):
     _, env_key = jax.random.split(jax.random.split(key)[1])
 
     def step(state, now):
-        noise, action = now
-        out = jax.vmap(made.step, in_axes=(0, 0, 0, None))(noise, state, action, level)
+        keys, action = now
+        out = jax.vmap(made.step, in_axes=(0, 0, 0, None))(keys, state, action, level)
         obs, next_state, reward, terminated, truncated, info = out
         next_state = jax.tree.map(lambda new, old: new.astype(old.dtype), next_state, state)
         return next_state, (obs, reward, terminated, truncated, info["final_observation"])
 
-    return jax.lax.scan(step, state, (env.noise(env_key, (T, B)), action))[1]
+    return jax.lax.scan(step, state, (jax.random.split(env_key, (T, B)), action))[1]
 
 
 def short_level(env, num_steps=5):
@@ -118,9 +118,10 @@ def test_shapes_and_types_are_those_of_the_spec_and_stay(name):
     env = Gymnax(name)
     level = env.default_level
     assert all(isinstance(leaf, jax.Array) and not leaf.weak_type for leaf in jax.tree.leaves(level))
+    noise = env.noise(jax.random.key(0), ())
     action = random_action(env, jnp.zeros(getattr(env.spec.action, "shape", 1)))
-    obs, state = jax.eval_shape(env.reset, jax.random.key(0), level)
-    next_obs, next_state, out = jax.eval_shape(env.step, jax.random.key(0), state, action, level)
+    obs, state = jax.eval_shape(env.reset, noise, level)
+    next_obs, next_state, out = jax.eval_shape(env.step, noise, state, action, level)
 
     if isinstance(env.spec.observation, Discrete):
         assert (obs.shape, obs.dtype) == ((), jnp.int32)
@@ -134,7 +135,7 @@ def test_shapes_and_types_are_those_of_the_spec_and_stay(name):
 
     # `step` casts a state to the types of the one before; nothing is lost, because gymnax does not change them.
     made = gymnax_adapter._build(env)
-    own_state = jax.eval_shape(made.step_env, jax.random.key(0), state, action, level)[1]
+    own_state = jax.eval_shape(made.step_env, noise.step, state, action, level)[1]
     assert jax.tree.map(lambda leaf: leaf.dtype, own_state) == jax.tree.map(lambda leaf: leaf.dtype, state)
 
 
@@ -204,6 +205,16 @@ def test_a_step_and_the_reset_after_it_draw_different_numbers():
 
     mean, reward = draw(env.noise(jax.random.key(0), (200,)))
     assert abs(np.corrcoef(mean, reward)[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize("name", [name for name, options in gymnax_adapter._OPTIONS.items() if options])
+def test_environments_of_the_least_sizes_work(name):
+    options = gymnax_adapter._OPTIONS[name].items()
+    env = Gymnax(name, tuple((option, kind.start) for option, kind in options if isinstance(kind, range)))
+    noise, level = env.noise(jax.random.key(0), ()), env.default_level
+    obs, state = jax.eval_shape(env.reset, noise, level)
+    action = random_action(env, jnp.zeros(getattr(env.spec.action, "shape", 1)))
+    assert jax.eval_shape(env.step, noise, state, action, level)[:2] == (obs, state)
 
 
 def test_options_change_sizes():
@@ -307,8 +318,10 @@ def test_pole_length_changes_the_dynamics():
     @jax.jit
     def push(key):
         drawn = jax.vmap(levels.sample)(jax.random.split(key, 2))
-        _, state = CARTPOLE.reset(key, CARTPOLE.default_level)
-        return drawn.length, jax.vmap(CARTPOLE.step, in_axes=(None, None, None, 0))(key, state, jnp.int32(1), drawn)[0]
+        noise = CARTPOLE.noise(key, ())
+        _, state = CARTPOLE.reset(noise, CARTPOLE.default_level)
+        step = jax.vmap(CARTPOLE.step, in_axes=(None, None, None, 0))
+        return drawn.length, step(noise, state, jnp.int32(1), drawn)[0]
 
     length, obs = push(jax.random.key(0))
     np.testing.assert_array_equal(obs[0, 0], obs[1, 0])  # the cart's position lags behind its velocity
@@ -389,9 +402,14 @@ levels = GymnaxLevels(env)
 assert "gymnax" not in sys.modules
 jax.config.update("jax_num_cpu_devices", 3)
 assert jax.device_count() == 3
+
+def begin_and_act(key):
+    noise, level = env.noise(key, ()), levels.sample(key)
+    _, state = env.reset(noise, level)
+    return env.step(noise, state, 0, level)
+
 for _ in range(2):  # an array that belonged to the first trace would be an error in the second
-    obs, state = jax.eval_shape(lambda key: env.reset(key, levels.sample(key)), jax.random.key(0))
-    jax.eval_shape(lambda key, state: env.step(key, state, 0, levels.sample(key)), jax.random.key(0), state)
+    jax.eval_shape(lambda key: begin_and_act(key), jax.random.key(0))
 """
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1], env=environment)

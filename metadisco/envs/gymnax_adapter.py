@@ -15,9 +15,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from metadisco.config import nearest
-from metadisco.envs.base import Box, Discrete, EnvSpec, Level, Noise, State, Step
+from metadisco.envs.base import Box, Discrete, EnvSpec, Level, State, Step
 from metadisco.types import Key, Obs
 
 Option = bool | int | float | str
@@ -59,13 +60,21 @@ _OPTIONS: dict[str, dict[str, range | type]] = {
 ENVIRONMENTS: tuple[str, ...] = tuple(_OPTIONS)
 
 
+@struct.dataclass
+class StepKeys:
+    """All randomness of a step and of a reset after it. A rollout gives both to both."""
+
+    step: Key  # []
+    reset: Key  # []
+
+
 @dataclass(frozen=True)
 class Gymnax:
     """An environment of gymnax, by its name there.
 
     Observations are float32 arrays, or an index where gymnax has a scalar (FrozenLake). Continuous actions are in
     [-1, 1] and stretched to the bounds of the level. Where an episode terminates in its last step it does not count as
-    truncated, too. Random numbers are those of gymnax's own `step(key, ...)` with the same key.
+    truncated, too.
 
     Attributes:
         name: one of `ENVIRONMENTS`.
@@ -106,21 +115,23 @@ class Gymnax:
         with jax.ensure_compile_time_eval():
             return _as_arrays(_build(self).default_params)
 
-    def noise(self, key: Key, shape: tuple[int, ...]) -> Noise:
-        """One key for each step. [*shape] keys."""
-        return jax.random.split(key, shape)
+    def noise(self, key: Key, shape: tuple[int, ...]) -> StepKeys:
+        """Keys [*shape]: those that gymnax's own `step` makes of `jax.random.split(key, shape)`."""
+        split = jax.random.split
+        for _ in shape:
+            split = jax.vmap(split)
+        pairs = split(jax.random.split(key, shape))
+        return StepKeys(step=pairs[..., 0], reset=pairs[..., 1])
 
-    def reset(self, noise: Noise, level: Level) -> tuple[Obs, State]:
+    def reset(self, noise: StepKeys, level: Level) -> tuple[Obs, State]:
         """Begin an episode."""
-        _, reset_key = jax.random.split(noise)  # a rollout gives the same noise to `step`
-        obs, state = _build(self).reset_env(reset_key, _as_arrays(level))
+        obs, state = _build(self).reset_env(noise.reset, _as_arrays(level))
         return self._observation(obs), _as_arrays(state)
 
-    def step(self, noise: Noise, state: State, action: jax.Array, level: Level) -> tuple[Obs, State, Step]:
+    def step(self, noise: StepKeys, state: State, action: jax.Array, level: Level) -> tuple[Obs, State, Step]:
         """Act once. `action` is [] int32, or [D] float32 in [-1, 1]."""
         env, level = _build(self), _as_arrays(level)
-        step_key, _ = jax.random.split(noise)
-        obs, next_state, reward, terminated, _ = env.step_env(step_key, state, self._action(action, level), level)
+        obs, next_state, reward, terminated, _ = env.step_env(noise.step, state, self._action(action, level), level)
         next_state = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), next_state, state)
         terminated = jnp.asarray(terminated, bool)
         truncated = jnp.asarray(env.is_truncated(next_state, level), bool) & ~terminated
