@@ -5,7 +5,7 @@ Every agent has one color in all charts, from a palette that color-blind readers
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -53,7 +53,7 @@ STYLE = {
     "ytick.major.size": 0,
 }
 
-
+Drawn = TypeVar("Drawn")
 Label = tuple[float, str, str]
 """Where a line ends, its name and its color."""
 
@@ -68,11 +68,11 @@ def name(agent: str) -> str:
     return NAMES.get(agent, agent)
 
 
-def styled(plot: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
+def styled(plot: Callable[..., Drawn]) -> Callable[..., Drawn]:
     """Draw in this style, whatever the process has set."""
 
     @functools.wraps(plot)
-    def styled(*arguments: Any, **options: Any) -> "Figure":
+    def styled(*arguments: Any, **options: Any) -> Drawn:
         from matplotlib import style
 
         with style.context(["default", STYLE]):

@@ -6,10 +6,12 @@ another thing, see `metadisco.train_state`.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from metadisco.files import (
     read_hashed,
     write_folder,
 )
+from metadisco.objectives import drift as drifts
+from metadisco.objectives.mirror_learning import MirrorLearning
 
 FORMAT_VERSION = 1
 ZOO = Path(__file__).parent / "zoo"
@@ -51,6 +55,35 @@ class Discovered:
         default_factory=dict
     )  # command, seed, commit, versions, hardware, ...
     evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)  # suite -> agent -> scores
+
+    @functools.cached_property
+    def drift(self) -> Callable[..., jax.Array]:
+        """The drift of a `MirrorLearning` as a plain function `drift(ratio, advantage, progress=0.0)`, for any PPO.
+
+        An agent ascends mean[r A - drift(r, A, n/N)]: r = pi / pi_old, A normalised per minibatch, n/N the fraction of
+        training that is over. The three broadcast; the result is float32, finite, and differentiable in r.
+
+        Raises:
+            config.ConfigError: where the objective is not a `MirrorLearning`.
+
+        Example:
+            >>> round(float(Discovered(MirrorLearning(), ()).drift(1.5, 2.0)), 3)  # of PPO: (1.5 - 1.2) * 2
+            0.6
+        """
+        if not isinstance(self.objective, MirrorLearning):
+            raise config.ConfigError(
+                f"{config.class_name(self.objective)} has no drift: "
+                "only a MirrorLearning (PPO, DPO, LPO, TA-LPO) has one."
+            )
+        rule, meta_params = self.objective.drift, self.meta_params
+
+        def drift(
+            ratio: jax.Array | float, advantage: jax.Array | float, progress: jax.Array | float = 0.0
+        ) -> jax.Array:
+            """D(r, A); see `Discovered.drift`."""
+            return drifts.drift(rule, meta_params, ratio, advantage, progress)
+
+        return drift
 
 
 def save(discovered: Discovered, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:

@@ -85,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="say what a checkpoint is")
     inspect.add_argument("checkpoint", help="name in the zoo, or a folder")
+    inspect.add_argument("--out", help="draw its drift into this folder: D and its gradient beside PPO and DPO")
+    inspect.add_argument("--overwrite", action="store_true", help="replace pictures that are in the folder")
     inspect.set_defaults(run=_inspect)
 
     report = commands.add_parser("report", help="write report.html of a run, also of one that is still going")
@@ -179,7 +181,15 @@ def _evaluate(known: argparse.Namespace) -> int:
 def _inspect(known: argparse.Namespace) -> int:
     from metadisco import checkpoint, discovery
 
-    discovery.describe(checkpoint.load(known.checkpoint), _console())
+    discovered = checkpoint.load(known.checkpoint)
+    pictures = []
+    if known.out:
+        from metadisco import drift_plots
+
+        pictures = drift_plots.write(discovered, Path(known.out), overwrite=known.overwrite)
+    discovery.describe(discovered, _console())
+    for path in pictures:
+        print(path)
     return 0
 
 

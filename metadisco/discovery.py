@@ -17,6 +17,8 @@ from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_
 from metadisco.envs.base import Discrete
 from metadisco.gradient_trainer import GradientTrainer
 from metadisco.life import InnerLoop
+from metadisco.objectives.drift import verdicts, violations
+from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.presets import Preset
 from metadisco.provenance import provenance
 from metadisco.results import Results
@@ -248,6 +250,11 @@ def describe(discovered: Discovered, console: Any) -> None:
     for name in ("preset", "seed", "meta_steps", "minutes", "command", "date", "commit", "hardware"):
         if name in origin:
             table.add_row(name.replace("_", "-"), str(origin[name]))
+    if isinstance(discovered.objective, MirrorLearning):
+        table.add_row("mirror learning", "its conditions, measured for log r and A from -3 to 3 at n/N = 0, 1/2 and 1:")
+        found = violations(discovered.objective.drift, discovered.meta_params)
+        for condition, verdict in verdicts(found).items():
+            table.add_row(f"  {condition}", verdict)
     console.print(table)
     show(discovered.evaluation, console)
 

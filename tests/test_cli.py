@@ -12,6 +12,7 @@ import pytest
 
 import metadisco
 from metadisco import cli, memory, presets, suites
+from metadisco.objectives.drift import DPODrift
 from tests import small
 
 FAST = ["--num_steps", "2", "--num_tasks", "2", "--inner.num_workers", "2", "--inner.num_test_workers", "2"]
@@ -83,6 +84,27 @@ def test_inspect_says_what_a_checkpoint_is(run, capsys):
     shown = capsys.readouterr().out
     for word in ("LPG(", "log_lifetime", "smoke", "meta-parameters", "grid-tiny"):
         assert word in shown
+
+
+def test_inspect_judges_a_drift_and_draws_it(tmp_path, capsys):
+    folder, pictures = tmp_path / "dpo", tmp_path / "pictures"
+    metadisco.save(metadisco.Discovered(metadisco.MirrorLearning(DPODrift()), ()), folder)
+    arguments = ["inspect", str(folder), "--out", str(pictures)]
+    assert cli.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("holds") == 3
+    assert "D(r, A) >= 0" in shown
+    assert sorted(path.name for path in pictures.iterdir()) == ["drift.png", "gradient.png"]
+    assert cli.main(arguments) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert cli.main([*arguments, "--overwrite"]) == 0
+
+
+def test_inspect_draws_nothing_of_an_objective_without_a_drift(tmp_path, capsys):
+    metadisco.save(metadisco.Discovered(metadisco.A2C(), ()), tmp_path / "a2c")
+    assert cli.main(["inspect", str(tmp_path / "a2c"), "--out", str(tmp_path / "pictures")]) == 2
+    assert "A2C has no drift" in capsys.readouterr().err
+    assert not (tmp_path / "pictures").exists()
 
 
 def test_report_can_be_written_again(run):

@@ -40,7 +40,6 @@ QUICK = (
     PENDULUM,  # continuous actions, bounds +-2
     DEEP_SEA,  # terminated and truncated in the same step, to gymnax
     Gymnax("BernoulliBandit-misc"),  # the clock is a float, the reward an integer
-    Gymnax("FourRooms-misc"),  # integer observations
     Gymnax("FrozenLake-misc"),  # an index as the observation
 )
 SLOW = [Gymnax(name) for name in ENVIRONMENTS if name not in {env.name for env in QUICK}]
@@ -133,11 +132,6 @@ def test_shapes_and_types_are_those_of_the_spec_and_stay(name):
     types = {field: (leaf.shape, leaf.dtype) for field, leaf in vars(out).items()}
     assert types == {"reward": ((), jnp.float32), "terminated": ((), jnp.bool_), "truncated": ((), jnp.bool_)}
 
-    # `step` casts a state to the types of the one before; nothing is lost, because gymnax does not change them.
-    made = gymnax_adapter._build(env)
-    own_state = jax.eval_shape(made.step_env, noise.step, state, action, level)[1]
-    assert jax.tree.map(lambda leaf: leaf.dtype, own_state) == jax.tree.map(lambda leaf: leaf.dtype, state)
-
 
 @pytest.mark.parametrize(
     "env", [*QUICK, *(pytest.param(env, marks=pytest.mark.slow) for env in SLOW)], ids=lambda env: env.name
@@ -207,10 +201,15 @@ def test_a_step_and_the_reset_after_it_draw_different_numbers():
     assert abs(np.corrcoef(mean, reward)[0, 1]) < 0.2
 
 
-@pytest.mark.parametrize("name", [name for name, options in gymnax_adapter._OPTIONS.items() if options])
+LEAST = {
+    name: tuple((option, kind.start) for option, kind in options.items() if isinstance(kind, range))
+    for name, options in gymnax_adapter._OPTIONS.items()
+}
+
+
+@pytest.mark.parametrize("name", [name for name, options in LEAST.items() if options])
 def test_environments_of_the_least_sizes_work(name):
-    options = gymnax_adapter._OPTIONS[name].items()
-    env = Gymnax(name, tuple((option, kind.start) for option, kind in options if isinstance(kind, range)))
+    env = Gymnax(name, LEAST[name])
     noise, level = env.noise(jax.random.key(0), ()), env.default_level
     obs, state = jax.eval_shape(env.reset, noise, level)
     action = random_action(env, jnp.zeros(getattr(env.spec.action, "shape", 1)))
@@ -397,19 +396,20 @@ def test_construction_leaves_gymnax_alone_and_the_first_use_may_be_within_a_trac
 import sys, jax
 from metadisco.envs.gymnax_adapter import Gymnax
 from metadisco.envs.gymnax_levels import GymnaxLevels
-env = Gymnax("FrozenLake-misc")
+env = Gymnax("DeepSea-bsuite")  # has random numbers of its own
 levels = GymnaxLevels(env)
 assert "gymnax" not in sys.modules
 jax.config.update("jax_num_cpu_devices", 3)
 assert jax.device_count() == 3
 
 def begin_and_act(key):
+    assert env.spec.num_actions == 2  # the first use
     noise, level = env.noise(key, ()), levels.sample(key)
     _, state = env.reset(noise, level)
     return env.step(noise, state, 0, level)
 
-for _ in range(2):  # an array that belonged to the first trace would be an error in the second
-    jax.eval_shape(lambda key: begin_and_act(key), jax.random.key(0))
+jax.eval_shape(begin_and_act, jax.random.key(0))
+jax.jit(lambda key: begin_and_act(key))(jax.random.key(0))  # fails on an array that belonged to the first trace
 """
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1], env=environment)

@@ -26,7 +26,17 @@ LAYERS = (
     ("checkpoint", "results", "run_folder", "train_state", "zoo"),  # what is on disk
     ("chunks", "evaluation", "loop", "memory", "progress", "suites"),
     ("presets",),
-    ("chart_style", "discovery", "plots", "report", "testing", "cli", "__main__", ""),  # "": the package itself
+    (
+        "chart_style",
+        "discovery",
+        "drift_plots",
+        "plots",
+        "report",
+        "testing",
+        "cli",
+        "__main__",
+        "",
+    ),  # "": the package itself
 )
 STRANGERS = (("meta", "curricula"),)  # neighbors that never import each other
 

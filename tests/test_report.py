@@ -4,13 +4,17 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import jax
 import numpy as np
 import pytest
 
-from metadisco import chart_style, config, plots, report, results, suites
+from metadisco import chart_style, checkpoint, config, plots, report, results, suites
 from metadisco.envs.gridworld import NUM_ACTIONS
+from metadisco.objectives.drift import LPODrift
+from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.results import Evaluation
 from metadisco.run_folder import RunError
 from metadisco.stats import iqm_interval, normalize
@@ -98,10 +102,10 @@ def log(num_steps=120, validation=True):
         yield row | ({"fitness": None, "finite_fraction": 0.5} if step == 30 else {})
 
 
-def begin_run(folder, *, preset="quickstart", rows=()):
+def begin_run(folder, *, preset="quickstart", rows=(), trainer=small.trainer()):
     """What a run that is still going has."""
     folder.mkdir(parents=True)
-    document = {"format_version": 1, "seed": 7, "trainer": config.to_data(small.trainer())}
+    document = {"format_version": 1, "seed": 7, "trainer": config.to_data(trainer)}
     document["provenance"] = PROVENANCE | {"preset": preset}
     (folder / "config.json").write_text(json.dumps(document))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -345,6 +349,23 @@ def test_names_are_escaped(tmp_path):
     assert "a &lt;b&gt;&amp;x run" in page
     assert "&lt;i&gt;mine" in page
     assert not Elements(page).open
+
+
+def test_learned_drift_is_drawn_and_judged(tmp_path):
+    objective = MirrorLearning(LPODrift(width=4, temporal=True))
+    trainer = replace(small.trainer(), inner=small.inner_loop(objective))
+    folder = begin_run(tmp_path / "run", rows=log(num_steps=2), trainer=trainer)
+    assert "when meta-training is over" in section(report.write(folder).read_text(), "drift")
+    checkpoint.save(checkpoint.Discovered(objective, objective.init(jax.random.key(0))), folder / "objective")
+    page = report.write(folder).read_text()
+    drift = section(page, "drift")
+    assert "could not be made" not in page
+    assert drift.count("<svg") == 4
+    for word in ("PPO", "DPO", "TA-LPO", "n/N = 0.25"):
+        assert f">{word}</text>" in drift, word
+    assert drift.count("<code>holds</code>") == 3
+    test_report_is_well_formed_and_names_are_unique(page)
+    test_report_refers_to_nothing_outside(page)
 
 
 def test_folder_that_is_not_a_run_is_refused(tmp_path):

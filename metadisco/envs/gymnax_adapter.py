@@ -52,7 +52,7 @@ _OPTIONS: dict[str, dict[str, range | type]] = {
     "PointRobot-misc": {},
     "BernoulliBandit-misc": {},
     "GaussianBandit-misc": {},
-    "Reacher-misc": {"num_joints": range(2, 3)},
+    "Reacher-misc": {"num_joints": range(2, 3)},  # its observation only fits together for two
     "Swimmer-misc": {"num_urchins": _from(0)},
     "Pong-misc": {"width": _from(5), "height": _from(5), "paddle_half_height": _from(1)},
     "FrozenLake-misc": {"map_name": str, "is_slippery": bool, "success_rate": float},
@@ -78,7 +78,14 @@ class Gymnax:
 
     Attributes:
         name: one of `ENVIRONMENTS`.
-        options: (argument, value) of gymnax's constructor, in any order.
+        options: (argument, value) of gymnax's constructor, for its arguments that are scalars.
+
+    Note:
+        Some dynamics are not what their names promise. The arms of SimpleBandit are drawn anew in every episode, which
+        is one step, so there is nothing to learn. MetaMaze moves an agent that found the goal elsewhere, and its
+        episode terminates only if that happens to be the goal again. In MemoryChain the first observation comes twice.
+        The field of Pong has no border at the top: the ball may leave it and come back no more.
+        The images of FourRooms (`use_visual_obs`) show the agent with row and column exchanged.
 
     Example:
         >>> from metadisco.envs.gymnax_adapter import Gymnax
@@ -95,7 +102,7 @@ class Gymnax:
         if self.name == "MNISTBandit-bsuite":
             raise ValueError(
                 "Gymnax.name 'MNISTBandit-bsuite' is left out because gymnax downloads its images when it is made; "
-                f"use another bandit, such as 'SimpleBandit-bsuite'. Valid: {', '.join(ENVIRONMENTS)}."
+                f"use another bandit, such as 'BernoulliBandit-misc'. Valid: {', '.join(ENVIRONMENTS)}."
             )
         if self.name not in _OPTIONS:
             raise ValueError(f"Gymnax.name {self.name!r} is unknown.{nearest(self.name, ENVIRONMENTS)}")
@@ -132,7 +139,6 @@ class Gymnax:
         """Act once. `action` is [] int32, or [D] float32 in [-1, 1]."""
         env, level = _build(self), _as_arrays(level)
         obs, next_state, reward, terminated, _ = env.step_env(noise.step, state, self._action(action, level), level)
-        next_state = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), next_state, state)
         terminated = jnp.asarray(terminated, bool)
         truncated = jnp.asarray(env.is_truncated(next_state, level), bool) & ~terminated
         return self._observation(obs), next_state, Step(jnp.asarray(reward, jnp.float32), terminated, truncated)
@@ -179,9 +185,10 @@ def _build(env: Gymnax) -> Any:
 
 @functools.cache
 def _spec(env: Gymnax) -> EnvSpec:
+    made, level = _build(env), env.default_level  # imports gymnax as it must be
+
     from gymnax.environments import spaces
 
-    made, level = _build(env), env.default_level
     with jax.ensure_compile_time_eval():
         obs, _ = jax.eval_shape(made.reset_env, jax.random.key(0), level)
         observations, actions = made.observation_space(level), made.action_space(level)

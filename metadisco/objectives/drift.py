@@ -7,6 +7,7 @@ what LPO learns to use.
 Equations are functions of l = log r: from it, r - 1 is exact also near r = 1, and it is finite also where r underflows.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +19,10 @@ from metadisco.lowrank import project
 from metadisco.types import Key, MetaParams
 
 LPO_FEATURES = ("l", "l^2", "e", "e^2", "A l", "A l^2", "A e", "A e^2")  # l = log r, e = 1 - r
+LARGEST_LOG_RATIO = 20.0  # beyond, a sample is left alone until the next rollout: r would overflow
+_SMALLEST_RATIO, _LARGEST = 1e-30, float(jnp.finfo(jnp.float32).max)  # smaller ones would have no finite 1 / r
 _STEP = 1e-7  # away from r = 1, where slopes are measured: less than the threshold of LPO can hide
+_ROUNDING = 1e-5  # of what `violations` measures
 
 
 class Drift(Protocol):
@@ -48,16 +52,29 @@ class Drift(Protocol):
 
 
 def drift(
-    rule: Drift, meta_params: MetaParams, ratio: jax.Array, advantage: jax.Array, fraction: jax.Array | float = 0.0
+    rule: Drift,
+    meta_params: MetaParams,
+    ratio: jax.Array | float,
+    advantage: jax.Array | float,
+    fraction: jax.Array | float = 0.0,
 ) -> jax.Array:
     """D(r, A) from the ratio itself, to look at or to use elsewhere. [...] float32.
+
+    It is finite with finite derivatives for every ratio from 0 to infinity and every finite advantage. Beyond
+    r = e^20 it grows by A where A > 0: so r A - D stays what it is there, as in `MirrorLearning`.
 
     Example:
         >>> import jax.numpy as jnp
         >>> float(drift(PPODrift(clip=0.25), (), jnp.float32(1.5), jnp.float32(2.0)))
         0.5
     """
-    return rule.penalty(meta_params, jnp.log(ratio), advantage, fraction)
+    ratio, advantage, fraction = jnp.broadcast_arrays(
+        *(jnp.asarray(each, jnp.float32) for each in (ratio, advantage, fraction))
+    )
+    ratio = jnp.clip(ratio, _SMALLEST_RATIO, _LARGEST)
+    near = rule.penalty(meta_params, jnp.minimum(jnp.log(ratio), LARGEST_LOG_RATIO), advantage, fraction)
+    beyond = jax.nn.relu(ratio - jnp.exp(LARGEST_LOG_RATIO)) * jax.nn.relu(advantage)
+    return jnp.minimum(near + beyond, _LARGEST)
 
 
 def ppo_drift(log_ratio: jax.Array, advantage: jax.Array, clip: float) -> jax.Array:
@@ -249,4 +266,18 @@ def violations(
         "negative": float(jnp.max(jnp.maximum(-grid, 0.0))),
         "at_one": float(jnp.max(jnp.abs(at_one))),
         "slope_at_one": float(jnp.max(jnp.abs(slopes))),
+    }
+
+
+def verdicts(found: Mapping[str, float]) -> dict[str, str]:
+    """What `violations` found, in words: condition -> `holds`, or by how much it is broken.
+
+    Example:
+        >>> verdicts({"negative": 0.5, "at_one": 0.0, "slope_at_one": 0.0})["D(r, A) >= 0"]
+        'broken by up to 0.5'
+    """
+    conditions = {"negative": "D(r, A) >= 0", "at_one": "D(1, A) = 0", "slope_at_one": "dD/dr (1, A) = 0"}
+    return {
+        words: "holds" if found[name] <= _ROUNDING else f"broken by up to {found[name]:.3g}"
+        for name, words in conditions.items()
     }

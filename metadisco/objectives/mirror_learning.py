@@ -14,10 +14,8 @@ from metadisco.agents import distributions
 from metadisco.envs.base import EnvSpec
 from metadisco.objectives.actor_critic import A2CTargets, check_actor_critic, estimate
 from metadisco.objectives.base import Predictions
-from metadisco.objectives.drift import Drift, PPODrift
+from metadisco.objectives.drift import LARGEST_LOG_RATIO, Drift, PPODrift
 from metadisco.types import Heads, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
-
-LARGEST_LOG_RATIO = 20.0  # beyond, a sample is left alone until the next rollout: r would overflow
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 It reads `config.json`, `metrics.jsonl`, `levels/`, `evaluation.json`, `curves.npz` and `objective/`; only the first
 has to be there, so a run that is still going has a report too. What cannot be shown is said to be missing in its place:
 a report never costs a run its result. The frame and style of the page are in `templates/report.html`, its pictures in
-`metadisco.report.exhibits` and `metadisco.report.gallery`.
+`metadisco.report.exhibits`, `metadisco.report.gallery` and `metadisco.report.drifts`.
 """
 
 import json
@@ -18,7 +18,7 @@ from zipfile import BadZipFile, is_zipfile
 
 from metadisco import chart_style, results, run_folder, stats, suites
 from metadisco.files import write_atomically
-from metadisco.report import exhibits, gallery, tables
+from metadisco.report import drifts, exhibits, gallery, tables
 from metadisco.report.exhibits import missing, number
 from metadisco.report.tables import NO_BREAK, interval
 from metadisco.results import Results
@@ -79,10 +79,13 @@ def write(folder: str | os.PathLike) -> Path:
         "learning": ("How agents learn", lambda: exhibits.learning(run.curves)),
         "course": ("What the objective does over a lifetime", lambda: exhibits.course(run.curves, run.suite)),
         "levels": ("Levels and learnt policies", lambda: exhibits.levels(run.curves, run.suite)),
+        "drift": ("The drift", lambda: drifts.drift(Path(folder))),
         "kept": ("Levels that the curriculum kept", lambda: gallery.kept_levels(Path(folder), run.config["trainer"])),
         "settings": ("Settings", lambda: _settings(run)),
         "provenance": ("Provenance", lambda: _provenance(run)),
     }
+    if not drifts.has_drift(run.config["trainer"]):
+        del sections["drift"]
     body = [f"<header>\n<h1>metadisco · {escape(run.name)}</h1>\n{_guarded(lambda: _verdict(run))}\n</header>"]
     for identifier, (title, section) in sections.items():
         body.append(f'<section id="{identifier}">\n<h2>{title}</h2>\n{_guarded(section)}\n</section>')

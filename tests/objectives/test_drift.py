@@ -12,6 +12,7 @@ from metadisco.objectives.drift import (
     PPODrift,
     drift,
     lpo_features,
+    verdicts,
     violations,
 )
 
@@ -52,6 +53,17 @@ def test_violations_are_found():
     np.testing.assert_allclose(report["negative"], 2.0 * 3.0 - 0.25, rtol=1e-6)
     np.testing.assert_allclose(report["at_one"], 0.25, rtol=1e-6)
     np.testing.assert_allclose(report["slope_at_one"], 3.0, rtol=0.5)  # 1e-7 is not far from rounding at 0.25
+    assert verdicts(report) == {
+        "D(r, A) >= 0": "broken by up to 5.75",
+        "D(1, A) = 0": "broken by up to 0.25",
+        "dD/dr (1, A) = 0": f"broken by up to {report['slope_at_one']:.3g}",
+    }
+
+
+def test_what_is_not_a_number_breaks_a_condition_and_rounding_does_not():
+    broken, *held = verdicts({"negative": float("nan"), "at_one": 0.0, "slope_at_one": 1e-6}).values()
+    assert broken == "broken by up to nan"
+    assert held == ["holds", "holds"]
 
 
 @pytest.mark.parametrize("clip", [0.1, 0.2, 0.5])
