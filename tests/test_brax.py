@@ -132,6 +132,31 @@ def test_published_level_is_brax_itself(played):
         np.testing.assert_array_equal(trajectory.terminated[:length, worker], done[worker, :length] > 0.5)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    # The spring and positional backends bend the half-cheetah's masses and inertias, neither to 1.
+    [("halfcheetah", "spring"), ("halfcheetah", "positional"), ("hopper", "generalized"), ("reacher", "mjx")],
+)
+def test_published_level_is_brax_itself_elsewhere(name, backend, tmp_path, monkeypatch):
+    from brax import envs
+
+    monkeypatch.chdir(tmp_path)  # where MuJoCo leaves a file
+    raw, env = envs.get_environment(name, backend=backend), Brax(name, backend)
+    noise = env.noise(jax.random.key(3), ())
+    actions = jax.random.uniform(jax.random.key(4), (3, *env.spec.action.shape), minval=-1.0, maxval=1.0)
+    begin, act, step = jax.jit(raw.reset), jax.jit(raw.step), jax.jit(env.step)
+    before = begin(noise)
+    obs, state = jax.jit(env.reset)(noise, level())
+    np.testing.assert_allclose(obs, before.obs, rtol=1e-6, atol=1e-6)
+    for action in actions:
+        before = act(before, action)
+        obs, state, out = step(noise, state, action, level())
+        np.testing.assert_allclose(obs, before.obs, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(out.reward, before.reward, rtol=1e-3, atol=1e-3)
+
+
 def test_half_the_motor_is_half_the_action():
     _, trajectory, _, _ = play_two(level(motor=0.5), level(), (1.0, 0.5))
     np.testing.assert_allclose(trajectory.action[0], 2.0 * trajectory.action[1], rtol=1e-6)
@@ -147,10 +172,9 @@ def test_levels_side_by_side_are_levels_one_by_one():
     assert np.any(together[1].next_obs[0] != together[1].next_obs[1])
 
 
-@pytest.fixture(scope="module")
-def hopped():
+def hop(backend):
     """Observations [levels, steps, ...] of a hopper under the same actions: published, and one factor changed each."""
-    env = Brax("hopper")
+    env = Brax("hopper", backend)
     noise = env.noise(jax.random.key(3), ())
     actions = jax.random.uniform(jax.random.key(4), (40, 3), minval=-1.0, maxval=1.0)
 
@@ -168,13 +192,28 @@ def hopped():
     return np.concatenate([first[:, None], later], axis=1)
 
 
-@pytest.mark.parametrize("factor", FACTORS)
-def test_every_factor_changes_the_dynamics(hopped, factor):
+def check_that_factors_matter(observations):
+    published = observations[0]
+    for changed in observations[1:]:
+        assert np.all(np.isfinite(changed))
+        np.testing.assert_array_equal(changed[0], published[0])
+        assert np.max(np.abs(changed - published)) > 0.05
+
+
+@pytest.fixture(scope="module")
+def hopped():
+    return hop("spring")
+
+
+def test_every_factor_changes_the_dynamics(hopped):
     # Brax bends every mass of this environment to 1: a factor on the masses before that would change nothing.
-    published, changed = hopped[0], hopped[1 + FACTORS.index(factor)]
-    assert np.all(np.isfinite(changed))
-    np.testing.assert_array_equal(changed[0], published[0])
-    assert np.max(np.abs(changed - published)) > 0.05
+    check_that_factors_matter(hopped)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", sorted(set(BACKENDS) - {"spring"}))
+def test_every_factor_changes_the_dynamics_of_the_other_backends(backend):
+    check_that_factors_matter(hop(backend))
 
 
 def test_gravity_pulls_in_proportion(hopped):
