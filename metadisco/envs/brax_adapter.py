@@ -181,7 +181,7 @@ def _build(name: str, backend: str) -> _Built:
 def _silence() -> Iterator[None]:
     """Without what is said while an environment is made: lines on stdout, warnings, MuJoCo's file of them."""
     with contextlib.redirect_stdout(io.StringIO()), _without_warnings():
-        import mujoco
+        import mujoco  # type: ignore[import-untyped]
 
         # MuJoCo's own handler writes MUJOCO_LOG.TXT into the present folder.
         handler = mujoco.get_mju_user_warning()

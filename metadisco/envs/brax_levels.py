@@ -1,7 +1,7 @@
 """Levels of brax environments: factors on the physics, drawn from ranges."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,9 @@ class BraxLevels:
 
     @property
     def _ends(self) -> tuple[jax.Array, jax.Array]:
-        return tuple(jnp.array([entry[end] for entry in self.ranges], jnp.float32) for end in (1, 2))
+        low = jnp.array([low for _, low, _ in self.ranges], jnp.float32)
+        high = jnp.array([high for _, _, high in self.ranges], jnp.float32)
+        return low, high
 
     def _with(self, level: BraxLevel, factors: jax.Array) -> BraxLevel:
-        return level.replace(**{name: factors[i] for i, (name, _, _) in enumerate(self.ranges)})
+        return replace(level, **{name: factors[i] for i, (name, _, _) in enumerate(self.ranges)})
