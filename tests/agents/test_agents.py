@@ -8,7 +8,7 @@ from scipy import stats
 
 from metadisco.agents import distributions
 from metadisco.agents.agent import Agent
-from metadisco.agents.networks import CNN, MLP, Separate, Swish, Table, Tanh
+from metadisco.agents.networks import CNN, MLP, Separate, Swish, Table, Tanh, orthogonal
 from metadisco.envs.base import Box, Discrete, EnvSpec
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.lpg import LPG
@@ -87,6 +87,30 @@ def test_activations_of_an_mlp_follow_each_hidden_layer(activation):
     np.testing.assert_allclose(
         torso.apply(params, jnp.array([2]))["logits"], hidden @ params["logits"]["kernel"], atol=1e-6
     )
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7), (64, 64), (5, 1)])
+def test_orthogonal_matrices_are_orthonormal_along_the_shorter_side(shape):
+    matrix = np.asarray(orthogonal(jax.random.key(0), shape, 2.0), np.float64)
+    gram = matrix @ matrix.T if shape[0] < shape[1] else matrix.T @ matrix
+    np.testing.assert_allclose(gram, 4.0 * np.eye(min(shape)), atol=1e-4)
+
+
+def test_orthogonal_matrices_are_uniform():
+    """The first entry of a uniform unit vector of three entries is uniform in [-1, 1]."""
+    make = jax.vmap(lambda key: orthogonal(key, (3, 2), 1.0))
+    matrices = np.asarray(make(jax.random.split(jax.random.key(0), 2000)))
+    for row, column in ((0, 0), (2, 1)):
+        assert stats.kstest(matrices[:, row, column], stats.uniform(-1.0, 2.0).cdf).pvalue > 0.001
+    assert abs(np.mean(matrices[:, 0, 0] * matrices[:, 1, 1])) < 0.03
+
+
+def test_many_agents_begin_at_once():
+    """Several decompositions by LAPACK in one program, each of a batch, would wait for each other forever."""
+    torso = Separate(MLP((64, 64)), MLP((64, 64)))
+    agent = Agent(torso, CONTINUOUS, GAUSSIAN)
+    params = jax.jit(jax.vmap(agent.init))(jax.random.split(jax.random.key(0), 2))
+    assert params["mean"]["kernel"].shape == (2, 64, 2)
 
 
 def test_separate_networks_share_nothing():
