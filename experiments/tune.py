@@ -15,7 +15,7 @@ import jax
 
 from metadisco import results
 from metadisco.agents.networks import Table
-from metadisco.discovery import battery
+from metadisco.contestants import batteries
 from metadisco.evaluation import evaluate
 from metadisco.learner import SGD, Learner
 from metadisco.life import InnerLoop
@@ -57,7 +57,7 @@ def main() -> None:
     known = parser.parse_args()
     out = known.out or Path(f"tune_{known.algorithm}.json")
     jax.config.update("jax_num_cpu_devices", num_usable_cores())
-    levels = battery(known.suite, num_levels=known.levels)
+    (levels,) = batteries(known.suite, known.levels)
     out.parent.mkdir(parents=True, exist_ok=True)
     settings = []
     for chosen, objective, learner in SETTINGS[known.algorithm]():

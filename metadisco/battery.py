@@ -15,10 +15,12 @@ import numpy as np
 
 from metadisco import config, trees
 from metadisco.envs import gridworld_oracle
+from metadisco.envs.base import Environment
 from metadisco.envs.gridworld import GridLevel, GridWorld
 from metadisco.envs.gridworld_levels import GridLevels, embed
 from metadisco.envs.hand_designed import HAND_DESIGNED
 from metadisco.envs.mazes import MAZES, maze
+from metadisco.life import InnerLoop
 from metadisco.types import Key, Task
 
 MIN_RANGE = 0.05  # least optimal - random return of a level in a suite
@@ -129,12 +131,14 @@ class Battery:
     """The tasks of a suite, with the two ends of the scale on which agents are scored."""
 
     name: str  # of the suite, with @LIFETIME where that is not the suite's own
-    env: GridWorld
+    env: Environment
     lifetime: int
     tasks: Task  # leading axis N
     names: tuple[str, ...]  # N
-    random_return: np.ndarray  # [N] float32, exact
-    optimal_return: np.ndarray  # [N] float32, exact
+    random_return: np.ndarray  # [N] float32
+    optimal_return: np.ndarray  # [N] float32, or another return that counts as 1, see `top`
+    inner: InnerLoop | None = None  # agents that the tasks are meant for; None for those that compete
+    top: str = "optimal"  # what the upper end of the scale is
 
     @property
     def num_tasks(self) -> int:

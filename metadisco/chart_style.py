@@ -22,6 +22,7 @@ PALETTE = {
     "a2c": "#c85200",
     "random": "#7b8188",
     "optimal": "#007f5f",
+    "reference": "#007f5f",
     "other": "#8f4a86",
 }
 NAMES = {
@@ -29,7 +30,9 @@ NAMES = {
     "a2c": "tuned A2C",
     "ppo": "tuned PPO",
     "random": "random policy",
+    "dpo": "DPO",
     "optimal": "optimum",
+    "reference": "PPO, usual budget",
 }
 WIDTH, HEIGHT = 360, 248  # points; a phone shows them about one to one
 STYLE = {

@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seeds", type=int, default=2, help="agents per task [default: 2]")
     evaluate.add_argument("--seed", type=int, default=0, help="of the agents [default: 0]")
     evaluate.add_argument("--levels", type=int, help="only the first so many tasks of each suite")
-    evaluate.add_argument("--against", nargs="*", default=["a2c"], help="baselines [default: a2c]")
+    evaluate.add_argument(
+        "--against", nargs="*", help="baselines: a2c, ppo, dpo [default: a2c on grids, ppo and dpo elsewhere]"
+    )
     evaluate.add_argument("--json", help="write the scores to this file")
     evaluate.set_defaults(run=_evaluate)
 

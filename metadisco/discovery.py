@@ -9,27 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from metadisco import checkpoint, config, evaluation, loop, memory, results, stats, suites
-from metadisco.agents.networks import Table
+from metadisco import checkpoint, config, evaluation, loop, memory, results, settings, stats
 from metadisco.battery import Battery, GridSuite
 from metadisco.checkpoint import Discovered
+from metadisco.contestants import Trainer, batteries, contestants, find_suites, inner_loops
 from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_interval
 from metadisco.envs.base import Discrete
-from metadisco.gradient_trainer import GradientTrainer
 from metadisco.life import InnerLoop
+from metadisco.mixed_trainer import MixedTrainer
 from metadisco.objectives.drift import verdicts, violations
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.presets import Preset
 from metadisco.provenance import provenance
 from metadisco.results import Results
-from metadisco.trainer import MetaTrainer
 from metadisco.types import MetaParams
 
 VALIDATION_SUITE = "grid-validation"
-BASELINES: dict[str, Callable[[InnerLoop], InnerLoop]] = {
-    "a2c": evaluation.tuned_a2c,
-    "ppo": evaluation.tuned_ppo,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,21 +93,17 @@ def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = F
     meta_params = trainer.meta_params(run.state)
     origin = provenance(preset=preset.name, seed=seed, meta_steps=run.step, trainer=config.to_data(trainer))
     console.print(f"Meta-training is done after {run.step} meta-steps. Now the meta-test:")
-    baselines = _baselines_of(trainer.inner)
-    if not baselines:
-        console.print("A2C is left out: its settings are for Table agents, and would be far off for others.")
     outcome = compare(
-        trainer.inner,
+        inner_loops(trainer),
         meta_params,
-        [battery(name) for name in preset.suites],
+        [each for name in preset.suites for each in batteries(name)],
         num_seeds=preset.num_seeds,
         seed=seed,
-        baselines=baselines,
         console=console,
     )
     origin["minutes"] = round((run.seconds + time.perf_counter() - begun) / 60, 2)
     scores = results.table(outcome)
-    discovered = Discovered(trainer.inner.objective, meta_params, origin, scores)
+    discovered = Discovered(inner_loops(trainer)[0].objective, meta_params, origin, scores)
     checkpoint.save(discovered, folder / "objective", overwrite=True)
     results.write_json(folder / "evaluation.json", scores)
     results.save_curves(folder / "curves.npz", outcome)
@@ -122,16 +113,6 @@ def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = F
     return Discovery(discovered, folder, run.exit_code)
 
 
-def battery(name: str, num_levels: int | None = None) -> Battery:
-    """Build a suite from `NAME` or `NAME@LIFETIME`.
-
-    Raises:
-        config.ConfigError: where there is no such suite, or the lifetime is not a positive integer.
-    """
-    suite, lifetime = _suite_and_lifetime(name)
-    return suite.build(lifetime=lifetime, num_levels=num_levels)
-
-
 def meta_test(
     discovered: Discovered,
     suite_names: Sequence[str] = ("grid-unseen",),
@@ -139,31 +120,35 @@ def meta_test(
     num_seeds: int = 2,
     seed: int = 0,
     num_levels: int | None = None,
-    baselines: Sequence[str] = ("a2c",),
+    baselines: Sequence[str] | None = None,
     console: Any = None,
 ) -> Results:
-    """Test a discovered objective next to baselines, on the agents that it was meta-trained with.
+    """Test a discovered objective next to baselines.
+
+    Grid suites test on the tabular agents that it was meta-trained with, others on networks of their own.
 
     Args:
         discovered: from `metadisco.load`.
-        suite_names: each `NAME` or `NAME@LIFETIME`.
+        suite_names: each `NAME` or `NAME@LIFETIME`, of a suite or of a group of suites.
         num_seeds: agents per task.
         seed: of the agents.
         num_levels: only the first so many tasks of each suite.
-        baselines: names of hand-written objectives.
+        baselines: names of hand-written objectives; by default those that are usual for each suite.
         console: `rich` console for progress and the table.
 
     Raises:
         config.ConfigError: for unknown suites or baselines, or a checkpoint that does not say what agents it was
             trained with.
     """
-    inner = inner_loop(discovered)
-    _contestants(inner, baselines)  # mistakes are known before levels are solved
-    batteries = [battery(name, num_levels) for name in suite_names]
+    candidates = trained_with(discovered)
+    for name in suite_names:  # mistakes are known before levels are solved
+        for suite in find_suites(name)[0]:
+            home = None if isinstance(suite, GridSuite) else settings.setting(suite.name).inner
+            contestants(candidates, discovered.meta_params, home, baselines, suite=suite.name)
     outcome = compare(
-        inner,
+        candidates,
         discovered.meta_params,
-        batteries,
+        [each for name in suite_names for each in batteries(name, num_levels)],
         num_seeds=num_seeds,
         seed=seed,
         baselines=baselines,
@@ -175,49 +160,61 @@ def meta_test(
 
 
 def inner_loop(discovered: Discovered) -> InnerLoop:
-    """The inner loop that an objective was meta-trained with."""
+    """The inner loop that an objective was meta-trained with; of several, the first."""
+    return trained_with(discovered)[0]
+
+
+def trained_with(discovered: Discovered) -> tuple[InnerLoop, ...]:
+    """How agents lived in the meta-training of an objective, for each environment of it.
+
+    Raises:
+        config.ConfigError: where the checkpoint does not say.
+    """
     data = discovered.provenance.get("trainer")
     if data is None:
         raise config.ConfigError(
             "this checkpoint does not say what agents it was meta-trained with: no provenance.trainer"
         )
     trainer = config.from_data(data)
-    if not isinstance(trainer, MetaTrainer | GradientTrainer):
+    if not isinstance(trainer, Trainer):
         raise config.ConfigError(
-            f"provenance.trainer is a {type(trainer).__name__}, not a MetaTrainer or GradientTrainer"
+            f"provenance.trainer is a {type(trainer).__name__}, not a MetaTrainer, GradientTrainer or MixedTrainer"
         )
-    return replace(trainer.inner, objective=discovered.objective)
+    return tuple(replace(inner, objective=discovered.objective) for inner in inner_loops(trainer))
 
 
 def compare(
-    inner: InnerLoop,
+    candidates: Sequence[InnerLoop],
     meta_params: MetaParams,
     batteries: Sequence[Battery],
     *,
     num_seeds: int,
     seed: int,
-    baselines: Sequence[str] = ("a2c",),
+    baselines: Sequence[str] | None = None,
     console: Any = None,
 ) -> Results:
     """Evaluate an objective and baselines on the same lives, showing progress."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    contestants = _contestants(inner, baselines) | {"discovered": (inner, meta_params)}
+    rosters = [contestants(candidates, meta_params, each.inner, baselines, suite=each.name) for each in batteries]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=console is None) as progress:
         bars = {
             (each.name, agent): progress.add_task(f"{each.name}: {agent}", total=1.0, start=False)
-            for each in batteries
-            for agent in contestants
+            for each, roster in zip(batteries, rosters, strict=True)
+            for agent in roster
         }
 
         def advance(suite: str, agent: str, fraction: float) -> None:
             progress.start_task(bars[suite, agent])
             progress.update(bars[suite, agent], completed=fraction)
 
-        return evaluation.compare(
-            contestants, batteries, seed=seed, num_seeds=num_seeds, num_points=8, on_progress=advance
-        )
+        results: Results = {}
+        for each, roster in zip(batteries, rosters, strict=True):
+            results |= evaluation.compare(
+                roster, [each], seed=seed, num_seeds=num_seeds, num_points=8, on_progress=advance
+            )
+        return results
 
 
 def show(scores: dict[str, dict[str, dict[str, Any]]], console: Any) -> None:
@@ -267,38 +264,29 @@ def _leaves(meta_params: MetaParams) -> list[Any]:
 
 def _check(preset: Preset) -> None:
     """Refuse what could not be tested after it has been trained."""
-    inner = preset.trainer.inner
-    if not isinstance(inner.env.spec.observation, Discrete):
-        raise ValueError(
-            f"discoveries are tested on tabular levels, but these agents observe {inner.env.spec.observation}; use an "
-            "environment whose observations are an index (GridWorld with planes=False)"
-        )
+    candidates = inner_loops(preset.trainer)
     for name in preset.suites:
-        replace(inner, env=_suite_and_lifetime(name)[0].env)  # raises where the agent does not fit
+        for suite in find_suites(name)[0]:
+            if isinstance(suite, GridSuite):
+                _check_grid(candidates, suite)
+            else:
+                settings.plug(candidates[0].objective, settings.setting(suite.name).inner)
 
 
-def _suite_and_lifetime(name: str) -> tuple[GridSuite, int | None]:
-    suite_name, at, lifetime = name.partition("@")
-    if at and not (lifetime.isdecimal() and int(lifetime) > 0):
-        raise config.ConfigError(f"{name!r}: the lifetime after @ must be a positive integer, got {lifetime!r}")
-    return suites.suite(suite_name), int(lifetime) if at else None
-
-
-def _contestants(inner: InnerLoop, baselines: Sequence[str]) -> dict[str, evaluation.Contestant]:
-    for name in baselines:
-        if name not in BASELINES:
-            raise config.ConfigError(f"unknown baseline {name!r}.{config.nearest(name, BASELINES)}")
-    return {name: (BASELINES[name](inner), ()) for name in baselines}
-
-
-def _baselines_of(inner: InnerLoop) -> tuple[str, ...]:
-    """Those with settings for these agents."""
-    return ("a2c",) if isinstance(inner.torso, Table) else ()
+def _check_grid(candidates: Sequence[InnerLoop], suite: GridSuite) -> None:
+    tables = [inner for inner in candidates if isinstance(inner.env.spec.observation, Discrete)]
+    if not tables:
+        raise ValueError(
+            f"{suite.name} tests on tabular levels, but these agents observe {candidates[0].env.spec.observation}; use "
+            "an environment whose observations are an index (GridWorld with planes=False)"
+        )
+    replace(tables[0], env=suite.env)  # raises where the agent does not fit
 
 
 def _snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:
     """What leaves the levels of a train state in the run folder; None for a curriculum that keeps none."""
-    keeper = level_keeper(preset.trainer.curriculum)
+    trainer = preset.trainer
+    keeper = None if isinstance(trainer, MixedTrainer) else level_keeper(trainer.curriculum)
     if keeper is None:
         return None
 
@@ -310,20 +298,22 @@ def _snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:
 
 def _validation(preset: Preset) -> Callable[[Any], dict[str, Any]]:
     """Scores of a train state on the validation levels, next to those of the baselines; built when first called."""
-    inner = preset.trainer.inner
+    candidates = inner_loops(preset.trainer)
 
     @functools.cache
     def levels() -> Battery:
-        return battery(VALIDATION_SUITE, preset.num_validation_levels)
+        return batteries(VALIDATION_SUITE, preset.num_validation_levels)[0]
 
     def iqm(inner: InnerLoop, meta_params: MetaParams) -> float:
         return float(stats.iqm(evaluation.evaluate(inner, meta_params, levels(), seed=0, num_points=1).scores[-1]))
 
     @functools.cache
     def baselines() -> dict[str, float]:
-        return {f"{name}_iqm": iqm(*each) for name, each in _contestants(inner, _baselines_of(inner)).items()}
+        roster = contestants(candidates, (), None, suite=VALIDATION_SUITE)
+        return {f"{name}_iqm": iqm(*each) for name, each in roster.items() if name != "discovered"}
 
     def validate(state: Any) -> dict[str, Any]:
+        inner, _ = contestants(candidates, (), None, (), suite=VALIDATION_SUITE)["discovered"]
         return {"iqm": iqm(inner, preset.trainer.meta_params(state))} | baselines()
 
     return validate

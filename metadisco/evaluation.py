@@ -22,8 +22,10 @@ from metadisco.envs.base import EnvSpec
 from metadisco.learner import Learner
 from metadisco.life import Birth, InnerLoop, Life
 from metadisco.objectives.base import Objective, Predictions, Targets
+from metadisco.objectives.drift import DPODrift
 from metadisco.population import SHARED, SPREAD, deal, on_each_device, population_mesh
 from metadisco.results import Evaluation, Results
+from metadisco.settings import plug
 from metadisco.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Task, Trajectory
 
 LIVES = 2_000_000_099  # what a seed's key is folded with; training folds it with meta-steps, of which there are fewer
@@ -86,6 +88,15 @@ def tuned_ppo(inner: InnerLoop) -> InnerLoop:
     return _tuned("PPO", inner, TABLE_PPO, TABLE_PPO_LEARNER)
 
 
+def tuned_dpo(inner: InnerLoop) -> InnerLoop:
+    """The same lives under DPO with the settings of the tuned PPO for tables.
+
+    Raises:
+        ValueError: as for `tuned_ppo`.
+    """
+    return _tuned("DPO", inner, replace(TABLE_PPO, drift=DPODrift()), TABLE_PPO_LEARNER)
+
+
 def _tuned(name: str, inner: InnerLoop, objective: Objective, learner: Learner) -> InnerLoop:
     if not isinstance(inner.torso, Table):
         raise ValueError(f"{name} is tuned for Table agents, got {inner.torso}; tune it for these first")
@@ -107,7 +118,8 @@ def evaluate(
     """Live `num_seeds` lives on every task of a battery, and examine the agents on the way.
 
     Args:
-        inner: how to live; its environment is replaced by the battery's.
+        inner: how to live; its environment is replaced by the battery's, or its objective is plugged into the agents
+            that the battery brings along.
         meta_params: of `inner.objective`.
         battery: the tasks.
         seed: of the lives.
@@ -125,7 +137,8 @@ def evaluate(
             f"an evaluation needs num_seeds >= 1 and num_points in 1..{battery.lifetime} (the lifetime), got "
             f"{num_seeds} and {num_points}"
         )
-    inner = replace(inner, env=battery.env, critic=None)  # nobody asks it here
+    inner = replace(inner, env=battery.env) if battery.inner is None else plug(inner.objective, battery.inner)
+    inner = replace(inner, critic=None)  # nobody asks it here
     devices = jax.local_devices() if devices is None else devices
     num_lives = battery.num_tasks * num_seeds
     # Neighbors go to different devices; copies of the last life, which do nothing, fill the shares up.
@@ -172,7 +185,7 @@ def compare(
     slots: int = 32,
     on_progress: Callable[[str, str, float], None] = lambda suite, agent, fraction: None,
 ) -> Results:
-    """Evaluate agents on the same lives, between the random policy and the optimum.
+    """Evaluate agents on the same lives, between the two ends of each battery's scale.
 
     Args:
         contestants: by name, such as `{"a2c": (tuned_a2c(inner), ()), "discovered": (inner, meta_params)}`.
@@ -184,14 +197,18 @@ def compare(
         on_progress: called with suite, agent and the fraction of its lifetime that is over.
 
     Returns:
-        For each suite: `random` (exact), the contestants, `optimal` (exact).
+        For each suite: `random`, the contestants, and `optimal` or whatever is the top of its scale. The two ends are
+        constants.
 
     Raises:
         ValueError: for equal names, or as in `evaluate`.
     """
     suites = [battery.name for battery in batteries]
-    if {"random", "optimal"} & set(contestants) or len(set(suites)) < len(suites):
-        raise ValueError(f"suites must differ and no agent be random or optimal, got {suites} and {list(contestants)}")
+    ends = {"random", *(battery.top for battery in batteries)}
+    if ends & set(contestants) or len(set(suites)) < len(suites):
+        raise ValueError(
+            f"suites must differ and no agent be one of {sorted(ends)}, got {suites} and {list(contestants)}"
+        )
     results: Results = {}
     for battery in batteries:
         points = min(num_points, battery.lifetime)
@@ -207,7 +224,7 @@ def compare(
                 slots=slots,
                 on_progress=partial(on_progress, battery.name, agent),
             )
-        results[battery.name]["optimal"] = _constant(battery, battery.optimal_return, num_seeds, points)
+        results[battery.name][battery.top] = _constant(battery, battery.optimal_return, num_seeds, points)
     return results
 
 

@@ -8,16 +8,19 @@ import jax
 
 from metadisco.gradient_trainer import GradientTrainer
 from metadisco.life import Birth
+from metadisco.mixed_trainer import MixedTrainer
 from metadisco.trainer import MetaTrainer
 from metadisco.unroll import Unroll
 
 ROLLOUT_COPIES = 6  # of a rollout that are alive at once: trajectory, outputs before and after, targets, gradients
 
 
-def estimate(trainer: MetaTrainer | GradientTrainer) -> int:
+def estimate(trainer: MetaTrainer | GradientTrainer | MixedTrainer) -> int:
     """Bytes that a meta-step needs, over all devices. An estimate from the shapes, good to about a factor of two."""
     if isinstance(trainer, GradientTrainer):
         return _estimate_gradient(trainer)
+    if isinstance(trainer, MixedTrainer):  # arenas come one after the other
+        return max(estimate(alone) for alone in _alone(trainer))
     inner, num_lives = trainer.inner, trainer.num_tasks * trainer.meta_optimizer.replicas
     num_slots = min(trainer.slots * jax.device_count(), num_lives)
     key = jax.eval_shape(jax.random.key, 0)
@@ -33,12 +36,16 @@ def estimate(trainer: MetaTrainer | GradientTrainer) -> int:
     return lives + _bytes(trajectory) * num_slots * ROLLOUT_COPIES + 3 * _bytes(meta_params) * num_lives
 
 
-def check(trainer: MetaTrainer | GradientTrainer) -> None:
+def check(trainer: MetaTrainer | GradientTrainer | MixedTrainer) -> None:
     """Refuse a run that cannot fit.
 
     Raises:
         ValueError: says how much it needs, how much there is, and what to lower.
     """
+    if isinstance(trainer, MixedTrainer):
+        for alone in _alone(trainer):
+            check(alone)
+        return
     needed, available = estimate(trainer), _available()
     if needed > available:
         raise ValueError(
@@ -46,6 +53,16 @@ def check(trainer: MetaTrainer | GradientTrainer) -> None:
             f"num_tasks (now {trainer.num_tasks}), slots ({trainer.slots}), inner.num_workers "
             f"({trainer.inner.num_workers}) or inner.num_steps ({trainer.inner.num_steps})"
         )
+
+
+def _alone(trainer: MixedTrainer) -> list[MetaTrainer]:
+    """Each arena as if it were the only one."""
+    return [
+        MetaTrainer(
+            arena.inner, arena.curriculum, trainer.meta_optimizer, arena.num_tasks, score=arena.score, slots=arena.slots
+        )
+        for arena in trainer.arenas
+    ]
 
 
 def _estimate_gradient(trainer: GradientTrainer) -> int:

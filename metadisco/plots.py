@@ -116,24 +116,26 @@ def duel(baseline: np.ndarray, discovered: np.ndarray, *, agent: str = "a2c") ->
 
 
 @styled
-def learning(curves: Mapping[str, Curve], *, lifetime: int) -> "Figure":
+def learning(curves: Mapping[str, Curve], *, lifetime: int, top: str = "optimal") -> "Figure":
     """Learning curves of agents over their lifetime.
 
     Args:
         curves: agent -> IQM of normalised scores with its interval; x in [0, 1].
         lifetime: agent updates.
+        top: what has the score 1.
     """
     figure, axes = new_axes()
     for agent, curve in curves.items():
         axes.fill_between(curve.x, curve.low, curve.high, color=color(agent), alpha=0.18, linewidth=0)
         axes.plot(curve.x, curve.middle, color=color(agent), marker="o", markersize=3)
-    axes.axhline(1.0, color=color("optimal"), linewidth=1.2, linestyle=(0, (2, 2)))
+    axes.axhline(1.0, color=color(top), linewidth=1.2, linestyle=(0, (2, 2)))
     axes.set_xlim(0, 1)
-    axes.set_ylim(max(axes.get_ylim()[0], LOWEST), 1.05)
+    highest = 1.05 if top == "optimal" else min(max(axes.get_ylim()[1], 1.05), HIGHEST)
+    axes.set_ylim(max(axes.get_ylim()[0], LOWEST), highest)
     axes.set_xlabel(f"fraction of the lifetime of {lifetime} agent updates")
     title_axes(axes, "IQM of normalised scores")
     ends = [(curve.middle[-1], name(agent), color(agent)) for agent, curve in curves.items()]
-    label_ends(axes, [*ends, (1.0, name("optimal"), color("optimal"))])
+    label_ends(axes, [*ends, (1.0, name(top), color(top))])
     return figure
 
 

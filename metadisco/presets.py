@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from metadisco import config
+from metadisco import config, drift_presets
 from metadisco.agents.networks import Table
 from metadisco.antagonists import Expert
 from metadisco.critic import Critic
@@ -18,6 +18,7 @@ from metadisco.meta.evolution import Evolution
 from metadisco.meta.gradient import MetaGradient
 from metadisco.meta.schedules import Decay
 from metadisco.meta.shaping import PairwiseRoot
+from metadisco.mixed_trainer import MixedTrainer
 from metadisco.objectives.lpg import LPG
 from metadisco.scores import L1ValueLoss, Learnability, LevelScore, MaxMC, PositiveValueLoss, Regret, Uniform
 from metadisco.tasks import LogUniformLifetime, Tasks
@@ -43,7 +44,7 @@ class Preset:
 
     name: str
     description: str
-    trainer: MetaTrainer | GradientTrainer
+    trainer: MetaTrainer | GradientTrainer | MixedTrainer
     minutes: float | None = None
     env_steps: float | None = None
     suites: tuple[str, ...] = ("grid-unseen",)
@@ -238,6 +239,25 @@ SCORES: dict[str, tuple[str, LevelScore]] = {
 }
 """Presets that differ in how levels are scored: name -> what it is called, score."""
 
+
+def _drift(name: str, where: str, make: Callable[..., MetaTrainer | MixedTrainer], *, temporal: bool) -> Preset:
+    """A learned drift, tested on environments that it was not trained on."""
+    kind = "TA-LPO" if temporal else "LPO"
+    return Preset(
+        name=name,
+        description=f"{kind}, a drift for PPO, by ES on {where}",
+        trainer=make(temporal=temporal),
+        suites=("Acrobot-v1", "Pendulum-v1"),
+        num_seeds=16,
+        validate_every=0,
+    )
+
+
+_DRIFTS: dict[str, tuple[str, Callable[..., MetaTrainer | MixedTrainer]]] = {
+    "quick": ("CartPole, Catch and grid worlds, lifetimes 24..96: half an hour on 2 cores", drift_presets.quick),
+    "spaceinvaders": ("MinAtar SpaceInvaders with full lifetimes: for an accelerator", drift_presets.space_invaders),
+}
+
 PRESETS: dict[str, Callable[[], Preset]] = {
     "quickstart": quickstart,
     "smoke": smoke,
@@ -246,6 +266,11 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "groove-grid-es": groove_grid_es,
     "lpg-grid-gradient": lpg_grid_gradient,
     **{name: partial(_replay_by, name, words, score) for name, (words, score) in SCORES.items()},
+    **{
+        f"{prefix}-{name}": partial(_drift, f"{prefix}-{name}", *chosen, temporal=prefix == "ta-lpo")
+        for prefix in ("lpo", "ta-lpo")
+        for name, chosen in _DRIFTS.items()
+    },
 }
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -207,3 +207,12 @@ def _whole_rows(path: Path, step: int) -> Iterator[tuple[Row, int]]:
             except (ValueError, KeyError, TypeError):
                 return
             yield row, len(line)
+
+
+def objective_of(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The objective in a trainer's settings, as in `config.json`: of several environments that of the first.
+
+    Empty where there is none.
+    """
+    arenas = trainer.get("arenas") or [trainer]
+    return arenas[0].get("inner", {}).get("objective", {})

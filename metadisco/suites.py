@@ -7,13 +7,20 @@ move an interquartile mean visibly.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Protocol
 
-from metadisco import config
-from metadisco.battery import Designed, Generated, GridSuite, Mazes
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metadisco import config, settings
+from metadisco.battery import Battery, Designed, Generated, GridSuite, Mazes
 from metadisco.envs.gridworld_levels import GridLevels
 from metadisco.envs.hand_designed import HAND_DESIGNED
 from metadisco.envs.mazes import MAZES
+from metadisco.types import Task
 
 UNSEEN_SEED = 2_000_000_011
 VALIDATION_SEED = 2_000_000_033
@@ -25,7 +32,65 @@ _DESIGNS = tuple(Designed(name) for name, design in HAND_DESIGNED.items() if not
 _TWINS = tuple(Designed(name) for name, design in HAND_DESIGNED.items() if design.random_positions)
 _TINY = GridLevels(max_side=5, num_walls=3, max_objects=2, max_steps=(20, 40))
 
-SUITES: Mapping[str, GridSuite] = MappingProxyType(
+
+class Suite(Protocol):
+    """A named set of tasks."""
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line."""
+
+    @property
+    def description(self) -> str:
+        """One line."""
+
+    def build(self, lifetime: int | None = None, num_levels: int | None = None) -> Battery:
+        """The tasks, at another lifetime than the suite's own or only the first ones, if so asked."""
+
+
+@dataclass(frozen=True)
+class EnvSuite:
+    """One environment of `metadisco.settings`, at its own level, with its own agents.
+
+    Scores are 0 for the random policy and 1 for what PPO reached with its usual budget.
+
+    Attributes:
+        name: of the setting.
+
+    Example:
+        >>> EnvSuite("CartPole-v1").build(lifetime=4).top
+        'reference'
+    """
+
+    name: str
+
+    @property
+    def description(self) -> str:
+        """One line."""
+        return f"{self.name} with networks of its own; 1 is PPO's score at the usual budget"
+
+    def build(self, lifetime: int | None = None, num_levels: int | None = None) -> Battery:
+        """One task. Raises ConfigError for a lifetime below 1."""
+        del num_levels  # there is one
+        setting = settings.setting(self.name)
+        lifetime = setting.lifetime if lifetime is None else lifetime
+        if lifetime < 1:
+            raise config.ConfigError(f"{self.name} needs lifetime >= 1, got {lifetime}")
+        level = jax.tree.map(lambda leaf: leaf[None], setting.levels.sample(jax.random.key(0)))
+        return Battery(
+            name=self.name if lifetime == setting.lifetime else f"{self.name}@{lifetime}",
+            env=setting.inner.env,
+            lifetime=lifetime,
+            tasks=Task(level, jnp.full(1, lifetime, jnp.int32)),
+            names=(self.name,),
+            random_return=np.array([setting.random_return], np.float32),
+            optimal_return=np.array([setting.reference_return], np.float32),
+            inner=setting.inner,
+            top="reference",
+        )
+
+
+_GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
     {
         suite.name: suite
         for suite in (
@@ -83,19 +148,31 @@ SUITES: Mapping[str, GridSuite] = MappingProxyType(
 )
 
 
+SUITES: Mapping[str, Suite] = MappingProxyType({**_GRID_SUITES, **{name: EnvSuite(name) for name in settings.NAMES}})
+
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "classic": ("CartPole-v1", "Acrobot-v1", "Pendulum-v1"),
+        "minatar": tuple(name for name in settings.NAMES if name.endswith("-MinAtar")),
+        "brax": tuple(name for name in settings.NAMES if name.startswith("brax-")),
+    }
+)
+"""Names for several suites at once."""
+
+
 def same_levels(first: str, second: str) -> bool:
     """Whether two suites, each `NAME` or `NAME@LIFETIME`, draw the same levels, the smaller one the first of them."""
     names = [name.partition("@")[0] for name in (first, second)]
-    known = [SUITES[name] for name in names if name in SUITES]
+    known = [_GRID_SUITES[name] for name in names if name in _GRID_SUITES]
     return names[0] == names[1] or len({(each.sources, each.seed) for each in known}) == 1 < len(known)
 
 
-def suite(name: str) -> GridSuite:
+def suite(name: str) -> Suite:
     """Look a suite up.
 
     Raises:
         config.ConfigError: where there is none of that name; lists the valid ones and the nearest match.
     """
     if name not in SUITES:
-        raise config.ConfigError(f"unknown suite {name!r}.{config.nearest(name, SUITES)}")
+        raise config.ConfigError(f"unknown suite {name!r}.{config.nearest(name, [*SUITES, *GROUPS])}")
     return SUITES[name]

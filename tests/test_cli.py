@@ -12,6 +12,7 @@ import pytest
 
 import metadisco
 from metadisco import cli, memory, presets, suites
+from metadisco.contestants import inner_loops
 from metadisco.objectives.drift import DPODrift
 from tests import small
 
@@ -220,6 +221,7 @@ def test_every_preset_can_be_built_and_begins(name):
     state = jax.eval_shape(preset.trainer.init, jax.eval_shape(jax.random.key, 0))
     sizes = [np.size(leaf) for leaf in jax.tree.leaves(preset.trainer.meta_params(state))]
     assert sum(sizes) > 100
-    assert jnp.all(jnp.isfinite(preset.trainer.inner.objective.init(jax.random.key(0))["out"]))
+    (objective, *_) = [inner.objective for inner in inner_loops(preset.trainer)]
+    assert jnp.all(jnp.isfinite(objective.init(jax.random.key(0))["out"]))
     for suite in preset.suites:
         assert suite.partition("@")[0] in suites.SUITES

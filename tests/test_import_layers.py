@@ -16,16 +16,16 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("types", "trees", "design", "returns", "lowrank", "config", "differences", "stats", "files", "provenance"),
     ("envs",),
-    ("tasks", "battery"),
+    ("tasks",),
     ("agents",),
     ("objectives",),
-    ("critic", "learner", "life", "normalization"),
-    ("baselines",),
+    ("battery", "critic", "learner", "life", "normalization"),
+    ("baselines", "settings"),
     ("meta", "curricula"),
     ("antagonists", "arena", "gradient_trainer", "mixed_trainer", "population", "scores", "trainer", "unroll"),
     ("checkpoint", "results", "run_folder", "train_state", "zoo"),  # what is on disk
-    ("chunks", "evaluation", "loop", "memory", "progress", "suites"),
-    ("presets",),
+    ("chunks", "contestants", "evaluation", "loop", "memory", "progress", "suites"),
+    ("drift_presets", "presets"),
     (
         "chart_style",
         "discovery",

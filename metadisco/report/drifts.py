@@ -9,6 +9,7 @@ from metadisco.objectives.drift import verdicts, violations
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.report.exhibits import chart, grid, missing
 from metadisco.report.tables import facts
+from metadisco.run_folder import objective_of
 
 NOTE = (
     "The agent ascends r A − D(r, A), where r = π/π_old and A is the advantage, normalised. Its derivative with "
@@ -20,8 +21,7 @@ CONDITIONS = "Conditions of mirror learning, measured for log r and A from −3 
 
 def has_drift(trainer: Mapping[str, Any]) -> bool:
     """Whether a run with these settings learns a drift."""
-    objective = trainer.get("inner", {}).get("objective", {})
-    return objective.get("class") == f"{MirrorLearning.__module__}:{MirrorLearning.__qualname__}"
+    return objective_of(trainer).get("class") == f"{MirrorLearning.__module__}:{MirrorLearning.__qualname__}"
 
 
 def drift(folder: Path) -> str:

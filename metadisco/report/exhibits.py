@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from metadisco import chart_style, plots, stats, suites
+from metadisco.envs.gridworld import GridWorld
 from metadisco.envs.rendering import render_image
 from metadisco.report.svg import to_svg
 from metadisco.results import Evaluation, Results
@@ -62,6 +63,13 @@ def training(rows: Sequence[Row], seconds: float) -> str:
         spoken = f"Mean return of the population against meta-steps, from {values[0]:.2f} to {values[-1]:.2f}."
         caption = "Raw fitness: new levels and new candidates at each meta-step, hence the noise."
         charts.append(chart(figure, "fitness", spoken, caption))
+    for name in dict.fromkeys(name for row in rows for name in row if name.startswith("fitness/")):
+        steps, values, times = _series(rows, name)
+        if len(steps):
+            where = name.partition("/")[2]
+            figure = plots.meta_training(steps, values, times, y_label=f"mean return on {where}", every_step=True)
+            spoken = f"Mean return on {where} against meta-steps, from {values[0]:.2f} to {values[-1]:.2f}."
+            charts.append(chart(figure, f"fitness-{len(charts)}", spoken, f"{escape(where)}, one of the environments."))
     return f"<p>{text}</p>\n{grid(charts)}" if charts else f"<p>{text}</p>\n{missing('No finite fitness is logged.')}"
 
 
@@ -74,7 +82,8 @@ def distribution(results: Results) -> str:
         if scores:
             medians = ", ".join(f"{chart_style.name(agent)} {np.median(each):.2f}" for agent, each in scores.items())
             spoken = f"Share of lives that score more than a threshold. Medians: {medians}."
-            caption = "The higher the curve the better. Dotted: the random policy at 0 and the optimum at 1."
+            top = "the optimum" if "optimal" in results[suite] else "PPO at its usual budget"
+            caption = f"The higher the curve the better. Dotted: the random policy at 0 and {top} at 1."
             charts.append(chart(plots.profile(scores), f"profile-{len(blocks)}", spoken, caption))
         rival = baseline(scores)
         if rival and "discovered" in scores:
@@ -100,9 +109,9 @@ def learning(results: Results) -> str:
         lifetime = next(iter(agents.values())).lifetime
         ends = ", ".join(f"{chart_style.name(agent)} {curve.middle[-1]:.2f}" for agent, curve in curves.items())
         spoken = f"Learning curves of agents on {suite}. At the end: {ends}."
-        charts.append(
-            chart(plots.learning(curves, lifetime=lifetime), f"learning-{len(charts)}", spoken, _title(agents))
-        )
+        top = "optimal" if "optimal" in results[suite] else "reference"
+        figure = plots.learning(curves, lifetime=lifetime, top=top)
+        charts.append(chart(figure, f"learning-{len(charts)}", spoken, _title(agents)))
     note = "Each agent begins from nothing. IQM over levels and seeds, with its 95% bootstrap interval."
     return f'<p class="note">{note}</p>\n{grid(charts)}' if charts else no_curves()
 
@@ -157,6 +166,8 @@ def levels(results: Results, suite: str | None) -> str:
     shown = len(tables)
     battery = suites.suite(evaluation.suite.partition("@")[0]).build(num_levels=shown)
     env = battery.env
+    if not isinstance(env, GridWorld):
+        return missing("Only grid worlds are drawn.")
     num_states = env.num_cells * 2**env.num_objects
     if battery.names != evaluation.names[:shown] or tables.shape[1] != num_states:
         return missing(f"The levels of {evaluation.suite} are no longer those of the evaluation.")
@@ -215,7 +226,7 @@ def number(value: Any, otherwise: float = math.nan) -> float:
 
 def baseline(agents: Iterable[str]) -> str | None:
     """The hand-written objective to compare with: A2C where it is there."""
-    rivals = [agent for agent in agents if agent not in ("random", "optimal", "discovered")]
+    rivals = [agent for agent in agents if agent not in ("random", "optimal", "reference", "discovered")]
     return "a2c" if "a2c" in rivals else next(iter(rivals), None)
 
 

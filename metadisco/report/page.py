@@ -46,9 +46,10 @@ class Run:
     @property
     def objective(self) -> str:
         """What the objective is called."""
-        data = self.config["trainer"].get("inner", {}).get("objective", {})
-        kind = str(data.get("class", "objective")).rpartition(":")[2]
-        return f"TA-{kind}" if data.get("lifetime_features") else kind
+        data = run_folder.objective_of(self.config["trainer"])
+        rule = data.get("drift", data)  # of mirror learning only the drift is learned
+        kind = str(rule.get("class", "objective")).rpartition(":")[2].removesuffix("Drift")
+        return f"TA-{kind}" if rule.get("lifetime_features") or rule.get("temporal") else kind
 
     @property
     def seconds(self) -> float:
@@ -145,8 +146,9 @@ def _verdict(run: Run) -> str:
         if suite != run.suite and suites.same_levels(suite, run.suite) and "discovered" in others:
             lines.append(f"<p>{escape(_at_other_lifetime(run, suite, rival))}</p>")
     lines.append(
-        '<p class="note">IQM: interquartile mean of normalised scores, where 0 is the random policy and 1 the optimum, '
-        "with its 95% bootstrap interval. Two objectives whose intervals overlap are called not distinguishable.</p>"
+        '<p class="note">IQM: interquartile mean of normalised scores, where 0 is the random policy and 1 the optimum '
+        "(where that is not known: PPO at its usual budget), with its 95% bootstrap interval. Two objectives whose "
+        "intervals overlap are called not distinguishable.</p>"
     )
     return "\n".join(lines)
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from metadisco.agents import distributions
 from metadisco.agents.agent import Agent
-from metadisco.agents.networks import CNN, MLP, Separate, Swish, Table, Tanh, orthogonal
+from metadisco.agents.networks import CNN, MLP, Separate, Swish, Table, Tanh, convolve, orthogonal
 from metadisco.envs.base import Box, Discrete, EnvSpec
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.lpg import LPG
@@ -87,6 +87,13 @@ def test_activations_of_an_mlp_follow_each_hidden_layer(activation):
     np.testing.assert_allclose(
         torso.apply(params, jnp.array([2]))["logits"], hidden @ params["logits"]["kernel"], atol=1e-6
     )
+
+
+def test_a_convolution_equals_that_of_xla():
+    x_key, kernel_key = jax.random.split(jax.random.key(0))
+    x, kernel = jax.random.normal(x_key, (2, 5, 4, 3)), jax.random.normal(kernel_key, (3, 3, 3, 6))
+    expected = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(convolve(x, kernel), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), (64, 64), (5, 1)])

@@ -1,0 +1,168 @@
+"""PPO, DPO and learned drifts on environments that the drifts never saw, at several training horizons.
+
+    python experiments/compare_drifts.py lpo-quick ta-lpo-quick
+
+Every agent has the network, rollouts, optimizer and PPO settings of the environment (`metadisco/settings.py`), and only
+the drift differs; all agents of an environment and horizon live the same lives. Nothing is tuned here. The script can
+be stopped at any time and goes on where it was.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from metadisco import chart_style, checkpoint, evaluation, results, settings, stats, suites
+from metadisco.cli import prepare_jax
+from metadisco.files import write_atomically
+from metadisco.objectives.drift import DPODrift, PPODrift
+from metadisco.objectives.mirror_learning import MirrorLearning
+from metadisco.provenance import provenance
+
+ENVIRONMENTS = ("Acrobot-v1", "Pendulum-v1", "Breakout-MinAtar", "SpaceInvaders-MinAtar", "brax-inverted_pendulum")
+HORIZONS = (16, 64, 256)  # agent updates: shorter than in meta-training (24 to 96), within, and longer
+NUM_POINTS = 8
+
+
+def agents(names: list[str]) -> dict[str, tuple]:
+    """Objective and meta-parameters of everybody who competes."""
+    found = {"PPO": (MirrorLearning(PPODrift()), ()), "DPO": (MirrorLearning(DPODrift()), ())}
+    for name in names:
+        discovered = checkpoint.load(name)
+        found[Path(name).name] = (discovered.objective, discovered.meta_params)
+    return found
+
+
+def measure(env: str, horizon: int, agent: str, objective, meta_params, known: argparse.Namespace) -> dict:
+    """Returns [P + 1, S] of one agent on one environment, from the cache where they are there."""
+    path = known.runs / f"{env}-{horizon}-{agent}-{_digest(objective, meta_params)}-{known.seeds}-{known.seed}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    battery = suites.suite(env).build(lifetime=horizon)
+    inner = settings.plug(objective, battery.inner)
+    evaluated = evaluation.evaluate(
+        inner, meta_params, battery, seed=known.seed, num_seeds=known.seeds, num_points=NUM_POINTS, slots=known.slots
+    )
+    row = {
+        "returns": evaluated.returns[:, 0].tolist(),
+        "scores": evaluated.scores[:, 0].tolist(),
+        "env_steps": evaluated.env_steps,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(row).encode())
+    return row
+
+
+def _digest(objective, meta_params) -> str:
+    """Tells checkpoints of one name apart."""
+    content = repr(objective).encode() + b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(meta_params))
+    return hashlib.sha256(content).hexdigest()[:8]
+
+
+def summarize(measured: dict) -> dict:
+    """Means with 95% intervals over seeds, by environment, horizon and agent; IQM of scores by horizon and agent."""
+    table: dict = {}
+    for (env, horizon, agent), row in measured.items():
+        ends = np.array(row["returns"][-1])
+        interval = stats.mean_interval(ends)
+        entry = {"mean": interval.point, "low": interval.low, "high": interval.high, "env_steps": row["env_steps"]}
+        table.setdefault(env, {}).setdefault(str(horizon), {})[agent] = entry
+    together: dict = {}
+    for horizon in sorted({horizon for _, horizon, _ in measured}):
+        for agent in dict.fromkeys(agent for _, _, agent in measured):
+            scores = [row["scores"][-1] for (_, h, a), row in measured.items() if (h, a) == (horizon, agent)]
+            interval = stats.iqm_interval(np.array(scores))
+            together.setdefault(str(horizon), {})[agent] = as_row(interval)
+    return {"environments": table, "together": together}
+
+
+def as_row(interval) -> dict:
+    return {"iqm": interval.point, "iqm_low": interval.low, "iqm_high": interval.high}
+
+
+def draw(measured: dict, num_seeds: int) -> bytes:
+    """Learning curves: a row for each environment, a column for each horizon, as a PNG."""
+    import matplotlib.pyplot as plt
+
+    envs = list(dict.fromkeys(env for env, _, _ in measured))
+    names = list(dict.fromkeys(agent for _, _, agent in measured))
+    colors = dict(zip(names, ("#6b7280", "#c85200", "#0072b2", "#8f4a86", "#007f5f"), strict=False))
+    with plt.rc_context(chart_style.STYLE):
+        figure, panels = plt.subplots(
+            len(envs), len(HORIZONS), figsize=(11, 2.3 * len(envs)), sharey="row", layout="constrained", squeeze=False
+        )
+        for (env, horizon, agent), row in measured.items():
+            panel = panels[envs.index(env)][HORIZONS.index(horizon)]
+            returns = np.array(row["returns"])
+            x = np.linspace(0.0, row["env_steps"] / 1e3, len(returns))
+            bands = [stats.mean_interval(each) for each in returns]
+            panel.fill_between(
+                x, [b.low for b in bands], [b.high for b in bands], color=colors[agent], alpha=0.15, lw=0
+            )
+            panel.plot(x, [band.point for band in bands], color=colors[agent], label=agent, lw=1.6)
+            if envs.index(env) == 0:
+                panel.set_title(f"{horizon} updates", fontsize=10, loc="left")
+            if horizon == HORIZONS[0]:
+                panel.set_ylabel(f"{env}\nmean return", fontsize=9)
+            if envs.index(env) == len(envs) - 1:
+                panel.set_xlabel("thousand environment steps", fontsize=9)
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize=9)
+        figure.suptitle(
+            f"Means of {num_seeds} agents with 95% intervals; the learning rate is annealed over each horizon",
+            fontsize=10,
+            x=0.01,
+            ha="left",
+        )
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=110, facecolor="white")
+        plt.close(figure)
+    return content.getvalue()
+
+
+def markdown(summary: dict) -> str:
+    """The tables for the results page."""
+    names = list(next(iter(summary["together"].values())))
+    lines = [f"| environment | updates | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    for env, horizons in summary["environments"].items():
+        for horizon, rows in horizons.items():
+            cells = [f"{rows[n]['mean']:.1f} ({rows[n]['low']:.1f} to {rows[n]['high']:.1f})" for n in names]
+            lines.append(f"| {env} | {horizon} | {' | '.join(cells)} |")
+    for horizon, rows in summary["together"].items():
+        cells = [f"{rows[n]['iqm']:.2f} ({rows[n]['iqm_low']:.2f} to {rows[n]['iqm_high']:.2f})" for n in names]
+        lines.append(f"| all, IQM of scores | {horizon} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="*", help="learned drifts: names in the zoo, or folders")
+    parser.add_argument("--environments", nargs="*", default=list(ENVIRONMENTS), choices=settings.NAMES)
+    parser.add_argument("--runs", type=Path, default=Path("runs/compare_drifts"), help="where measurements are kept")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where table and figure go")
+    parser.add_argument("--seeds", type=int, default=16, help="agents of each kind [default: 16]")
+    parser.add_argument("--seed", type=int, default=1000, help="of the agents [default: 1000]")
+    parser.add_argument("--slots", type=int, default=4, help="agents side by side on one device [default: 4]")
+    known = parser.parse_args()
+    prepare_jax()
+    measured: dict = {}
+    for env in known.environments:
+        for horizon in HORIZONS:
+            for agent, (objective, meta_params) in agents(known.checkpoints).items():
+                row = measure(env, horizon, agent, objective, meta_params, known)
+                measured[env, horizon, agent] = row
+                print(f"{env} {horizon} {agent}: {np.mean(row['returns'][-1]):.1f}", flush=True)
+    summary = summarize(measured)
+    document = summary | {"seeds": known.seeds, "seed": known.seed, "provenance": provenance()}
+    known.out.mkdir(parents=True, exist_ok=True)
+    results.write_json(known.out / "compare_drifts.json", document)
+    write_atomically(known.out / "compare_drifts.png", draw(measured, known.seeds))
+    print(markdown(summary))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Who is compared with whom, and on what: suites by name, and agents that suit each of their batteries.
+
+A grid suite tests on the agents that the objective was meta-trained with, where these are tables. A suite of another
+environment brings its own agents (`metadisco.settings`), and an objective is plugged into them.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from metadisco import config, evaluation, suites
+from metadisco.agents.networks import Table
+from metadisco.battery import Battery
+from metadisco.evaluation import Contestant
+from metadisco.gradient_trainer import GradientTrainer
+from metadisco.life import InnerLoop
+from metadisco.mixed_trainer import MixedTrainer
+from metadisco.objectives.drift import DPODrift, Drift, PPODrift
+from metadisco.objectives.mirror_learning import MirrorLearning
+from metadisco.settings import plug
+from metadisco.trainer import MetaTrainer
+
+Trainer = MetaTrainer | GradientTrainer | MixedTrainer
+
+FOR_TABLES = {"a2c": evaluation.tuned_a2c, "ppo": evaluation.tuned_ppo, "dpo": evaluation.tuned_dpo}
+FOR_NETWORKS: Mapping[str, Drift] = {"ppo": PPODrift(), "dpo": DPODrift()}
+
+
+def inner_loops(trainer: Trainer) -> tuple[InnerLoop, ...]:
+    """How agents live in a meta-training run, for each of its environments."""
+    return tuple(arena.inner for arena in trainer.arenas) if isinstance(trainer, MixedTrainer) else (trainer.inner,)
+
+
+def batteries(name: str, num_levels: int | None = None) -> list[Battery]:
+    """Build a suite, or each one of a group of suites, from `NAME` or `NAME@LIFETIME`.
+
+    Raises:
+        config.ConfigError: where there is no such suite, or the lifetime is not a positive integer.
+    """
+    chosen, lifetime = find_suites(name)
+    return [each.build(lifetime=lifetime, num_levels=num_levels) for each in chosen]
+
+
+def find_suites(name: str) -> tuple[list[suites.Suite], int | None]:
+    """The suites of `NAME` or `NAME@LIFETIME`, and the lifetime. Raises ConfigError as `batteries`."""
+    suite_name, at, lifetime = name.partition("@")
+    if at and not (lifetime.isdecimal() and int(lifetime) > 0):
+        raise config.ConfigError(f"{name!r}: the lifetime after @ must be a positive integer, got {lifetime!r}")
+    members = suites.GROUPS.get(suite_name, (suite_name,))
+    return [suites.suite(member) for member in members], int(lifetime) if at else None
+
+
+def default_baselines(home: InnerLoop | None) -> tuple[str, ...]:
+    """Hand-written objectives to compare with, where nobody asks for others."""
+    if home is not None:
+        return ("ppo", "dpo")
+    return ("a2c",)
+
+
+def contestants(
+    candidates: Sequence[InnerLoop],
+    meta_params: object,
+    home: InnerLoop | None,
+    baselines: Sequence[str] | None = None,
+    *,
+    suite: str = "this suite",
+) -> dict[str, Contestant]:
+    """The discovered objective and hand-written ones, with agents for one battery.
+
+    Args:
+        candidates: how agents lived in meta-training, under the objective.
+        meta_params: of the objective.
+        home: `Battery.inner`: the agents that a suite brings along, or None for a grid suite.
+        baselines: names; those of `default_baselines` by default.
+        suite: its name, for errors.
+
+    Raises:
+        config.ConfigError: for an unknown baseline, or one that has no settings for such agents.
+        ValueError: where the objective cannot teach such agents.
+    """
+    if home is None:
+        inner = _tabular(candidates, suite)
+        known: Sequence[str] = tuple(FOR_TABLES)
+    else:
+        inner, known = plug(candidates[0].objective, home), tuple(FOR_NETWORKS)
+    found: dict[str, Contestant] = {}
+    for name in default_baselines(home) if baselines is None else baselines:
+        if name not in FOR_TABLES:
+            raise config.ConfigError(f"unknown baseline {name!r}.{config.nearest(name, FOR_TABLES)}")
+        if name not in known:
+            raise config.ConfigError(f"{name} is not tuned for the agents of {suite}; use {' or '.join(known)}")
+        found[name] = (FOR_TABLES[name](inner), ()) if home is None else (_with_drift(home, FOR_NETWORKS[name]), ())
+    return found | {"discovered": (inner, meta_params)}
+
+
+def _tabular(candidates: Sequence[InnerLoop], suite: str) -> InnerLoop:
+    for inner in candidates:
+        if isinstance(inner.torso, Table):
+            return inner
+    raise config.ConfigError(
+        f"{suite} is for tabular agents, and this objective was meta-trained with {candidates[0].torso}; test it on "
+        f"one of {', '.join(suites.GROUPS)}"
+    )
+
+
+def _with_drift(inner: InnerLoop, drift: Drift) -> InnerLoop:
+    return plug(MirrorLearning(drift), inner)

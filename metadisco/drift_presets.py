@@ -1,0 +1,81 @@
+"""Trainers of learned drifts: PPO whose penalty is discovered (arXiv:2210.05639, arXiv:2402.05828)."""
+
+from dataclasses import replace
+
+from metadisco.agents.networks import MLP, Separate, Table, Tanh
+from metadisco.arena import Arena
+from metadisco.baselines import TABLE_PPO, TABLE_PPO_LEARNER
+from metadisco.curricula.randomization import DomainRandomization
+from metadisco.envs.gridworld_levels import GridLevels
+from metadisco.life import InnerLoop
+from metadisco.meta.evolution import Evolution
+from metadisco.meta.schedules import Decay
+from metadisco.meta.shaping import PairwiseRoot
+from metadisco.mixed_trainer import MixedTrainer
+from metadisco.objectives.drift import LPODrift
+from metadisco.objectives.mirror_learning import MirrorLearning
+from metadisco.settings import plug, setting
+from metadisco.tasks import LogUniformLifetime, Tasks
+from metadisco.trainer import MetaTrainer
+
+_QUICK = LogUniformLifetime(24, 96)
+
+
+def _small(name: str, objective: MirrorLearning, num_tasks: int) -> Arena:
+    """An environment of low-dimensional observations, with networks and rollouts a quarter of the usual size."""
+    usual = setting(name)
+    torso = Separate(MLP((32, 32), Tanh()), MLP((32, 32), Tanh()))
+    inner = replace(plug(objective, usual.inner), torso=torso, num_workers=8, num_steps=32, num_test_workers=16)
+    return Arena(
+        inner=inner,
+        curriculum=DomainRandomization(Tasks(usual.levels, _QUICK)),
+        num_tasks=num_tasks,
+        slots=4,
+        name=name,
+        random_return=usual.random_return,
+        reference_return=usual.reference_return,
+    )
+
+
+def _grid(objective: MirrorLearning, num_tasks: int) -> Arena:
+    """General grid worlds with tabular agents; returns there are of the order of 1 already."""
+    levels = GridLevels()
+    table = InnerLoop(levels.env, Table(), TABLE_PPO, TABLE_PPO_LEARNER, num_workers=32, num_test_workers=32)
+    return Arena(
+        inner=plug(objective, table),
+        curriculum=DomainRandomization(Tasks(levels, _QUICK)),
+        num_tasks=num_tasks,
+        slots=4,
+        name="grid",
+        reference_return=2.0,
+    )
+
+
+def quick(*, temporal: bool) -> MixedTrainer:
+    """CartPole, Catch and grid worlds at once: half an hour on two cores."""
+    objective = MirrorLearning(LPODrift(temporal=temporal))
+    return MixedTrainer(
+        arenas=(
+            _small("CartPole-v1", objective, num_tasks=12),
+            _small("Catch-bsuite", objective, num_tasks=12),
+            _grid(objective, num_tasks=24),
+        ),
+        meta_optimizer=Evolution(
+            sigma=Decay(0.05), learning_rate=Decay(0.01, rate=0.995, floor=1e-3), shaping=PairwiseRoot()
+        ),
+        num_steps=600,
+    )
+
+
+def space_invaders(*, temporal: bool) -> MetaTrainer:
+    """MinAtar SpaceInvaders with full lifetimes, as published: days on two cores, made for an accelerator."""
+    usual = setting("SpaceInvaders-MinAtar")
+    lifetimes = LogUniformLifetime(usual.lifetime // 4, usual.lifetime)
+    return MetaTrainer(
+        inner=plug(MirrorLearning(LPODrift(temporal=temporal)), usual.inner),
+        curriculum=DomainRandomization(Tasks(usual.levels, lifetimes)),
+        meta_optimizer=Evolution(sigma=Decay(0.05), learning_rate=Decay(0.01, rate=0.995, floor=1e-3)),
+        num_tasks=32,
+        num_steps=500,
+        slots=8,
+    )
