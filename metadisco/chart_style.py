@@ -44,6 +44,7 @@ STYLE = {
     "axes.labelcolor": PALETTE["muted"],
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
     "axes.grid": True,
     "axes.grid.axis": "y",
     "grid.color": PALETTE["line"],
