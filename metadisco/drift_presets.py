@@ -63,7 +63,7 @@ def quick(*, temporal: bool) -> MixedTrainer:
         meta_optimizer=Evolution(
             sigma=Decay(0.05), learning_rate=Decay(0.01, rate=0.995, floor=1e-3), shaping=PairwiseRoot()
         ),
-        num_steps=600,
+        num_steps=400,
     )
 
 

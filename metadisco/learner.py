@@ -239,10 +239,25 @@ def shuffle(key: Key, tree: Any, num_minibatches: int) -> Any:
         worker, out of order, so that a mean over steps and workers is a mean over its samples.
     """
     num_steps, num_workers = jax.tree.leaves(tree)[0].shape[:2]
-    order = jax.random.permutation(key, num_steps * num_workers)
+    order = permutation(key, num_steps * num_workers)
 
     def split(leaf: jax.Array) -> jax.Array:
         samples = leaf.reshape(num_steps * num_workers, *leaf.shape[2:])[order]
         return samples.reshape(num_minibatches, -1, 1, *leaf.shape[2:])
 
     return jax.tree.map(split, tree)
+
+
+def permutation(key: Key, num: int) -> jax.Array:
+    """A random order of `num` things. [num] int32.
+
+    Each gets a random number whose low bits are replaced by its index, so that sorting plain integers does it: five
+    times as fast on a CPU as `jax.random.permutation`, which sorts pairs. Of numbers that are equal above their low
+    bits the first comes first; there are 2^32 / num different ones, so this shows in no minibatch.
+    """
+    if num > 2**24:
+        raise ValueError(f"a rollout must have at most {2**24} samples, got {num}; use fewer workers or steps")
+    low_bits = jnp.uint32((1 << (num - 1).bit_length()) - 1)
+    numbers = jax.random.bits(key, (num,), jnp.uint32)
+    ordered = jnp.sort((numbers & ~low_bits) | jnp.arange(num, dtype=jnp.uint32))
+    return (ordered & low_bits).astype(jnp.int32)

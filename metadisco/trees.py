@@ -67,6 +67,8 @@ def stream(
     """
     num_items = order.shape[0]
     slots = min(slots, num_items)
+    if slots == 1:
+        return _one_by_one(body, active, individuals, items, order, take)
     run = jax.vmap(body, in_axes=(in_axes, 0))
     is_active = jax.vmap(active)
 
@@ -103,3 +105,22 @@ def stream(
     state = jax.lax.while_loop(needs_refill, refill, state)  # items that had nothing to do
     state = jax.lax.while_loop(lambda state: jnp.any(state[1] < num_items), advance, state)
     return state[0]
+
+
+def _one_by_one(
+    body: Callable[[Individual, Item], Item],
+    active: Callable[[Item], jax.Array],
+    individuals: Individual,
+    items: Item,
+    order: jax.Array,
+    take: Callable[[Individual, jax.Array], Individual],
+) -> Item:
+    """`stream` with one slot: nothing is vmapped, so that what is conditional in the body stays conditional."""
+
+    def finish(place: jax.Array, items: Item) -> Item:
+        i = order[place]
+        individual = take(individuals, i)
+        item = jax.lax.while_loop(active, lambda item: body(individual, item), index(items, i))
+        return jax.tree.map(lambda all_, one: all_.at[i].set(one), items, item)
+
+    return jax.lax.fori_loop(0, order.shape[0], finish, items)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import stats
 
 from metadisco.critic import Critic
-from metadisco.learner import SGD, Adam, Learner, clip_by_global_norm, shuffle
+from metadisco.learner import SGD, Adam, Learner, clip_by_global_norm, permutation, shuffle
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.base import Predictions
 from metadisco.objectives.drift import PPODrift
@@ -167,6 +168,24 @@ def test_the_ratio_is_one_on_the_first_minibatch_of_an_update_only():
     first, second = spy.ratios
     np.testing.assert_allclose(first, 1.0, rtol=1e-6)
     assert np.any(np.abs(second - 1.0) > 1e-3)
+
+
+@pytest.mark.parametrize("num", [1, 2, 7, 64])
+def test_a_permutation_has_everybody_once(num):
+    orders = jax.vmap(lambda key: permutation(key, num))(jax.random.split(KEY, 20))
+    np.testing.assert_array_equal(jnp.sort(orders, axis=1), jnp.broadcast_to(jnp.arange(num), (20, num)))
+
+
+def test_all_permutations_are_equally_likely():
+    orders = np.asarray(jax.vmap(lambda key: permutation(key, 3))(jax.random.split(KEY, 6000)))
+    _, counts = np.unique(orders @ np.array([9, 3, 1]), return_counts=True)
+    assert stats.chisquare(counts).pvalue > 0.001
+    assert len(counts) == 6
+
+
+def test_too_many_samples_to_shuffle_are_refused():
+    with pytest.raises(ValueError, match="fewer workers"):
+        permutation(KEY, 2**24 + 1)
 
 
 def test_a_life_shuffles_anew_in_every_update():
