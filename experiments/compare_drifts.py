@@ -16,40 +16,51 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from metadisco import chart_style, checkpoint, evaluation, results, settings, stats, suites
+from metadisco import chart_style, checkpoint, config, discovery, evaluation, results, settings, stats, suites
 from metadisco.cli import prepare_jax
-from metadisco.files import write_atomically
+from metadisco.files import CheckpointError, write_atomically
 from metadisco.objectives.drift import DPODrift, PPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.provenance import provenance
 
-ENVIRONMENTS = ("Acrobot-v1", "Pendulum-v1", "Breakout-MinAtar", "SpaceInvaders-MinAtar", "brax-inverted_pendulum")
+ENVIRONMENTS = ("Acrobot-v1", "Pendulum-v1", "brax-inverted_pendulum", "Breakout-MinAtar")
 HORIZONS = (16, 64, 256)  # agent updates: shorter than in meta-training (24 to 96), within, and longer
 NUM_POINTS = 8
+COLORS = ("#6b7280", "#c85200", "#0072b2", "#8f4a86", "#007f5f", "#b58900")
 
 
-def agents(names: list[str]) -> dict[str, tuple]:
+def agents(names: list[str], envs: list[str]) -> dict[str, tuple]:
     """Objective and meta-parameters of everybody who competes."""
     found = {"PPO": (MirrorLearning(PPODrift()), ()), "DPO": (MirrorLearning(DPODrift()), ())}
     for name in names:
         discovered = checkpoint.load(name)
-        found[Path(name).name] = (discovered.objective, discovered.meta_params)
+        if not isinstance(discovered.objective, MirrorLearning):
+            raise config.ConfigError(f"{name} is a {type(discovered.objective).__name__}, which has no drift")
+        seen = {inner.env for inner in discovery.trained_with(discovered)} & {suites.suite(e).build().env for e in envs}
+        if seen:
+            raise config.ConfigError(f"{name} was trained on {seen}; leave it out of --environments")
+        label = Path(name).name if Path(name).name != "objective" else Path(name).parent.name
+        if label in found:
+            raise config.ConfigError(f"two agents are called {label}; rename a folder")
+        found[label] = (discovered.objective, discovered.meta_params)
+    if len(found) > len(COLORS):
+        raise config.ConfigError(f"at most {len(COLORS) - 2} checkpoints can be told apart in the figure")
     return found
 
 
 def measure(env: str, horizon: int, agent: str, objective, meta_params, known: argparse.Namespace) -> dict:
     """Returns [P + 1, S] of one agent on one environment, from the cache where they are there."""
-    path = known.runs / f"{env}-{horizon}-{agent}-{_digest(objective, meta_params)}-{known.seeds}-{known.seed}.json"
-    if path.exists():
-        return json.loads(path.read_text())
     battery = suites.suite(env).build(lifetime=horizon)
     inner = settings.plug(objective, battery.inner)
+    digest = _digest(inner, (meta_params, battery.tasks))
+    path = known.runs / f"{env}-{horizon}-{agent}-{digest}-{known.seeds}-{known.seed}.json"
+    if path.exists():
+        return json.loads(path.read_text())
     evaluated = evaluation.evaluate(
         inner, meta_params, battery, seed=known.seed, num_seeds=known.seeds, num_points=NUM_POINTS, slots=known.slots
     )
     row = {
-        "returns": evaluated.returns[:, 0].tolist(),
-        "scores": evaluated.scores[:, 0].tolist(),
+        "returns": evaluated.returns[:, 0].tolist(),  # [P + 1, S]
         "env_steps": evaluated.env_steps,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,9 +68,10 @@ def measure(env: str, horizon: int, agent: str, objective, meta_params, known: a
     return row
 
 
-def _digest(objective, meta_params) -> str:
-    """Tells checkpoints of one name apart."""
-    content = repr(objective).encode() + b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(meta_params))
+def _digest(inner, arrays) -> str:
+    """Changes with all that a measurement depends on but the code."""
+    content = f"{inner} {NUM_POINTS}".encode()
+    content += b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(arrays))
     return hashlib.sha256(content).hexdigest()[:8]
 
 
@@ -74,10 +86,17 @@ def summarize(measured: dict) -> dict:
     together: dict = {}
     for horizon in sorted({horizon for _, horizon, _ in measured}):
         for agent in dict.fromkeys(agent for _, _, agent in measured):
-            scores = [row["scores"][-1] for (_, h, a), row in measured.items() if (h, a) == (horizon, agent)]
+            scores = [
+                _score(e, row["returns"][-1]) for (e, h, a), row in measured.items() if (h, a) == (horizon, agent)
+            ]
             interval = stats.iqm_interval(np.array(scores))
             together.setdefault(str(horizon), {})[agent] = as_row(interval)
     return {"environments": table, "together": together}
+
+
+def _score(env: str, returns: list) -> np.ndarray:
+    chosen = settings.setting(env)
+    return (np.array(returns) - chosen.random_return) / (chosen.reference_return - chosen.random_return)
 
 
 def as_row(interval) -> dict:
@@ -90,7 +109,7 @@ def draw(measured: dict, num_seeds: int) -> bytes:
 
     envs = list(dict.fromkeys(env for env, _, _ in measured))
     names = list(dict.fromkeys(agent for _, _, agent in measured))
-    colors = dict(zip(names, ("#6b7280", "#c85200", "#0072b2", "#8f4a86", "#007f5f"), strict=False))
+    colors = dict(zip(names, COLORS, strict=False))
     with plt.rc_context(chart_style.STYLE):
         figure, panels = plt.subplots(
             len(envs), len(HORIZONS), figsize=(11, 2.3 * len(envs)), sharey="row", layout="constrained", squeeze=False
@@ -148,11 +167,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000, help="of the agents [default: 1000]")
     parser.add_argument("--slots", type=int, default=4, help="agents side by side on one device [default: 4]")
     known = parser.parse_args()
+    if known.seeds < 2 or not known.environments:
+        parser.error("an interval needs --seeds of 2 or more, and there must be environments")
     prepare_jax()
+    try:
+        competing = agents(known.checkpoints, known.environments)
+    except (config.ConfigError, CheckpointError) as error:
+        parser.error(str(error))
     measured: dict = {}
     for env in known.environments:
         for horizon in HORIZONS:
-            for agent, (objective, meta_params) in agents(known.checkpoints).items():
+            for agent, (objective, meta_params) in competing.items():
                 row = measure(env, horizon, agent, objective, meta_params, known)
                 measured[env, horizon, agent] = row
                 print(f"{env} {horizon} {agent}: {np.mean(row['returns'][-1]):.1f}", flush=True)

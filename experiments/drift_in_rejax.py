@@ -28,7 +28,8 @@ class DriftPPO(PPO):
             log_prob, entropy = self.actor.apply(params, seen.obs, seen.action, method="log_prob_entropy")
             ratio = jnp.exp(log_prob - seen.log_prob)
             advantage = (batch.advantages - batch.advantages.mean()) / (batch.advantages.std() + 1e-8)
-            progress = jnp.minimum(state.global_step / self.total_timesteps, 1.0)  # rejax may train a little longer
+            done = state.global_step - self.num_envs * self.num_steps  # before this rollout
+            progress = jnp.clip(done / self.total_timesteps, 0.0, 1.0)  # rejax may train a little longer
             objective = ratio * advantage - self.drift(ratio, advantage, progress)
             return -objective.mean() - self.ent_coef * entropy.mean()
 

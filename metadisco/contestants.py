@@ -1,21 +1,22 @@
 """Who is compared with whom, and on what: suites by name, and agents that suit each of their batteries.
 
-A grid suite tests on the agents that the objective was meta-trained with, where these are tables. A suite of another
+A grid suite tests on the agents that the objective was meta-trained with in grid worlds. A suite of another
 environment brings its own agents (`metadisco.settings`), and an objective is plugged into them.
 """
 
 from collections.abc import Mapping, Sequence
 
-from metadisco import config, evaluation, suites
+from metadisco import config, evaluation, settings, suites
 from metadisco.agents.networks import Table
-from metadisco.battery import Battery
+from metadisco.battery import Battery, GridSuite
+from metadisco.envs.base import Discrete
+from metadisco.envs.gridworld import GridWorld
 from metadisco.evaluation import Contestant
 from metadisco.gradient_trainer import GradientTrainer
 from metadisco.life import InnerLoop
 from metadisco.mixed_trainer import MixedTrainer
 from metadisco.objectives.drift import DPODrift, Drift, PPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
-from metadisco.settings import plug
 from metadisco.trainer import MetaTrainer
 
 Trainer = MetaTrainer | GradientTrainer | MixedTrainer
@@ -39,6 +40,11 @@ def batteries(name: str, num_levels: int | None = None) -> list[Battery]:
     return [each.build(lifetime=lifetime, num_levels=num_levels) for each in chosen]
 
 
+def home_of(suite: suites.Suite) -> InnerLoop | None:
+    """The agents that a suite brings along, without building it; None for a grid suite."""
+    return None if isinstance(suite, GridSuite) else settings.setting(suite.name).inner
+
+
 def find_suites(name: str) -> tuple[list[suites.Suite], int | None]:
     """The suites of `NAME` or `NAME@LIFETIME`, and the lifetime. Raises ConfigError as `batteries`."""
     suite_name, at, lifetime = name.partition("@")
@@ -48,11 +54,11 @@ def find_suites(name: str) -> tuple[list[suites.Suite], int | None]:
     return [suites.suite(member) for member in members], int(lifetime) if at else None
 
 
-def default_baselines(home: InnerLoop | None) -> tuple[str, ...]:
-    """Hand-written objectives to compare with, where nobody asks for others."""
+def default_baselines(home: InnerLoop | None, inner: InnerLoop) -> tuple[str, ...]:
+    """Hand-written objectives to compare with, where nobody asks for others: those that have settings."""
     if home is not None:
         return ("ppo", "dpo")
-    return ("a2c",)
+    return ("a2c",) if isinstance(inner.torso, Table) else ()
 
 
 def contestants(
@@ -77,12 +83,12 @@ def contestants(
         ValueError: where the objective cannot teach such agents.
     """
     if home is None:
-        inner = _tabular(candidates, suite)
+        inner = _on_grids(candidates, suite)
         known: Sequence[str] = tuple(FOR_TABLES)
     else:
-        inner, known = plug(candidates[0].objective, home), tuple(FOR_NETWORKS)
+        inner, known = settings.plug(candidates[0].objective, home), tuple(FOR_NETWORKS)
     found: dict[str, Contestant] = {}
-    for name in default_baselines(home) if baselines is None else baselines:
+    for name in default_baselines(home, inner) if baselines is None else baselines:
         if name not in FOR_TABLES:
             raise config.ConfigError(f"unknown baseline {name!r}.{config.nearest(name, FOR_TABLES)}")
         if name not in known:
@@ -91,15 +97,16 @@ def contestants(
     return found | {"discovered": (inner, meta_params)}
 
 
-def _tabular(candidates: Sequence[InnerLoop], suite: str) -> InnerLoop:
+def _on_grids(candidates: Sequence[InnerLoop], suite: str) -> InnerLoop:
+    """How agents lived in grid worlds whose observation is an index."""
     for inner in candidates:
-        if isinstance(inner.torso, Table):
+        if isinstance(inner.env, GridWorld) and isinstance(inner.env.spec.observation, Discrete):
             return inner
     raise config.ConfigError(
-        f"{suite} is for tabular agents, and this objective was meta-trained with {candidates[0].torso}; test it on "
-        f"one of {', '.join(suites.GROUPS)}"
+        f"{suite} is for agents of grid worlds whose observation is an index (planes=False), and this objective was "
+        f"meta-trained in {candidates[0].env}; test it on one of {', '.join(suites.GROUPS)}"
     )
 
 
 def _with_drift(inner: InnerLoop, drift: Drift) -> InnerLoop:
-    return plug(MirrorLearning(drift), inner)
+    return settings.plug(MirrorLearning(drift), inner)

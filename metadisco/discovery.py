@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from metadisco import checkpoint, config, evaluation, loop, memory, results, settings, stats
+from metadisco import checkpoint, config, evaluation, loop, memory, results, stats
 from metadisco.battery import Battery, GridSuite
 from metadisco.checkpoint import Discovered
-from metadisco.contestants import Trainer, batteries, contestants, find_suites, inner_loops
+from metadisco.contestants import Trainer, batteries, contestants, find_suites, home_of, inner_loops
 from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_interval
-from metadisco.envs.base import Discrete
 from metadisco.life import InnerLoop
 from metadisco.mixed_trainer import MixedTrainer
 from metadisco.objectives.drift import verdicts, violations
@@ -92,6 +91,8 @@ def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = F
         return Discovery(None, folder, run.exit_code)
     meta_params = trainer.meta_params(run.state)
     origin = provenance(preset=preset.name, seed=seed, meta_steps=run.step, trainer=config.to_data(trainer))
+    untested = Discovered(inner_loops(trainer)[0].objective, meta_params, origin)
+    checkpoint.save(untested, folder / "objective", overwrite=True)  # whatever becomes of the test
     console.print(f"Meta-training is done after {run.step} meta-steps. Now the meta-test:")
     outcome = compare(
         inner_loops(trainer),
@@ -103,7 +104,7 @@ def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = F
     )
     origin["minutes"] = round((run.seconds + time.perf_counter() - begun) / 60, 2)
     scores = results.table(outcome)
-    discovered = Discovered(inner_loops(trainer)[0].objective, meta_params, origin, scores)
+    discovered = replace(untested, provenance=origin, evaluation=scores)
     checkpoint.save(discovered, folder / "objective", overwrite=True)
     results.write_json(folder / "evaluation.json", scores)
     results.save_curves(folder / "curves.npz", outcome)
@@ -141,10 +142,7 @@ def meta_test(
             trained with.
     """
     candidates = trained_with(discovered)
-    for name in suite_names:  # mistakes are known before levels are solved
-        for suite in find_suites(name)[0]:
-            home = None if isinstance(suite, GridSuite) else settings.setting(suite.name).inner
-            contestants(candidates, discovered.meta_params, home, baselines, suite=suite.name)
+    _check_suites(candidates, suite_names, baselines)
     outcome = compare(
         candidates,
         discovered.meta_params,
@@ -263,24 +261,21 @@ def _leaves(meta_params: MetaParams) -> list[Any]:
 
 
 def _check(preset: Preset) -> None:
-    """Refuse what could not be tested after it has been trained."""
-    candidates = inner_loops(preset.trainer)
-    for name in preset.suites:
-        for suite in find_suites(name)[0]:
-            if isinstance(suite, GridSuite):
-                _check_grid(candidates, suite)
-            else:
-                settings.plug(candidates[0].objective, settings.setting(suite.name).inner)
+    """Refuse what could not be tested after it has been trained, or on the way."""
+    _check_suites(inner_loops(preset.trainer), [*preset.suites, *([VALIDATION_SUITE] if preset.validate_every else [])])
 
 
-def _check_grid(candidates: Sequence[InnerLoop], suite: GridSuite) -> None:
-    tables = [inner for inner in candidates if isinstance(inner.env.spec.observation, Discrete)]
-    if not tables:
-        raise ValueError(
-            f"{suite.name} tests on tabular levels, but these agents observe {candidates[0].env.spec.observation}; use "
-            "an environment whose observations are an index (GridWorld with planes=False)"
-        )
-    replace(tables[0], env=suite.env)  # raises where the agent does not fit
+def _check_suites(
+    candidates: Sequence[InnerLoop], names: Sequence[str], baselines: Sequence[str] | None = None
+) -> None:
+    """Mistakes are known before levels are solved."""
+    found = [suite for name in names for suite in find_suites(name)[0]]
+    for suite in found:
+        home = home_of(suite)
+        roster = contestants(candidates, (), home, baselines, suite=suite.name)
+        if isinstance(suite, GridSuite):
+            for inner, _ in roster.values():
+                replace(inner, env=suite.env)  # raises where the agent does not fit
 
 
 def _snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:

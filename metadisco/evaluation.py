@@ -20,12 +20,11 @@ from metadisco.baselines import TABLE_A2C, TABLE_A2C_LEARNER, TABLE_PPO, TABLE_P
 from metadisco.battery import Battery
 from metadisco.envs.base import EnvSpec
 from metadisco.learner import Learner
-from metadisco.life import Birth, InnerLoop, Life
+from metadisco.life import Birth, InnerLoop, Life, only_of_finite
 from metadisco.objectives.base import Objective, Predictions, Targets
 from metadisco.objectives.drift import DPODrift
 from metadisco.population import SHARED, SPREAD, deal, on_each_device, population_mesh
 from metadisco.results import Evaluation, Results
-from metadisco.settings import plug
 from metadisco.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Task, Trajectory
 
 LIVES = 2_000_000_099  # what a seed's key is folded with; training folds it with meta-steps, of which there are fewer
@@ -118,8 +117,8 @@ def evaluate(
     """Live `num_seeds` lives on every task of a battery, and examine the agents on the way.
 
     Args:
-        inner: how to live; its environment is replaced by the battery's, or its objective is plugged into the agents
-            that the battery brings along.
+        inner: how to live; its environment is replaced by the battery's. Where a battery brings agents along, these
+            must be they, but for the objective (`metadisco.settings.plug`).
         meta_params: of `inner.objective`.
         battery: the tasks.
         seed: of the lives.
@@ -130,15 +129,20 @@ def evaluate(
         on_progress: called with the fraction of the lifetime that is over.
 
     Raises:
-        ValueError: for numbers below 1, more points than updates, or an agent that does not fit the observations.
+        ValueError: for numbers below 1, more points than updates, or an agent that does not fit the observations or
+            is not the one that the battery brings along.
+
+    Note:
+        An agent that diverged counts as what it was before it learned: it gets the random policy's return.
     """
     if num_seeds < 1 or not 1 <= num_points <= battery.lifetime:
         raise ValueError(
             f"an evaluation needs num_seeds >= 1 and num_points in 1..{battery.lifetime} (the lifetime), got "
             f"{num_seeds} and {num_points}"
         )
-    inner = replace(inner, env=battery.env) if battery.inner is None else plug(inner.objective, battery.inner)
-    inner = replace(inner, critic=None)  # nobody asks it here
+    if battery.inner is not None and replace(inner, objective=battery.inner.objective) != battery.inner:
+        raise ValueError(f"{battery.name} brings its own agents; plug the objective into them: settings.plug")
+    inner = replace(inner, env=battery.env, critic=None)  # nobody asks the critic here
     devices = jax.local_devices() if devices is None else devices
     num_lives = battery.num_tasks * num_seeds
     # Neighbors go to different devices; copies of the last life, which do nothing, fill the shares up.
@@ -151,13 +155,17 @@ def evaluate(
     def gather(leaf: jax.Array) -> np.ndarray:
         return np.asarray(leaf)[places].reshape(battery.num_tasks, num_seeds)
 
+    def examine(lives: Life) -> np.ndarray:
+        found = gather(_examine(lives, inner=inner, mesh=mesh, slots=slots))
+        return np.where(np.isfinite(found), found, battery.random_return[:, None]).astype(np.float32)
+
     lives = _begin(births, inner=inner, mesh=mesh)
-    returns, metrics = [gather(_examine(lives, inner=inner, mesh=mesh, slots=slots))], []
+    returns, metrics = [examine(lives)], []
     for point in range(1, num_points + 1):
         num_updates = (battery.lifetime * point + num_points // 2) // num_points
         until = _place(np.where(dealt < num_lives, num_updates, 0).astype(np.int32), mesh, SPREAD)
         lives, means = _advance(meta_params, lives, until, inner=inner, mesh=mesh, slots=slots)
-        returns.append(gather(_examine(lives, inner=inner, mesh=mesh, slots=slots)))
+        returns.append(examine(lives))
         metrics.append(jax.tree.map(gather, means))
         on_progress(point / num_points)
     shown = places[: NUM_PICTURES * num_seeds : num_seeds]
@@ -250,7 +258,7 @@ def _advance(
 @partial(jax.jit, static_argnames=("inner", "mesh", "slots"))
 def _examine(lives: Life, *, inner: InnerLoop, mesh: Mesh, slots: int) -> jax.Array:
     def examine(lives: Life) -> jax.Array:
-        return jnp.mean(inner.examine(lives, slots=slots), axis=1)
+        return jnp.mean(only_of_finite(lives, inner.examine(lives, slots=slots)), axis=1)
 
     return on_each_device(examine, mesh, (SPREAD,))(lives)
 

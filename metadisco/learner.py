@@ -253,10 +253,10 @@ def permutation(key: Key, num: int) -> jax.Array:
 
     Each gets a random number whose low bits are replaced by its index, so that sorting plain integers does it: five
     times as fast on a CPU as `jax.random.permutation`, which sorts pairs. Of numbers that are equal above their low
-    bits the first comes first; there are 2^32 / num different ones, so this shows in no minibatch.
+    bits the first comes first; there are 2^32 / num different ones, many more than minibatches.
     """
-    if num > 2**24:
-        raise ValueError(f"a rollout must have at most {2**24} samples, got {num}; use fewer workers or steps")
+    if num > 2**20:
+        raise ValueError(f"a rollout must have at most {2**20} samples, got {num}; use fewer workers or steps")
     low_bits = jnp.uint32((1 << (num - 1).bit_length()) - 1)
     numbers = jax.random.bits(key, (num,), jnp.uint32)
     ordered = jnp.sort((numbers & ~low_bits) | jnp.arange(num, dtype=jnp.uint32))

@@ -324,6 +324,6 @@ def only_of_finite(lives: Life, returns: jax.Array) -> jax.Array:
 
     A policy that is not a number still picks some action, whose luck must not count.
     """
-    leaves = jax.tree.leaves(lives.agent_params)
+    leaves = jax.tree.leaves((lives.agent_params, lives.normalizer))
     is_finite = jnp.stack([jnp.all(jnp.isfinite(leaf), axis=range(1, leaf.ndim)) for leaf in leaves]).all(axis=0)
     return jnp.where(is_finite.reshape(-1, *[1] * (returns.ndim - 1)), returns, jnp.nan)

@@ -34,8 +34,8 @@ class MixedTrainer:
     """A meta-training run on several environments, by evolution. It is its own configuration.
 
     Attributes:
-        arenas: the environments, with their agents. Their objectives must be equal in all that is learned; settings
-            that are not, such as the discount, may differ.
+        arenas: the environments, with their agents. Their objectives must be equal; of mirror learning the drifts,
+            while the settings of the agents around them, such as the discount, may differ.
         meta_optimizer: how the objective improves; one with pairs of candidates on each task.
         num_steps: meta-steps of the whole run.
     """
@@ -56,8 +56,8 @@ class MixedTrainer:
                 f"{self.meta_optimizer.replicas}; use Evolution or LowRankEvolution"
             )
         shapes = [jax.eval_shape(arena.inner.objective.init, jax.random.key(0)) for arena in self.arenas]
-        features = [getattr(arena.inner.objective, "features", ()) for arena in self.arenas]
-        if any(each != shapes[0] for each in shapes) or any(each != features[0] for each in features):
+        learned = [getattr(arena.inner.objective, "drift", arena.inner.objective) for arena in self.arenas]
+        if any(each != shapes[0] for each in shapes) or any(each != learned[0] for each in learned):
             raise ValueError(f"the objectives of all arenas must learn the same; those of {', '.join(names)} differ")
 
     @property
@@ -94,7 +94,7 @@ class MixedTrainer:
             parts = []
             for arena, members, birth, rival in zip(self.arenas, self._members(), births, rivals, strict=True):
                 outcomes = arena.live(lowrank.take(population, jnp.asarray(members)), mirror((birth, rival[0])))
-                returns = {"return": outcomes.fitness}
+                returns = {"fitness": outcomes.fitness}
                 fitness = arena.normalize(outcomes.fitness)
                 parts.append(replace(outcomes, fitness=fitness, metrics=outcomes.metrics | returns))
             order = np.argsort(np.concatenate(self._members()))
@@ -107,17 +107,20 @@ class MixedTrainer:
             life_fn,
             trains=jnp.concatenate([proposal.trains for proposal in proposals]),
         )
-        del metrics["return"]  # of different environments: a mean over them says nothing
+        for name in outcomes.metrics:
+            del metrics[name]  # a mean over different environments says nothing
         for i, arena in enumerate(self.arenas):
             part = jax.tree.map(lambda leaf: leaf[:, self._span(i)], outcomes)  # noqa: B023 - used at once
             level_scores, finished = of_better(part), jnp.ones(arena.num_tasks, bool)
             arena_key = jax.random.fold_in(observe_key, i)
             curricula[i], told = arena.curriculum.observe(arena_key, curricula[i], proposals[i], level_scores, finished)
             metrics |= {f"{name}/{arena.name}": value for name, value in told.items()}
-            returns = part.metrics["return"]
-            metrics[f"fitness/{arena.name}"] = mean_where(jnp.isfinite(returns), returns)
+            for name, values in part.metrics.items():
+                metrics[f"{name}/{arena.name}"] = mean_where(jnp.isfinite(values), values)
             updates = (jnp.sum(part.num_updates) + rivals[i][1]).astype(jnp.float32)
             metrics[f"env_steps/{arena.name}"] = updates * (arena.inner.num_workers * arena.inner.num_steps)
+        finite = jnp.isfinite(outcomes.fitness)
+        metrics["fitness"] = mean_where(finite, outcomes.fitness)
         updates = jnp.sum(outcomes.num_updates) + sum(rival[1] for rival in rivals)
         metrics |= {
             "agent_updates": updates.astype(jnp.float32),

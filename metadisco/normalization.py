@@ -27,7 +27,8 @@ class Moments:
     def deviation(self) -> jax.Array:
         """Standard deviation; 1 before anything was seen, and where nothing varies. [...] float32."""
         variance = self.square / jnp.maximum(self.count, 1.0)
-        return jnp.sqrt(jnp.where(variance > 1e-12, variance, 1.0))
+        rounding = 1e-12 + jnp.square(1e-6 * self.mean)  # what a constant seems to vary by in float32
+        return jnp.sqrt(jnp.where(variance > rounding, variance, 1.0))
 
 
 def no_moments(shape: tuple[int, ...]) -> Moments:
@@ -64,12 +65,12 @@ class Normalizer:
 
     o' = clip((o - mean o) / std o), r' = clip(r / std R), R_t = r_t + gamma R_{t-1} within an episode (as is customary
     for PPO on continuous control, arXiv:2006.05990). Statistics are updated after a rollout was learned from, so an
-    agent learns from what it saw when it acted.
+    agent learns from what it saw when it acted; the first rollout is learned from as it is, but for the clipping.
 
     Attributes:
         observations: whether observations are normalised.
         rewards: whether rewards are scaled, for the objective and the critic; never for fitness.
-        gamma: discount of R, in [0, 1].
+        gamma: discount of R, in [0, 1]; usually that of the objective.
         clip: largest magnitude of either afterwards.
 
     Example:

@@ -138,9 +138,16 @@ def sum_over(
         summand, result = run(shared, item)
         return trees.where(is_real, summand, jax.tree.map(jnp.zeros_like, summand)), result
 
+    def alone(shared: Any, item: Any, is_real: jax.Array) -> tuple[Sums, Results]:
+        """A group of one, without the axis that vmap would keep in every product."""
+        results = one(shared, *jax.tree.map(lambda leaf: leaf[0], (item, is_real)))
+        return jax.tree.map(lambda leaf: leaf[None], results)
+
+    run_group = alone if slots == 1 else jax.vmap(one, in_axes=(None, 0, 0))
+
     def share(shared: Any, items: Items, is_real: jax.Array) -> tuple[Sums, Results]:
         def add(total: Sums, group: tuple) -> tuple[Sums, Results]:
-            summands, results = jax.vmap(one, in_axes=(None, 0, 0))(shared, *group)
+            summands, results = run_group(shared, *group)
             return jax.tree.map(lambda a, b: a + jnp.sum(b, axis=0), total, summands), results
 
         groups = jax.tree.map(group, (items, is_real))

@@ -50,6 +50,11 @@ def check(score: LevelScore, inner: InnerLoop) -> None:
         raise ValueError(
             f"{type(score).__name__} needs InnerLoop.critic, which estimates values beside the agent; use Critic()"
         )
+    if score.uses_critic and inner.normalizer is not None and inner.normalizer.rewards:
+        raise ValueError(
+            f"{type(score).__name__} compares values of different levels, and the normalizer gives each life a scale "
+            "of its own; use Normalizer(rewards=False), or a score of returns such as Regret()"
+        )
     if score.antagonist is not None:
         score.antagonist.check(inner)
 

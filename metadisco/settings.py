@@ -2,7 +2,8 @@
 
 One readable place for what a drift is plugged into: network, rollout, optimizer and PPO's own settings of each
 environment. Suites test on them and presets train on them. Settings are the usual ones of public PPO, scaled to budgets
-that a CPU finishes, and were chosen with PPO only; the ends of the scale are rounded from what it reached.
+that a CPU finishes, and were chosen with PPO alone on these very environments: drifts compete in settings that suit
+PPO. `experiments/scales.py` measures the ends of the scale.
 """
 
 import functools
@@ -119,7 +120,7 @@ def _brax(name: str, lifetime: int) -> Setting:
         max_test_steps=1024,
         normalizer=Normalizer(),
     )
-    return Setting(inner, BraxLevels(env), lifetime, *_SCALES[f"brax-{name}"])
+    return Setting(inner, BraxLevels(env, ()), lifetime, *_SCALES[f"brax-{name}"])
 
 
 # (random policy, PPO at the usual budget), rounded.

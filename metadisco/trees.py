@@ -49,8 +49,9 @@ def stream(
     """Advance every item until it is no longer active, `slots` of them at a time.
 
     The same as, for every i, `while active(items[i]): items[i] = body(individuals[i], items[i])`. The slots are
-    vmapped and run in lock-step; a slot whose item has finished writes it back and takes the next one in `order`.
-    Nothing is computed for finished items except while the last ones drain, so put the longest first.
+    vmapped and run in lock-step (a single one is not vmapped); a slot whose item has finished writes it back and takes
+    the next one in `order`. Nothing is computed for finished items except while the last ones drain, so put the longest
+    first.
 
     Args:
         body: one step of one item.

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from metadisco import checkpoint, config, discovery, settings, suites
+from metadisco import checkpoint, config, discovery, evaluation, results, settings, suites
 from metadisco.agents.networks import MLP, Table
 from metadisco.arena import Arena
+from metadisco.checkpoint import Discovered
 from metadisco.contestants import batteries, contestants, inner_loops
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.gridworld import GridWorld
@@ -31,7 +32,8 @@ def test_every_setting_fits_together_and_has_a_scale(name):
     chosen = settings.setting(name)  # an InnerLoop traces its agent when it is made
     assert chosen.reference_return > chosen.random_return
     assert isinstance(chosen.inner.objective.drift, PPODrift)
-    level = jax.eval_shape(chosen.levels.sample, jax.random.key(0))
+    level = chosen.levels.sample(jax.random.key(3))
+    small.assert_trees_close(level, chosen.inner.env.default_level)  # the published one, whatever the key
     noise = jax.eval_shape(lambda key: chosen.inner.env.noise(key, ()), jax.random.key(0))
     obs, _ = jax.eval_shape(chosen.inner.env.reset, noise, level)
     assert obs.shape == chosen.inner.env.spec.observation.shape
@@ -91,12 +93,38 @@ def test_tables_compete_with_a2c_in_their_own_loop():
     [
         ([small.inner_loop(LPO)], CARTPOLE, ("a2c",), "use ppo or dpo"),
         ([small.inner_loop(LPO)], None, ("a3c",), "unknown baseline"),
-        ([CARTPOLE], None, None, "for tabular agents"),
+        ([CARTPOLE], None, None, "for agents of grid worlds"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(candidates, home, baselines, message):
     with pytest.raises(config.ConfigError, match=message):
         contestants(candidates, (), home, baselines)
+
+
+def test_networks_in_grid_worlds_are_tested_without_a_baseline():
+    network = replace(small.inner_loop(LPO), num_workers=8, torso=MLP((4,)))
+    assert list(contestants([CARTPOLE, network], (), None)) == ["discovered"]
+
+
+def test_agents_that_a_suite_brings_along_cannot_be_exchanged():
+    (battery,) = batteries("CartPole-v1@1")
+    with pytest.raises(ValueError, match=r"settings\.plug"):
+        evaluation.evaluate(replace(CARTPOLE, num_steps=3), (), battery)
+
+
+def test_a_learned_drift_is_tested_on_an_environment_with_its_own_agents():
+    objective = small.inner_loop(LPO).objective
+    trainer = config.to_data(preset("lpo-quick").trainer)
+    found = Discovered(objective, objective.init(jax.random.key(0)), {"trainer": trainer})
+    row = results.table(discovery.meta_test(found, ["CartPole-v1@1"], baselines=()))["CartPole-v1@1"]
+    assert list(row) == ["random", "discovered", "reference"]
+    assert row["reference"]["mean_return"] == 500.0
+    assert 8.0 < row["discovered"]["mean_return"] < 100.0  # after a single update
+
+
+def test_a_suite_is_tested_once():
+    with pytest.raises(config.ConfigError, match="once"):
+        discovery.compare([CARTPOLE], (), [*batteries("CartPole-v1"), *batteries("CartPole-v1")], num_seeds=1, seed=0)
 
 
 def test_drift_presets_train_one_objective_in_all_arenas():
@@ -115,6 +143,7 @@ def test_a_run_on_several_environments_is_tested_and_saved(tmp_path):
     outcome = discovery.discover(tiny, tmp_path / "run", console=Console(quiet=True))
     loaded = checkpoint.load(tmp_path / "run" / "objective")
     assert loaded.objective == LPO
+    assert loaded.provenance["minutes"] > 0.0  # what was saved before the test is replaced
     assert set(loaded.evaluation["grid-tiny@4"]) == {"random", "a2c", "discovered", "optimal"}
     assert discovery.trained_with(loaded) == (grid, grid)
     assert "The drift" in (outcome.folder / "report.html").read_text()
@@ -123,7 +152,8 @@ def test_a_run_on_several_environments_is_tested_and_saved(tmp_path):
 def test_a_run_that_no_suite_can_test_is_refused_before_it_begins(tmp_path):
     image = InnerLoop(GridWorld(planes=True), MLP((4,)), LPO)
     arena = Arena(image, DomainRandomization(small.TASKS), 2)
-    tiny = Preset("tiny", "images", MixedTrainer((arena,), Evolution(), num_steps=1), suites=("grid-tiny",))
-    with pytest.raises(ValueError, match="planes=False"):
+    trainer = MixedTrainer((arena,), Evolution(), num_steps=1)
+    tiny = Preset("tiny", "images", trainer, suites=("CartPole-v1",), validate_every=1)  # validation is on grids
+    with pytest.raises(config.ConfigError, match="planes=False"):
         discovery.discover(tiny, tmp_path / "run", console=Console(quiet=True))
     assert not (tmp_path / "run").exists()

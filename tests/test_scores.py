@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metadisco import scores
 from metadisco.agents.networks import MLP
 from metadisco.antagonists import Expert, LearningAntagonist, RandomPolicy
 from metadisco.arena import of_better
@@ -21,6 +22,7 @@ from metadisco.envs import gridworld_oracle
 from metadisco.gradient_trainer import GradientTrainer
 from metadisco.learner import SGD, Learner
 from metadisco.life import VALIDATE
+from metadisco.normalization import Normalizer
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.lpg import LPG
 from metadisco.scores import (
@@ -233,7 +235,7 @@ def test_under_evolution_scores_compare_with_antagonists():
 
 def test_under_evolution_the_critic_judges_the_trained_agent_and_changes_nothing():
     births, population = small.births(4), small.population(INNER.objective, 4)
-    outcomes = jax.jit(trainer(L1ValueLoss()).live)(population, (births, jnp.zeros(4)))
+    outcomes = jax.jit(trainer(L1ValueLoss()).arena.live)(population, (births, jnp.zeros(4)))
     lives, _ = jax.jit(partial(INNER.live, slots=4))(population, births)
     critiques = jax.vmap(lambda life: INNER.judge(life, INNER.act(life, VALIDATE)[0]))(lives)
     expected = jnp.mean(jnp.abs(critiques.advantage), axis=(1, 2))
@@ -292,3 +294,10 @@ def test_every_setting_of_the_antagonist_matters():
     plain, rule, rate = jax.jit(lambda births: [run.live((), births, slots=4)[1].fitness for run in runs])(births)
     assert jnp.any(plain != rule)
     assert jnp.any(plain != rate)
+
+
+def test_values_on_scales_of_their_own_are_not_compared():
+    inner = replace(INNER, normalizer=Normalizer(observations=False))
+    with pytest.raises(ValueError, match="rewards=False"):
+        scores.check(MaxMC(), inner)
+    scores.check(Return(), inner)

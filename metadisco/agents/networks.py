@@ -220,7 +220,13 @@ class Separate:
         prediction = self.prediction.init(prediction_key, spec, others)
         if "torso" in prediction:
             prediction[_SECOND_TORSO] = prediction.pop("torso")
-        return self.policy.init(policy_key, spec, of_policy) | prediction
+        policy = self.policy.init(policy_key, spec, of_policy)
+        strange = (policy.keys() | prediction.keys()) - heads.keys() - {"torso", _SECOND_TORSO}
+        if strange:
+            raise ValueError(
+                f"torsos in Separate must keep what their heads share under 'torso', got {sorted(strange)}"
+            )
+        return policy | prediction
 
     def apply(self, agent_params: AgentParams, obs: Obs) -> Outputs:
         """Outputs of both for `obs` [rows, ...]."""
@@ -234,7 +240,7 @@ class Separate:
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolution of stride 1, padded to the same size, as one matrix product over shifted copies.
 
-    XLA makes grouped convolutions of many agents' own kernels, which are ten times as slow on a CPU.
+    XLA makes grouped convolutions of many agents' own kernels, which are much slower on a CPU.
 
     Args:
         x: [rows, height, width, channels] float32.
@@ -257,14 +263,17 @@ def orthogonal(key: Key, shape: tuple[int, int], scale: float) -> jax.Array:
 
     Note:
         jax.nn.initializers.orthogonal calls LAPACK, and several such calls in one program of many agents wait for each
-        other forever on a CPU of two cores (jaxlib 0.10.2). Matrix products also suit accelerators better.
+        other forever on a CPU of two cores (jaxlib 0.10.2).
     """
     is_wide = shape[0] < shape[1]
     size = shape[::-1] if is_wide else shape
-    x = jax.random.normal(key, size) / (size[0] ** 0.5 + size[1] ** 0.5 + 4.0)  # singular values below 1, surely
+    x = jax.random.normal(key, size) / (
+        size[0] ** 0.5 + size[1] ** 0.5 + 4.0
+    )  # singular values below 1, but for bad luck; below 1.7 will do
 
     def step(_: jax.Array, x: jax.Array) -> jax.Array:
-        return x @ (1.5 * jnp.eye(size[1]) - 0.5 * (x.T @ x))
+        gram = jnp.matmul(x.T, x, precision="highest")  # accelerators round products otherwise
+        return jnp.matmul(x, 1.5 * jnp.eye(size[1]) - 0.5 * gram, precision="highest")
 
     x = jax.lax.fori_loop(0, _NEWTON_STEPS, step, x)
     return scale * (x.T if is_wide else x)

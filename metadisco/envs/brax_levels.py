@@ -30,7 +30,7 @@ class BraxLevels:
     """
 
     env: Brax
-    ranges: tuple[tuple[str, float, float], ...] = (("gravity", 0.8, 1.2),)
+    ranges: tuple[tuple[str, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         names = [name for name, _, _ in self.ranges]

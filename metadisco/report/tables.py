@@ -14,11 +14,13 @@ LOWEST, HIGHEST = -0.1, 1.1  # ends of the scale beside a score
 
 def score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> str:
     """Agents of a suite, each with a picture of its interval (HTML)."""
-    rows = []
+    rows, is_solved = [], "optimal" in agents
     for agent, row in agents.items():
         style = agent if agent in chart_style.NAMES else "other"
         low, high = (decimal(row.get(name), 3) for name in ("iqm_low", "iqm_high"))
-        between = "exact" if row.get("is_exact") else f"{low} to {high}"
+        between = f"{low} to {high}"
+        if row.get("is_exact"):
+            between = "exact" if is_solved else "by definition"
         cells = [decimal(row.get("iqm"), 3), between, decimal(row.get("mean_return"), 3)]
         few = [str(row.get(name, "–")) for name in ("num_tasks", "num_seeds")]
         rows.append(
@@ -35,7 +37,11 @@ def score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> str:
     resampled = [row["resampled"] for row in agents.values() if row.get("resampled") and not row.get("is_exact")]
     if resampled:
         about.append(f"interval from resampling {resampled[0]}")
-    head = '<th scope="col">agent</th><th scope="col" class="glyph">' + _scale() + "</th>"
+    head = (
+        '<th scope="col">agent</th><th scope="col" class="glyph">'
+        + _scale("optimum" if is_solved else "reference")
+        + "</th>"
+    )
     head += "".join(f'<th scope="col">{name}</th>' for name in ("IQM", "95% interval", "mean return"))
     head += "".join(f'<th scope="col" class="few">{name}</th>' for name in ("levels", "seeds"))
     title = f"{escape(suite)} <span>{escape(' · '.join(about))}</span>"
@@ -46,7 +52,7 @@ def score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _glyph(row: Mapping[str, Any]) -> str:
-    """A dot with its interval on a line from random to optimum."""
+    """A dot with its interval on a line from random to the top of the scale."""
     places = [number(row.get(name)) for name in ("iqm", "iqm_low", "iqm_high")]
     if not all(math.isfinite(place) for place in places):
         return ""
@@ -60,12 +66,10 @@ def _glyph(row: Mapping[str, Any]) -> str:
     )
 
 
-def _scale() -> str:
-    """The head of a column of such lines."""
-    ends = "".join(
-        f'<text x="{_place(end):.2f}%" y="11">{name}</text>' for end, name in ((0.0, "random"), (1.0, "optimum"))
-    )
-    return f'<svg role="img" aria-label="scale from the random policy to the optimum">{ends}</svg>'
+def _scale(top: str) -> str:
+    """The head of a column of such lines; `top` is what has the score 1."""
+    ends = "".join(f'<text x="{_place(end):.2f}%" y="11">{name}</text>' for end, name in ((0.0, "random"), (1.0, top)))
+    return f'<svg role="img" aria-label="scale from the random policy to the {top}">{ends}</svg>'
 
 
 def _place(score: float) -> float:
