@@ -2,11 +2,13 @@
 
 Both train the same networks in the same environment with the same numbers of workers, steps, epochs and minibatches, in
 one process; they take turns, so that a noisy machine is noisy for both, and what is compared are medians over turns.
-Nothing is evaluated while the clock runs. Run it on an otherwise idle machine, with rejax installed:
+Nothing is evaluated while the clock runs. What differs: rejax clips gradients entry by entry and initialises its
+weights otherwise, and brax's own wrappers, which it uses, return to a first state that they keep, where this library
+draws a new one. Run it on an otherwise idle machine, with rejax installed:
 
     python -m benchmarks.ppo --json docs/results/ppo_speed.json
 
-A last turn of each environment trains 16 agents side by side.
+Then the same with 16 agents side by side.
 """
 
 import argparse
@@ -16,7 +18,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from metadisco.agents.networks import MLP, Separate, Tanh
 from metadisco.learner import Adam, Learner
@@ -180,8 +181,9 @@ class Runner:
 
         # brax's wrappers only take keys of the old kind.
         self.key = jax.random.PRNGKey(0) if make is of_rejax else jax.random.key(0)
+        train = make(row, num_agents)  # which imports and builds the environment
         begun = time.perf_counter()
-        self.train = jax.jit(make(row, num_agents)).lower(self.key).compile()
+        self.train = jax.jit(train).lower(self.key).compile()
         self.compile_seconds = time.perf_counter() - begun
         self.steps = row.env_steps * num_agents
 
@@ -245,6 +247,8 @@ def main() -> None:
     parser.add_argument("--json", help="write the rows to this file")
     parser.add_argument("--row", choices=list(ROWS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.turns < 1:
+        parser.error(f"--turns must be at least 1, got {options.turns}")
     if options.row:
         print(json.dumps(measure(ROWS[options.row], options.turns)))
         return
@@ -253,9 +257,10 @@ def main() -> None:
         rows.append(run_row(name, options.turns))
         print(describe(rows[-1]), flush=True)
     if options.json:
+        from metadisco import results
         from metadisco.provenance import provenance
 
-        Path(options.json).write_text(json.dumps({"provenance": provenance(), "rows": rows}, indent=1))
+        results.write_json(options.json, {"provenance": provenance(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import groove, meta_step
+from benchmarks import groove, meta_step, ppo
 
 ROW = {
     "devices": 1,
@@ -98,3 +98,16 @@ def test_groove_file_has_rows_and_origin(monkeypatch, tmp_path):
     content = json.loads(path.read_text())
     assert content["rows"][0]["times_peer"] == pytest.approx(8.8)
     assert content["provenance"]["versions"]["jax"]
+
+
+def test_ppo_is_compared_with_rejax_and_many_agents_with_one():
+    def rates(ours, theirs):
+        both = {"metadisco": ours, "rejax": theirs}
+        return {name: {"env_steps_per_second": rate, "compile_seconds": 3.0} for name, rate in both.items()}
+
+    row = {"row": "CartPole-v1", "1": rates(300.0, 200.0), "16": rates(1200.0, 800.0)}
+    text = ppo.describe(row)
+    assert row["1"]["ratio"] == row["16"]["ratio"] == 1.5
+    assert row["speedup_of_many"] == 4.0
+    assert "1.50 times" in text
+    assert "4.0 times the throughput of one" in text

@@ -1,6 +1,6 @@
 """Lives: reproducible, independent of how they are batched, and never longer than their lifetime."""
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metadisco.agents.networks import CNN, MLP
+from metadisco.envs.gridworld import GridWorld
 from metadisco.learner import SGD, Adam, Learner
 from metadisco.objectives.actor_critic import A2C
 from metadisco.trees import index
@@ -162,3 +163,22 @@ def test_a_torso_that_does_not_fit_the_environment_is_refused_at_construction():
 def test_sizes_below_one_are_refused(field):
     with pytest.raises(ValueError, match=field):
         replace(small.inner_loop(), **{field: 0})
+
+
+@dataclass(frozen=True)
+class Costly(GridWorld):
+    """The same, but resets are computed only where they are needed."""
+
+    reset_is_costly = True
+
+
+def test_costly_resets_change_nothing_but_the_work():
+    plain = small.inner_loop(A2C())
+    sizes = {field.name: getattr(plain.env, field.name) for field in fields(plain.env)}
+    birth = index(small.births(1), 0)
+    life = plain.begin(birth.key, birth.task)
+    expected, obs, _ = jax.jit(plain.act)(life)
+    costly = replace(plain, env=Costly(**sizes))
+    trajectory, costly_obs, _ = jax.jit(costly.act)(life)
+    jax.tree.map(np.testing.assert_array_equal, trajectory, expected)
+    np.testing.assert_array_equal(costly_obs, obs)

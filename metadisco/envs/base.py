@@ -63,7 +63,12 @@ class Step:
 
 
 class Environment(Protocol):
-    """A partially specified Markov decision process; a level completes it."""
+    """A partially specified Markov decision process; a level completes it.
+
+    An environment may say `reset_is_costly = True`: a rollout then resets only in steps in which an episode ended,
+    instead of computing a reset in every step. That pays where a reset costs as much as a step and ends are rare, and
+    only for lives that are not vmapped.
+    """
 
     @property
     def spec(self) -> EnvSpec:

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +92,7 @@ class Brax:
     name: str
     backend: str = "spring"
     episode_length: int = 1000
+    reset_is_costly: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.name in BROKEN:

@@ -60,10 +60,15 @@ def rollout(
         taken = _within_bounds(env.spec.action, action)
         next_obs, next_state, out = jax.vmap(env.step, in_axes=(0, 0, 0, None))(noise, state, taken, level)
         trajectory = Trajectory(obs, action, log_prob, out.reward, out.terminated, out.truncated, next_obs)
-        first_obs, first_state = jax.vmap(env.reset, in_axes=(0, None))(noise, level)
         finished = out.terminated | out.truncated
-        carry = trees.where(finished, (first_obs, first_state), (next_obs, next_state))
-        return carry, trajectory
+
+        def renew(following: tuple[Obs, State]) -> tuple[Obs, State]:
+            return trees.where(finished, jax.vmap(env.reset, in_axes=(0, None))(noise, level), following)
+
+        following = (next_obs, next_state)
+        if getattr(env, "reset_is_costly", False):
+            return jax.lax.cond(jnp.any(finished), renew, lambda same: same, following), trajectory
+        return renew(following), trajectory
 
     (obs, state), trajectory = jax.lax.scan(step, (obs, state), (draws, noises))
     return trajectory, obs, state
