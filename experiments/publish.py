@@ -22,14 +22,23 @@ RESULTS = Path("docs/results")
 
 def picture(run: Path) -> bytes:
     """Meta-training and meta-test side by side, as a PNG."""
-    rows = [row for row in run_folder.read_metrics(run / "metrics.jsonl") if row.get("validation/iqm") is not None]
-    steps, values, seconds = (np.array([row[name] for row in rows]) for name in ("step", "validation/iqm", "seconds"))
+    log = run_folder.read_metrics(run / "metrics.jsonl")
+    is_validated = any(row.get("validation/iqm") is not None for row in log)
+    name = "validation/iqm" if is_validated else "fitness"
+    rows = [row for row in log if row.get(name) is not None]
+    steps, values, seconds = (np.array([row[column] for row in rows]) for column in ("step", name, "seconds"))
     training = plots.meta_training(
-        steps, values, seconds, y_label="IQM on validation levels", a2c=rows[-1].get("validation/a2c_iqm")
+        steps,
+        values,
+        seconds,
+        y_label="IQM on validation levels" if is_validated else "mean fitness of the population",
+        a2c=rows[-1].get("validation/a2c_iqm"),
+        every_step=not is_validated,
     )
     suite, agents = next(iter(results.load_curves(run / "curves.npz").items()))
     curves = {agent: learning_curve(each) for agent, each in agents.items() if not each.is_exact}
-    test = plots.learning(curves, lifetime=next(iter(agents.values())).lifetime)
+    top = "optimal" if "optimal" in agents else "reference"
+    test = plots.learning(curves, lifetime=next(iter(agents.values())).lifetime, top=top)
     panels = [_image(figure) for figure in (training, test)]
     joined = Image.new("RGB", (sum(each.width for each in panels), max(each.height for each in panels)), "white")
     for i, panel in enumerate(panels):

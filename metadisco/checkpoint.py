@@ -115,7 +115,7 @@ def save(discovered: Discovered, folder: str | os.PathLike, *, overwrite: bool =
         text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"Provenance and evaluation hold only JSON values (finite numbers): {error}.") from error
-    contents = {_TENSORS: blob, _JSON: text.encode(), _CARD: _card(document, folder.name).encode()}
+    contents = {_TENSORS: blob, _JSON: text.encode(), _CARD: _card(document, folder).encode()}
     write_folder(folder, contents, marker=_JSON, overwrite=overwrite)
     return folder
 
@@ -198,10 +198,12 @@ def _check_shapes(objective: config.Component, meta_params: Any, folder: Path) -
             )
 
 
-def _card(document: dict[str, Any], name: str) -> str:
+def _card(document: dict[str, Any], folder: Path) -> str:
     """The README.md of a portable objective."""
     count = sum(math.prod(leaf["shape"]) for leaf in document["meta_params"].values())
-    usage = f'import metadisco\n\ndiscovered = metadisco.load("path/to/{name}")'
+    name = folder.name
+    place = name if folder.parent == ZOO else f"path/to/{name}"
+    usage = f'import metadisco\n\ndiscovered = metadisco.load("{place}")'
     summary = f"A discovered objective, `{document['objective']['class']}`, with {count} parameters. Load it with"
     sections = [f"# {name}", summary, f"```python\n{usage}\n```"]
     if document["features"]:
