@@ -52,8 +52,8 @@ def _grid(objective: MirrorLearning, num_tasks: int) -> Arena:
 
 
 def quick(*, temporal: bool) -> MixedTrainer:
-    """CartPole, Catch and grid worlds at once."""
-    objective = MirrorLearning(LPODrift(temporal=temporal))
+    """CartPole, Catch and grid worlds at once, with a net that a few thousand lives can say something about."""
+    objective = MirrorLearning(LPODrift(width=16, temporal=temporal))
     return MixedTrainer(
         arenas=(
             _small("CartPole-v1", objective, num_tasks=12),
@@ -61,9 +61,9 @@ def quick(*, temporal: bool) -> MixedTrainer:
             _grid(objective, num_tasks=24),
         ),
         meta_optimizer=Evolution(
-            sigma=Decay(0.05), learning_rate=Decay(0.01, rate=0.995, floor=1e-3), shaping=PairwiseRoot()
+            sigma=Decay(0.1), learning_rate=Decay(0.02, rate=0.995, floor=2e-3), shaping=PairwiseRoot()
         ),
-        num_steps=400,
+        num_steps=300,
     )
 
 
