@@ -61,9 +61,9 @@ def quick(*, temporal: bool) -> MixedTrainer:
             _grid(objective, num_tasks=24),
         ),
         meta_optimizer=Evolution(
-            sigma=Decay(0.1), learning_rate=Decay(0.02, rate=0.995, floor=2e-3), shaping=PairwiseRoot()
+            sigma=Decay(0.3), learning_rate=Decay(0.05, rate=0.99, floor=5e-3), shaping=PairwiseRoot()
         ),
-        num_steps=300,
+        num_steps=250,
     )
 
 
