@@ -194,6 +194,9 @@ def compare(
     """Evaluate an objective and baselines on the same lives, showing progress."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    names = [each.name for each in batteries]
+    if len(set(names)) < len(names):
+        raise config.ConfigError(f"each suite can be tested once, got {', '.join(names)}; leave the repeated one out")
     rosters = [contestants(candidates, meta_params, each.inner, baselines, suite=each.name) for each in batteries]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=console is None) as progress:

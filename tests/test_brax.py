@@ -207,6 +207,7 @@ def hopped():
     return hop("spring")
 
 
+@pytest.mark.slow
 def test_every_factor_changes_the_dynamics(hopped):
     # Brax bends every mass of this environment to 1: a factor on the masses before that would change nothing.
     check_that_factors_matter(hopped)

@@ -109,7 +109,7 @@ def test_networks_in_grid_worlds_are_tested_without_a_baseline():
 def test_agents_that_a_suite_brings_along_cannot_be_exchanged():
     (battery,) = batteries("CartPole-v1@1")
     with pytest.raises(ValueError, match=r"settings\.plug"):
-        evaluation.evaluate(replace(CARTPOLE, num_steps=3), (), battery)
+        evaluation.evaluate(replace(CARTPOLE, num_steps=3), (), battery, num_points=1)
 
 
 def test_a_learned_drift_is_tested_on_an_environment_with_its_own_agents():

@@ -129,7 +129,7 @@ def test_a_life_that_is_not_a_number_is_counted_and_spares_the_others():
         np.testing.assert_allclose(table[others], healthy.lives.life.agent_params[name][others], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("num_tasks", [4, 5])
+@pytest.mark.parametrize("num_tasks", [pytest.param(4, marks=pytest.mark.slow), 5])
 def test_one_and_two_devices_give_the_same(num_tasks, monkeypatch):
     assert jax.device_count() == 2
     trainer = _trainer(num_tasks=num_tasks)

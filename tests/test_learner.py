@@ -130,7 +130,7 @@ def test_a_mean_over_minibatches_of_one_step_is_nearly_that_of_the_rollout():
     np.testing.assert_allclose(part_metrics["loss"], metrics["loss"], rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.parametrize("objective", [small.OBJECTIVE, PPO()])
+@pytest.mark.parametrize("objective", [pytest.param(small.OBJECTIVE, marks=pytest.mark.slow), PPO()])
 def test_epochs_minibatches_and_the_key_matter_to_every_objective(objective):
     inner, life, trajectory, meta_params = _lesson(objective)
     changes = ({}, {"num_epochs": 2}, {"num_minibatches": 2}, {"num_minibatches": 4})

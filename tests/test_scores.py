@@ -210,6 +210,7 @@ def test_every_score_is_finite_for_lives_that_were_lived():
 
 
 @pytest.mark.parametrize("run", [trainer(Regret()), gradient_trainer(MaxMC())], ids=["evolution", "gradient"])
+@pytest.mark.slow
 def test_scores_fill_the_buffer_whoever_improves_the_objective(run):
     state, step = run.init(jax.random.key(0)), jax.jit(run.step)
     for i in range(4):
@@ -225,9 +226,9 @@ def test_scores_fill_the_buffer_whoever_improves_the_objective(run):
 
 def test_under_evolution_scores_compare_with_antagonists():
     run, births = trainer(Regret()), small.births(4)
-    outcomes = jax.jit(run.live)(small.population(INNER.objective, 4), (births, jnp.arange(4.0)))
+    outcomes = jax.jit(run.arena.live)(small.population(INNER.objective, 4), (births, jnp.arange(4.0)))
     np.testing.assert_allclose(outcomes.score, jnp.arange(4.0) - outcomes.fitness, rtol=1e-5, atol=1e-6)
-    returns, num_updates = jax.jit(run.rivals)(births)
+    returns, num_updates = jax.jit(run.arena.rivals)(births)
     alone = jax.jit(partial(rival(Regret(), INNER).live, (), slots=4))(births)[1]
     np.testing.assert_allclose(returns, alone.fitness, rtol=1e-5, atol=1e-6)
     assert num_updates == jnp.sum(births.task.lifetime)
@@ -287,6 +288,7 @@ def test_by_meta_gradients_a_rival_learns_as_it_would_alone(course):
         assert jnp.any(table != 0)
 
 
+@pytest.mark.slow
 def test_every_setting_of_the_antagonist_matters():
     births = replace(small.births(4), task=replace(small.births(4).task, lifetime=jnp.full(4, 8)))
     changes = {}, {"objective": A2C(entropy_weight=5.0)}, {"learner": Learner(SGD(1e-6), SGD(4.0))}

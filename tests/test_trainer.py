@@ -44,7 +44,7 @@ def test_work_is_counted(two_steps):
     assert metrics["env_steps"] == metrics["agent_updates"] * 4 * 5
 
 
-@pytest.mark.parametrize("optimizer", [Evolution(), LowRankEvolution()])
+@pytest.mark.parametrize("optimizer", [Evolution(), pytest.param(LowRankEvolution(), marks=pytest.mark.slow)])
 def test_one_and_two_devices_give_the_same_meta_parameters(optimizer, two_steps, monkeypatch):
     assert jax.device_count() == 2
     trainer = small.trainer(optimizer)

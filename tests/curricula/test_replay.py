@@ -286,6 +286,7 @@ def test_settings_come_back_from_data(prioritization):
     assert config.from_data(config.to_data(curriculum)) == curriculum
 
 
+@pytest.mark.slow
 def test_a_trainer_runs_on_a_curriculum_that_replays_and_evolves():
     replay = PrioritizedLevelReplay(TASKS, capacity=6, fill_before_replay=0.1)
     learner = replace(trainer(), curriculum=ACCEL(replay))
