@@ -401,8 +401,8 @@ def test_the_teacher_stays_where_it_is_if_scores_do_not_depend_on_the_level():
     runs = [courses(GRIDS, features_of_grids, -1, 1, seed) for seed in range(4)]
     rises = np.mean([rise(course) for course, _ in runs], axis=0)
     assert np.abs(rises).max() < 0.15  # by chance
-    entropy = runs[0][1]["teacher_entropy"]
-    assert entropy[-1] > 0.9 * entropy[0]
+    kept = [metrics["teacher_entropy"][-1] / metrics["teacher_entropy"][0] for _, metrics in runs]
+    assert np.mean(kept) > 0.8, kept
 
 
 def test_the_teacher_learns_choices_that_go_with_earlier_ones():
