@@ -22,7 +22,9 @@ PALETTE = {
     "a2c": "#c85200",
     "random": "#7b8188",
     "optimal": "#007f5f",
-    "reference": "#007f5f",
+    "reference": "#00755c",
+    "ppo": "#6f42a8",
+    "dpo": "#b3005e",
     "other": "#8f4a86",
 }
 NAMES = {
@@ -32,7 +34,7 @@ NAMES = {
     "random": "random policy",
     "dpo": "DPO",
     "optimal": "optimum",
-    "reference": "PPO, usual budget",
+    "reference": "reference",
 }
 WIDTH, HEIGHT = 360, 248  # points; a phone shows them about one to one
 STYLE = {

@@ -59,8 +59,8 @@ def training(rows: Sequence[Row], seconds: float) -> str:
         charts.append(chart(figure, "validation", spoken, caption))
     steps, values, times = _series(rows, "fitness")
     if len(steps):
-        figure = plots.meta_training(steps, values, times, y_label="mean return of the population", every_step=True)
-        spoken = f"Mean return of the population against meta-steps, from {values[0]:.2f} to {values[-1]:.2f}."
+        figure = plots.meta_training(steps, values, times, y_label="mean fitness of the population", every_step=True)
+        spoken = f"Mean fitness of the population against meta-steps, from {values[0]:.2f} to {values[-1]:.2f}."
         caption = "Raw fitness: new levels and new candidates at each meta-step, hence the noise."
         charts.append(chart(figure, "fitness", spoken, caption))
     for name in dict.fromkeys(name for row in rows for name in row if name.startswith("fitness/")):
