@@ -255,7 +255,7 @@ def _drift(name: str, where: str, make: Callable[..., MetaTrainer | MixedTrainer
 
 _DRIFTS: dict[str, tuple[str, Callable[..., MetaTrainer | MixedTrainer]]] = {
     "quick": (
-        "CartPole, Catch and grid worlds, lifetimes 24..96: a quarter of an hour on 2 CPU cores",
+        "CartPole, Catch and grid worlds, lifetimes 24..96: some ten minutes on 2 CPU cores",
         drift_presets.quick,
     ),
     "spaceinvaders": ("MinAtar SpaceInvaders with full lifetimes: for an accelerator", drift_presets.space_invaders),
