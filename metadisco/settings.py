@@ -129,10 +129,10 @@ _SCALES: dict[str, tuple[float, float]] = {
     "Acrobot-v1": (-500.0, -85.0),
     "Catch-bsuite": (-0.6, 1.0),
     "Pendulum-v1": (-1250.0, -180.0),
-    "Breakout-MinAtar": (0.3, 10.0),
-    "SpaceInvaders-MinAtar": (3.0, 30.0),
-    "brax-inverted_pendulum": (10.0, 1000.0),
-    "brax-reacher": (-100.0, -10.0),
+    "Breakout-MinAtar": (0.5, 31.0),
+    "SpaceInvaders-MinAtar": (4.3, 140.0),
+    "brax-inverted_pendulum": (23.0, 630.0),
+    "brax-reacher": (-1200.0, -150.0),
 }
 
 _MAKERS: dict[str, Callable[[], Setting]] = {
