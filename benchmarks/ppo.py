@@ -98,19 +98,14 @@ def of_rejax(row: Row, num_agents: int):
     import gymnax
     import jax
     import rejax
-    from gymnax.wrappers import LegacyStepAPIWrapper
 
-    class FiveValues(LegacyStepAPIWrapper):
-        """rejax copies its settings, and gymnax's wrapper cannot be copied."""
-
-        def __deepcopy__(self, memo):
-            return self
+    from experiments.drift_in_rejax import FiveValueSteps
 
     if row.env.startswith("brax-"):
         env, params = _brax_for_rejax(row.env.removeprefix("brax-"))
     else:
         env, params = gymnax.make(row.env)
-        env = FiveValues(env)
+        env = FiveValueSteps(env)
     agent = rejax.PPO.create(
         env=env,
         env_params=params,

@@ -93,7 +93,10 @@ def contestants(
             raise config.ConfigError(f"unknown baseline {name!r}.{config.nearest(name, FOR_TABLES)}")
         if name not in known:
             raise config.ConfigError(f"{name} is not tuned for the agents of {suite}; use {' or '.join(known)}")
-        found[name] = (FOR_TABLES[name](inner), ()) if home is None else (_with_drift(home, FOR_NETWORKS[name]), ())
+        if home is None:
+            found[name] = (FOR_TABLES[name](inner), ())
+        else:
+            found[name] = (settings.plug(MirrorLearning(FOR_NETWORKS[name]), home), ())
     return found | {"discovered": (inner, meta_params)}
 
 
@@ -106,7 +109,3 @@ def _on_grids(candidates: Sequence[InnerLoop], suite: str) -> InnerLoop:
         f"{suite} is for agents of grid worlds whose observation is an index (planes=False), and this objective was "
         f"meta-trained in {candidates[0].env}; test it on one of {', '.join(suites.GROUPS)}"
     )
-
-
-def _with_drift(inner: InnerLoop, drift: Drift) -> InnerLoop:
-    return settings.plug(MirrorLearning(drift), inner)

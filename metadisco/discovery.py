@@ -296,7 +296,8 @@ def _snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:
 
 def _validation(preset: Preset) -> Callable[[Any], dict[str, Any]]:
     """Scores of a train state on the validation levels, next to those of the baselines; built when first called."""
-    candidates = inner_loops(preset.trainer)
+    roster = contestants(inner_loops(preset.trainer), (), None, suite=VALIDATION_SUITE)
+    inner, _ = roster.pop("discovered")
 
     @functools.cache
     def levels() -> Battery:
@@ -307,11 +308,9 @@ def _validation(preset: Preset) -> Callable[[Any], dict[str, Any]]:
 
     @functools.cache
     def baselines() -> dict[str, float]:
-        roster = contestants(candidates, (), None, suite=VALIDATION_SUITE)
-        return {f"{name}_iqm": iqm(*each) for name, each in roster.items() if name != "discovered"}
+        return {f"{name}_iqm": iqm(*each) for name, each in roster.items()}
 
     def validate(state: Any) -> dict[str, Any]:
-        inner, _ = contestants(candidates, (), None, (), suite=VALIDATION_SUITE)["discovered"]
         return {"iqm": iqm(inner, preset.trainer.meta_params(state))} | baselines()
 
     return validate

@@ -63,6 +63,11 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def top(agents: Mapping[str, Any]) -> str:
+    """Which of the agents of a suite is the upper end of its scale: `optimal` where that is known, or `reference`."""
+    return "optimal" if "optimal" in agents else "reference"
+
+
 def table(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
     """Suite -> agent -> row, as in `evaluation.json`."""
     return {

@@ -267,9 +267,8 @@ def orthogonal(key: Key, shape: tuple[int, int], scale: float) -> jax.Array:
     """
     is_wide = shape[0] < shape[1]
     size = shape[::-1] if is_wide else shape
-    x = jax.random.normal(key, size) / (
-        size[0] ** 0.5 + size[1] ** 0.5 + 4.0
-    )  # singular values below 1, but for bad luck; below 1.7 will do
+    # Singular values below 1, but for bad luck; below 1.7 will do.
+    x = jax.random.normal(key, size) / (size[0] ** 0.5 + size[1] ** 0.5 + 4.0)
 
     def step(_: jax.Array, x: jax.Array) -> jax.Array:
         gram = jnp.matmul(x.T, x, precision="highest")  # accelerators round products otherwise

@@ -18,7 +18,7 @@ from metadisco import chart_style, plots, stats, suites
 from metadisco.envs.gridworld import GridWorld
 from metadisco.envs.rendering import render_image
 from metadisco.report.svg import to_svg
-from metadisco.results import Evaluation, Results
+from metadisco.results import Evaluation, Results, top
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,8 +82,8 @@ def distribution(results: Results) -> str:
         if scores:
             medians = ", ".join(f"{chart_style.name(agent)} {np.median(each):.2f}" for agent, each in scores.items())
             spoken = f"Share of lives that score more than a threshold. Medians: {medians}."
-            top = "the optimum" if "optimal" in results[suite] else "PPO at its usual budget"
-            caption = f"The higher the curve the better. Dotted: the random policy at 0 and {top} at 1."
+            one = {"optimal": "the optimum", "reference": "PPO at its usual budget"}[top(results[suite])]
+            caption = f"The higher the curve the better. Dotted: the random policy at 0 and {one} at 1."
             charts.append(chart(plots.profile(scores), f"profile-{len(blocks)}", spoken, caption))
         rival = baseline(scores)
         if rival and "discovered" in scores:
@@ -109,8 +109,7 @@ def learning(results: Results) -> str:
         lifetime = next(iter(agents.values())).lifetime
         ends = ", ".join(f"{chart_style.name(agent)} {curve.middle[-1]:.2f}" for agent, curve in curves.items())
         spoken = f"Learning curves of agents on {suite}. At the end: {ends}."
-        top = "optimal" if "optimal" in results[suite] else "reference"
-        figure = plots.learning(curves, lifetime=lifetime, top=top)
+        figure = plots.learning(curves, lifetime=lifetime, top=top(results[suite]))
         charts.append(chart(figure, f"learning-{len(charts)}", spoken, _title(agents)))
     note = "Each agent begins from nothing. IQM over levels and seeds, with its 95% bootstrap interval."
     return f'<p class="note">{note}</p>\n{grid(charts)}' if charts else no_curves()

@@ -7,6 +7,7 @@ from typing import Any
 
 from metadisco import chart_style
 from metadisco.report.exhibits import number
+from metadisco.results import top
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 LOWEST, HIGHEST = -0.1, 1.1  # ends of the scale beside a score
@@ -14,7 +15,7 @@ LOWEST, HIGHEST = -0.1, 1.1  # ends of the scale beside a score
 
 def score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> str:
     """Agents of a suite, each with a picture of its interval (HTML)."""
-    rows, is_solved = [], "optimal" in agents
+    rows, is_solved = [], top(agents) == "optimal"
     for agent, row in agents.items():
         style = agent if agent in chart_style.NAMES else "other"
         low, high = (decimal(row.get(name), 3) for name in ("iqm_low", "iqm_high"))
@@ -66,10 +67,10 @@ def _glyph(row: Mapping[str, Any]) -> str:
     )
 
 
-def _scale(top: str) -> str:
-    """The head of a column of such lines; `top` is what has the score 1."""
-    ends = "".join(f'<text x="{_place(end):.2f}%" y="11">{name}</text>' for end, name in ((0.0, "random"), (1.0, top)))
-    return f'<svg role="img" aria-label="scale from the random policy to the {top}">{ends}</svg>'
+def _scale(one: str) -> str:
+    """The head of a column of such lines; `one` is what has the score 1."""
+    ends = "".join(f'<text x="{_place(end):.2f}%" y="11">{name}</text>' for end, name in ((0.0, "random"), (1.0, one)))
+    return f'<svg role="img" aria-label="scale from the random policy to the {one}">{ends}</svg>'
 
 
 def _place(score: float) -> float:
