@@ -230,11 +230,13 @@ def _first_line(documented: Any) -> str:
 
 
 def _headline(scores: dict[str, Any]) -> str:
-    return "; ".join(
-        f"{suite}: IQM {agents['discovered']['iqm']:.2f} (a2c {agents['a2c']['iqm']:.2f})"
-        for suite, agents in scores.items()
-        if "discovered" in agents and "a2c" in agents
-    )
+    """What it reached on each suite, and whom it was compared with."""
+    lines = []
+    for suite, agents in scores.items():
+        rivals = [f"{name} {row['iqm']:.2f}" for name, row in agents.items() if name in ("a2c", "ppo", "dpo")]
+        if "discovered" in agents and rivals:
+            lines.append(f"{suite}: IQM {agents['discovered']['iqm']:.2f} ({', '.join(rivals)})")
+    return "; ".join(lines)
 
 
 def _console() -> Any:

@@ -225,3 +225,10 @@ def test_every_preset_can_be_built_and_begins(name):
     assert jnp.all(jnp.isfinite(objective.init(jax.random.key(0))["out"]))
     for suite in preset.suites:
         assert suite.partition("@")[0] in suites.SUITES
+
+
+def test_checkpoints_are_listed_with_whom_they_were_compared_with(capsys):
+    assert cli.main(["list", "checkpoints"]) == 0
+    listed = " ".join(capsys.readouterr().out.split())
+    assert "quickstart grid-unseen: IQM 0.88 (a2c 0.86)" in listed
+    assert "Acrobot-v1: IQM 1.00 (ppo 1.00, dpo 1.00)" in listed  # of the drifts
