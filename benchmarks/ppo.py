@@ -19,10 +19,12 @@ import sys
 import time
 from dataclasses import dataclass
 
+from metadisco import results
 from metadisco.agents.networks import MLP, Separate, Tanh
 from metadisco.learner import Adam, Learner
 from metadisco.life import Birth, InnerLoop
 from metadisco.objectives.mirror_learning import PPO
+from metadisco.provenance import provenance
 from metadisco.types import Task
 
 NUM_AGENTS = 16
@@ -147,6 +149,7 @@ def _brax_for_rejax(name: str):
 
         def __init__(self):
             self.env = envs.create(name, backend="spring", episode_length=1000)
+            self.default_params = Params()
 
         def __deepcopy__(self, memo):
             return self
@@ -251,11 +254,8 @@ def main() -> None:
     for name in options.rows:
         rows.append(run_row(name, options.turns))
         print(describe(rows[-1]), flush=True)
-    if options.json:
-        from metadisco import results
-        from metadisco.provenance import provenance
-
-        results.write_json(options.json, {"provenance": provenance(), "rows": rows})
+        if options.json:  # after each row, so that one that fails does not take the others along
+            results.write_json(options.json, {"provenance": provenance(), "rows": rows})
 
 
 if __name__ == "__main__":
