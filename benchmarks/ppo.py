@@ -104,7 +104,7 @@ def of_rejax(row: Row, num_agents: int):
     from experiments.drift_in_rejax import FiveValueSteps
 
     if row.env.startswith("brax-"):
-        env, params = _brax_for_rejax(row.env.removeprefix("brax-"))
+        env, params = brax_for_rejax(row.env.removeprefix("brax-"))
     else:
         env, params = gymnax.make(row.env)
         env = FiveValueSteps(env)
@@ -133,7 +133,7 @@ def of_rejax(row: Row, num_agents: int):
     return train
 
 
-def _brax_for_rejax(name: str):
+def brax_for_rejax(name: str):
     """brax with its own wrappers, as rejax 0.1.3 has it, but without gymnax 1.0, whose step returns another tuple."""
     import jax
     from brax import envs

@@ -109,16 +109,17 @@ def _pendulum() -> Setting:
 def _brax(name: str, lifetime: int) -> Setting:
     """Continuous control: normalised observations and rewards, no entropy bonus."""
     env = Brax(name)
+    gamma = 0.97  # with 0.99 PPO takes longer to balance the pole
     inner = InnerLoop(
         env=env,
         torso=_pair(),
-        objective=PPO(value_weight=0.5, entropy_weight=0.0),
+        objective=PPO(gamma=gamma, value_weight=0.5, entropy_weight=0.0),
         learner=_learner(1e-3, num_minibatches=8),
         num_workers=64,
         num_steps=32,
         num_test_workers=16,
         max_test_steps=1024,
-        normalizer=Normalizer(),
+        normalizer=Normalizer(gamma=gamma),
     )
     return Setting(inner, BraxLevels(env, ()), lifetime, *_SCALES[f"brax-{name}"])
 
@@ -142,7 +143,7 @@ _MAKERS: dict[str, Callable[[], Setting]] = {
     "Pendulum-v1": _pendulum,
     "Breakout-MinAtar": functools.partial(_minatar, "Breakout-MinAtar"),
     "SpaceInvaders-MinAtar": functools.partial(_minatar, "SpaceInvaders-MinAtar"),
-    "brax-inverted_pendulum": functools.partial(_brax, "inverted_pendulum", 128),
+    "brax-inverted_pendulum": functools.partial(_brax, "inverted_pendulum", 512),
     "brax-reacher": functools.partial(_brax, "reacher", 256),
 }
 NAMES: tuple[str, ...] = tuple(_MAKERS)
