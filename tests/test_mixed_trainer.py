@@ -17,6 +17,7 @@ from metadisco.life import Birth
 from metadisco.meta.base import mirror
 from metadisco.meta.evolution import Evolution
 from metadisco.meta.gradient import MetaGradient
+from metadisco.meta.lowrank_evolution import LowRankEvolution
 from metadisco.mixed_trainer import MixedTrainer
 from metadisco.objectives.lpg import LPG
 from metadisco.tasks import FixedLifetime, Tasks
@@ -120,6 +121,18 @@ def test_a_meta_step_moves_the_meta_parameters_and_keeps_every_type():
     assert all(value.shape == () and jnp.isfinite(value) for value in metrics.values())
     kinds = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), each) for each in (begun, state)]
     assert kinds[0] == kinds[1]
+
+
+@pytest.mark.slow
+def test_low_rank_candidates_live_in_the_arena_of_their_task_too():
+    trained = trainer(meta_optimizer=LowRankEvolution(rank=2))
+    begun = trained.init(jax.random.key(0))
+    state, metrics = jax.jit(trained.step)(jax.random.key(1), begun)
+    assert metrics["update_norm"] > 0.0
+    assert metrics["finite_fraction"] == 1.0
+    assert metrics["env_steps/probe"] == 4 * 2 * 4 * 5
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), begun.meta.meta_params, state.meta.meta_params)
+    assert all(jax.tree.leaves(moved))
 
 
 def test_a_trainer_is_its_own_configuration():
