@@ -15,7 +15,7 @@ WORKERS := 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup setup-dev discover test test-slow check lint types format clean
+.PHONY: help setup setup-dev discover test test-slow check lint types format docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,8 +47,11 @@ format: $(VENV)/.dev ## Fix style and format
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
 
+docs: $(VENV)/.docs ## Build the documentation into site/; a broken link fails it
+	@$(BIN)/zensical build --clean --strict
+
 clean: ## Remove caches and build output; .venv and runs/ stay
-	@rm -rf .cache .ruff_cache .pytest_cache build dist *.egg-info
+	@rm -rf .cache .ruff_cache .pytest_cache build dist site *.egg-info
 	@find metadisco tests benchmarks experiments -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `python3` first, since it is the one that its owner has chosen. A name on the path is not enough: it must run, be of a
@@ -89,4 +92,8 @@ $(VENV)/.core: pyproject.toml $(wildcard constraints/*.txt) | usable
 
 $(VENV)/.dev: pyproject.toml $(wildcard constraints/*.txt) | usable
 	@$(call install,.[dev])
+	@touch $@ $(VENV)/.core
+
+$(VENV)/.docs: pyproject.toml $(wildcard constraints/*.txt) | usable
+	@$(call install,.[docs])
 	@touch $@ $(VENV)/.core

@@ -59,7 +59,7 @@ def test_constraints_pin_every_dependency_within_its_range(path):
     pins = dict(line.split("==") for line in path.read_text().splitlines())
     pins = {canonical(name): Version(version) for name, version in pins.items()}
     extras = PROJECT["optional-dependencies"]
-    for text in [*PROJECT["dependencies"], *extras["dev"], *extras["notebooks"]]:
+    for text in [*PROJECT["dependencies"], *extras["dev"], *extras["notebooks"], *extras["docs"]]:
         requirement = Requirement(text)
         assert pins[canonical(requirement.name)] in requirement.specifier, text
 
