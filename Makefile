@@ -7,6 +7,7 @@ SHELL := bash
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
+comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart
@@ -47,7 +48,7 @@ format: $(VENV)/.dev ## Fix style and format
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
 
-docs: $(VENV)/.docs ## Build the documentation into site/; a broken link fails it
+docs: $(VENV)/.dev ## Build the documentation into site/; a broken link fails it
 	@$(BIN)/zensical build --clean --strict
 
 clean: ## Remove caches and build output; .venv and runs/ stay
@@ -91,9 +92,5 @@ $(VENV)/.core: pyproject.toml $(wildcard constraints/*.txt) | usable
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(wildcard constraints/*.txt) | usable
-	@$(call install,.[dev])
-	@touch $@ $(VENV)/.core
-
-$(VENV)/.docs: pyproject.toml $(wildcard constraints/*.txt) | usable
-	@$(call install,.[docs])
+	@$(call install,.[dev$(comma)docs])
 	@touch $@ $(VENV)/.core

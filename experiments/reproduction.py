@@ -1,0 +1,62 @@
+"""Write the tables of docs/reproduce.md anew: for each published number the command, the machine and the time.
+
+    python experiments/reproduction.py
+
+Numbers are those of docs/results/NAME.json, and origins those of the objective of that name in the zoo. Run it from the
+root of the checkout, after `experiments/publish.py`.
+"""
+
+import json
+from pathlib import Path
+
+from metadisco import checkpoint
+
+PAGE = Path("docs/reproduce.md")
+RESULTS = Path("docs/results")
+BEGIN, END = "<!-- written by experiments/reproduction.py -->", "<!-- end -->"
+BASELINES = ("a2c", "ppo", "dpo")
+
+
+def number(row: dict) -> str:
+    """An interquartile mean with its interval."""
+    point, low, high = (round(row[name], 3) + 0.0 for name in ("iqm", "iqm_low", "iqm_high"))  # no minus zero
+    return f"{point:.3f} ({low:.3f} to {high:.3f})"
+
+
+def section(name: str, scores: dict) -> str:
+    """What one shipped objective reached on each suite, between those that it was compared with."""
+    origin = checkpoint.load(name).provenance
+    known = {each for agents in scores.values() for each in agents}
+    rivals = [each for each in BASELINES if each in known]
+    lines = [
+        f"### {name}",
+        "",
+        f"    {origin['command']}",
+        "",
+        f"Seed {origin['seed']}, commit `{origin['commit'][:7]}`, {origin['meta_steps']:,} meta-steps; "
+        f"{origin['minutes']:.0f} minutes on {origin['hardware']}.",
+        "",
+        " | ".join(["| suite", "lifetime", "tasks x agents", f"**{name}**", *rivals]) + " |",
+        "|---" * (4 + len(rivals)) + "|",
+    ]
+    for suite, agents in scores.items():
+        row = agents["discovered"]
+        size = f"{row['num_tasks']} x {row['num_seeds']}"
+        found = [number(agents[each]) if each in agents else "" for each in rivals]
+        lines.append(f"| {' | '.join([suite, str(row['lifetime']), size, number(row), *found])} |")
+    return "\n".join(lines)
+
+
+def sections(results: Path) -> str:
+    """All shipped objectives whose scores are published."""
+    found = {name: results / f"{name}.json" for name in checkpoint.zoo_names()}
+    return "\n\n".join(section(name, json.loads(path.read_text())) for name, path in found.items() if path.exists())
+
+
+def main() -> None:
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{sections(RESULTS)}\n\n{END}{rest.partition(END)[2]}")
+
+
+if __name__ == "__main__":
+    main()
