@@ -16,7 +16,7 @@ import numpy as np
 from metadisco import config, trees
 from metadisco.files import is_key, named_leaves
 
-TOLERANCE = 1e-4  # relative, and absolute where a value is below 1: compiled code may add up in another order
+TOLERANCE = 1e-3  # relative, and absolute where a value is below 1: compiled code may add up in another order
 
 
 def demand(holds: Any, message: str) -> None:

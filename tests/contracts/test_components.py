@@ -1,6 +1,9 @@
 """Every exported component keeps its contract (metadisco.testing)."""
 
+import re
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import pytest
@@ -27,6 +30,7 @@ from tests.small import LEVELS, TASKS
 
 CONTINUOUS = EnvSpec(Box((4,)), Box((2,), -1.0, 1.0))
 FAST = {"sigma": Decay(0.1), "learning_rate": Decay(0.05), "shaping": CenteredRanks()}
+WIDE = {"sigma": Decay(0.3), "learning_rate": Decay(0.1), "shaping": CenteredRanks()}
 REPLAY = PrioritizedLevelReplay(TASKS, capacity=6, fill_before_replay=0.3)
 
 
@@ -52,9 +56,8 @@ def test_grid_world():
     check_environment(LEVELS.env, LEVELS.sample(jax.random.key(0)))
 
 
-@pytest.mark.parametrize("name", ["rand_small"])
-def test_grid_world_with_random_positions(name):
-    check_environment(*hand_designed(name, jax.random.key(0)))
+def test_grid_world_with_random_positions():
+    check_environment(*hand_designed("rand_small", jax.random.key(0)))
 
 
 def test_probe():
@@ -92,14 +95,27 @@ def test_curriculum(curriculum):
 
 
 @pytest.mark.parametrize(
-    "meta_optimizer",
+    ("meta_optimizer", "num_steps", "improvement"),
     [
-        Evolution(**FAST),
-        *(pytest.param(Evolution(strategy=s, **FAST), marks=pytest.mark.slow) for s in ("SNES", "PGPE", "CMA_ES")),
-        LowRankEvolution(**FAST),
-        MetaGradient(learning_rate=Decay(0.05)),
+        (Evolution(**FAST), 150, 0.8),
+        (LowRankEvolution(**FAST), 150, 0.8),
+        (LowRankEvolution(rank=2, **FAST), 150, 0.8),
+        *((Evolution(strategy=strategy, **WIDE), 60, 0.5) for strategy in ("SNES", "PGPE", "CMA_ES", "Sep_CMA_ES")),
+        (MetaGradient(learning_rate=Decay(0.05)), 100, 0.95),
     ],
-    ids=repr,
+    ids=str,
 )
-def test_meta_optimizer(meta_optimizer):
-    check_meta_optimizer(meta_optimizer)
+def test_meta_optimizer(meta_optimizer, num_steps, improvement):
+    check_meta_optimizer(meta_optimizer, num_steps=num_steps, improvement=improvement)
+
+
+def test_the_example_of_the_documentation_runs_and_its_complaint_is_the_one_quoted(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/testing.md").read_text()
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    path = tmp_path / "example.py"
+    path.write_text(example)
+    runpy.run_path(str(path))
+    path.write_text(example.replace("jnp.where(is_over, level, 0.0)", "is_over.astype(jnp.int32)"))
+    with pytest.raises(AssertionError) as raised:
+        runpy.run_path(str(path))
+    assert f"AssertionError: {raised.value}\n" in page
