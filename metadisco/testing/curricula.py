@@ -63,15 +63,15 @@ def check_curriculum(curriculum: Curriculum, *, num_tasks: int = 4, num_steps: i
     plain = curriculum.propose(key, state, num_tasks)
     contract.check_same(f"{name}.propose: ", plain, again, why)
     before, proposal = again
-    told = observe(twin, key, before, proposal, jnp.arange(float(num_tasks)), all_finished)
-    plainly = curriculum.observe(key, before, proposal, jnp.arange(float(num_tasks)), all_finished)
+    told = observe(twin, key, before, proposal, jnp.arange(num_tasks, dtype=jnp.float32), all_finished)
+    plainly = curriculum.observe(key, before, proposal, jnp.arange(num_tasks, dtype=jnp.float32), all_finished)
     contract.check_same(f"{name}.observe: ", plainly, told, why)
 
     is_first = jnp.arange(num_tasks) == 0
     for others, what in ((jnp.nan, "not a number"), (99.0, "99")):
-        scores = jnp.where(is_first, 0.5, others)
+        scores = jnp.where(is_first, 0.5, others).astype(jnp.float32)
         told = observe(curriculum, key, before, proposal, scores, is_first)[0]
-        known = observe(curriculum, key, before, proposal, jnp.where(is_first, 0.5, 0.0), is_first)[0]
+        known = observe(curriculum, key, before, proposal, jnp.where(is_first, jnp.float32(0.5), 0.0), is_first)[0]
         contract.check_same(
             f"the state of {name}: ",
             told,
@@ -79,7 +79,7 @@ def check_curriculum(curriculum: Curriculum, *, num_tasks: int = 4, num_steps: i
             f"The first was told scores that are {what} for lives that are not finished, the second 0: mask scores by "
             "`finished`, with jnp.where and not with a product",
         )
-    spoiled = observe(curriculum, key, before, proposal, jnp.full(num_tasks, jnp.nan), all_finished)[0]
+    spoiled = observe(curriculum, key, before, proposal, jnp.full(num_tasks, jnp.nan, jnp.float32), all_finished)[0]
     contract.check_finite(
         f"the state of {name}", _was_finite(before, spoiled), "It was told a score that is not a number: leave such out"
     )

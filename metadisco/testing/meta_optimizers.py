@@ -102,7 +102,7 @@ def check_meta_optimizer(meta_optimizer: Any, *, num_steps: int = 100, improveme
 
 CASES = {
     "one life has no finite fitness": (jnp.arange(NUM_TASKS).at[1].set(BROKEN), jnp.ones(NUM_TASKS, bool)),
-    "no life has a finite fitness": (jnp.full(NUM_TASKS, BROKEN), jnp.ones(NUM_TASKS, bool)),
+    "no life has a finite fitness": (jnp.full(NUM_TASKS, BROKEN, jnp.int32), jnp.ones(NUM_TASKS, bool)),
     "no life is trained on": (jnp.arange(NUM_TASKS), jnp.zeros(NUM_TASKS, bool)),
 }
 STILL = ("no life has a finite fitness", "no life is trained on")

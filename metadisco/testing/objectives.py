@@ -52,10 +52,11 @@ def check_objective(objective: Objective, spec: EnvSpec = SPEC) -> None:
     contract.check_metrics(name, jax.tree.map(lambda leaf: leaf[0], result["metrics"]))
     for part in ("targets", "loss", "metrics", "gradient"):
         contract.check_finite(f"the {part} of {name}", result[part], "Look for log 0, a division by 0 or sqrt'(0)")
+    told = {part: result[part] for part in ("targets", "loss", "metrics")}
     contract.check_plain(
-        f"targets and loss of {name}: ",
-        result,
-        lambda *arguments: _update(objective, *arguments),
+        f"of {name}: ",
+        told,
+        lambda *arguments: _tell(objective, *arguments),
         population,
         experiences,
         progress,
@@ -126,7 +127,7 @@ def _moved(key: Key, meta_params: MetaParams, scale: float = 0.3) -> MetaParams:
 
 def _check_shapes(name: str, objective: Objective, population: Any, experiences: Any, progress: Progress) -> None:
     one = jax.tree.map(lambda leaf: leaf[0], (population, experiences, progress))
-    result = contract.shapes_of(f"targets or loss of {name}", lambda *given: _update(objective, *given), *one)
+    result = contract.shapes_of(f"targets or loss of {name}", lambda *given: _tell(objective, *given), *one)
     for leaf, shape in named_leaves(result["targets"]).items():
         demand(
             shape.shape[:2] == (NUM_STEPS, NUM_WORKERS),
@@ -139,8 +140,10 @@ def _check_shapes(name: str, objective: Objective, population: Any, experiences:
         f"the loss of {name} is {loss.dtype}{list(loss.shape)}: it must be a float32 scalar; take jnp.mean over [T, B]",
     )
     if isinstance(objective, Regularized):
-        known = set(result["regularizers"]) <= REGULARIZERS
-        demand(known, f"regularizers of {name} are {sorted(result['regularizers'])}: known are {sorted(REGULARIZERS)}")
+        outputs = one[1][2]
+        told = contract.shapes_of(f"regularizers of {name}", objective.regularizers, result["targets"], outputs)
+        known = set(told) <= REGULARIZERS and all(term.shape == () for term in told.values())
+        demand(known, f"regularizers of {name} are {told}: scalars of the names {sorted(REGULARIZERS)} are known")
 
 
 def _check_meta_params(
@@ -171,19 +174,24 @@ def _hard_cases(experiences: Any) -> dict[str, Any]:
     }
 
 
-def _update(objective: Objective, meta_params: MetaParams, experience: Any, progress: Progress) -> dict[str, Any]:
-    """Targets, loss and the derivative of the loss with respect to the outputs."""
+def _tell(objective: Objective, meta_params: MetaParams, experience: Any, progress: Progress) -> dict[str, Any]:
+    """Targets, loss and metrics."""
     trajectory, predictions, outputs = experience
     targets = objective.targets(meta_params, predictions, trajectory, progress)
+    loss, metrics = objective.loss(meta_params, targets, outputs, trajectory, progress)
+    return {"targets": targets, "loss": loss, "metrics": metrics}
+
+
+def _update(objective: Objective, meta_params: MetaParams, experience: Any, progress: Progress) -> dict[str, Any]:
+    """The same, and the derivative of the loss with respect to the outputs."""
+    trajectory, predictions, outputs = experience
 
     def loss(outputs: Outputs) -> tuple[jax.Array, Any]:
-        return objective.loss(meta_params, targets, outputs, trajectory, progress)
+        told = _tell(objective, meta_params, (trajectory, predictions, outputs), progress)
+        return told["loss"], told
 
-    (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(outputs)
-    result = {"targets": targets, "loss": value, "metrics": metrics, "gradient": gradient}
-    if isinstance(objective, Regularized):
-        result["regularizers"] = objective.regularizers(targets, outputs)
-    return result
+    gradient, told = jax.grad(loss, has_aux=True)(outputs)
+    return told | {"gradient": gradient}
 
 
 def _experience(key: Key, spec: EnvSpec, heads: Heads) -> tuple[Trajectory, Predictions, Outputs]:

@@ -179,7 +179,7 @@ def test_a_broken_environment_is_found_without_compiling(env, complaint):
 @pytest.mark.parametrize(
     ("env", "complaint"),
     [
-        (OutOfBounds(), "go from 0 to 5"),
+        (OutOfBounds(), "to 5: its spec"),
         (EndsTwice(), "terminated and truncated at once"),
         (ResetsItself(), "resets on its own"),
         (NoNumber(), "reward of NoNumber is not finite"),
