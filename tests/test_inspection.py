@@ -114,6 +114,15 @@ def test_a_reward_is_credited_to_its_own_action_only_by_an_objective_that_does_s
     np.testing.assert_allclose(pushes, np.broadcast_to(2.0 * measures.REWARDS[:, None], pushes.shape), atol=1e-3)
 
 
+def test_a2c_credits_by_its_discounts_and_gains_the_entropy_of_its_bonus():
+    examiner, drawn, _ = asked(A2C(gamma=0.9, gae_lambda=0.8, entropy_weight=0.1))
+    expected = 0.72 ** np.arange(NUM_STEPS)
+    np.testing.assert_allclose(measures._credit(examiner, drawn), [expected, -expected], rtol=1e-3)
+    gained = measures._schedule(examiner, drawn).entropy
+    slope = jax.grad(lambda logits: jnp.sum(distributions.entropy_categorical(logits)))(drawn.logits[0])
+    np.testing.assert_allclose(gained, 0.1 * np.mean(np.sum(np.square(slope), axis=-1)), rtol=1e-3)
+
+
 def test_entropy_begins_at_that_of_a_fresh_table(found):
     np.testing.assert_allclose(found.entropy[:, 0], np.log(5), rtol=1e-3)
     assert np.all(np.isfinite(found.entropy))
@@ -137,8 +146,7 @@ def test_an_objective_for_other_spaces_is_not_measured():
 
 def test_pictures_are_those_of_the_kind_of_objective(lpg, found, tmp_path):
     common = {"by-reward", "credit", "sensitivity", "entropy"}
-    scheduled = {"schedule", "entropy-schedule"}
-    assert set(figures(lpg, found)) == common | scheduled | {"prediction"}
+    assert set(figures(lpg, found)) == common | {"schedule", "prediction"}
     still = replace(found, y_hat=None, schedule=replace(found.schedule, change=0.0))
     assert set(figures(Discovered(A2C(), ()), still)) == common
     assert set(figures(Discovered(MirrorLearning(), ()), still)) == {"sensitivity", "entropy"}

@@ -36,9 +36,8 @@ class Schedule:
     """Answers to the same probes at other moments of lives: each [lifetimes, fractions]."""
 
     push_size: np.ndarray  # root mean square of the push
-    pull_size: np.ndarray  # of where predictions are pulled
-    entropy: np.ndarray  # mean gain of entropy, nats for a step of unit size on the logits
-    change: float  # largest difference of a push between two moments, over the size of the push
+    entropy: np.ndarray  # mean gain of entropy without rewards and predictions, nats for a unit step on the logits
+    change: float  # root mean square, over probes, of the range of a push over all moments; over the push's size
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,18 +131,22 @@ def _moment(drawn: Probe, fraction: float, lifetime: int) -> Probe:
 
 
 def _schedule(ask: Examiner, drawn: Probe) -> Schedule:
-    answers = [[ask(_moment(drawn, fraction, lifetime)) for fraction in FRACTIONS] for lifetime in LIFETIMES]
+    nothing = _quiet(drawn)
+    nothing = nothing.replace(**jax.tree.map(jnp.zeros_like, {"now": nothing.now, "next": nothing.next}))
 
-    def each(measure: Any) -> np.ndarray:
+    def over_lives(probe: Probe) -> list[list[Response]]:
+        return [[ask(_moment(probe, fraction, lifetime)) for fraction in FRACTIONS] for lifetime in LIFETIMES]
+
+    def each(answers: list[list[Response]], measure: Any) -> np.ndarray:
         return np.array([[measure(answer) for answer in row] for row in answers])
 
+    answers = over_lives(drawn)
+
     pushes = np.stack([answer.push for row in answers for answer in row])
-    spread = float(np.max(np.ptp(pushes, axis=0)))
     return Schedule(
-        push_size=each(lambda answer: _size(answer.push)),
-        pull_size=each(lambda answer: _size(_pull(answer))),
-        entropy=each(lambda answer: float(np.mean(answer.entropy))),
-        change=spread / max(_size(pushes), 1e-12),
+        push_size=each(answers, lambda answer: _size(answer.push)),
+        entropy=each(over_lives(nothing), lambda answer: float(np.mean(answer.entropy))),
+        change=_size(np.ptp(pushes, axis=0)) / max(_size(pushes), 1e-12),
     )
 
 

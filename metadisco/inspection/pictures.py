@@ -29,7 +29,8 @@ def by_reward(found: Inspection) -> "Figure":
         axes.plot(REWARDS, found.by_reward[:, column], color=shade)
     axes.set(xlim=(REWARDS[0], REWARDS[-1]), xlabel="reward after the action")
     title_axes(axes, "push on the action taken, by its probability")
-    label_ends(axes, [(y, f"π = {p:g}", hue) for y, p, hue in zip(found.by_reward[-1], PROBS, SHADES)])
+    for row, (prob, shade) in enumerate(zip(PROBS, SHADES)):  # the lines meet, so their names stand apart
+        axes.text(1.02, 0.62 - 0.09 * row, f"π = {prob:g}", color=shade, weight="bold", transform=axes.transAxes)
     return figure
 
 
@@ -40,7 +41,7 @@ def credit(found: Inspection) -> "Figure":
     axes.axhline(0.0, color=PALETTE["muted"], linewidth=0.8)
     back = np.arange(found.credit.shape[1])
     for changes, shade in zip(found.credit, (PALETTE["discovered"], PALETTE["a2c"])):
-        axes.plot(back, changes, color=shade, marker="o", markersize=3.5)
+        axes.plot(back, changes, color=shade, marker="o", markersize=3.5, clip_on=False)
     axes.set(xlabel="steps before the reward", xlim=(0, back[-1]))
     title_axes(axes, "change of the push by a reward of +1 or −1")
     ends = zip(found.credit[:, -1], ("reward +1", "reward −1"), (PALETTE["discovered"], PALETTE["a2c"]))
@@ -69,6 +70,7 @@ def prediction(found: Inspection) -> "Figure":
 def sensitivity(found: Inspection) -> "Figure":
     """Share of the variance of the push, and of the pull on predictions, that each input makes."""
     figure, axes = new_axes(left=0.47, right=0.95)
+    axes.set_axisbelow(True)
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
     order = sorted(found.sensitivity, key=lambda name: found.sensitivity[name][0])
@@ -76,7 +78,7 @@ def sensitivity(found: Inspection) -> "Figure":
     for place, (label, hue) in enumerate((("policy", PALETTE["discovered"]), ("predictions", PALETTE["optimal"]))):
         shares = [100 * found.sensitivity[name][place] for name in order]
         axes.barh(rows + 0.19 - 0.38 * place, shares, height=0.34, color=hue)
-        axes.text(0.62, 0.24 - 0.1 * place, label, color=hue, weight="bold", transform=axes.transAxes)
+        axes.text(0.58, 0.24 - 0.1 * place, label, color=hue, weight="bold", transform=axes.transAxes)
     axes.set_yticks(rows, [INPUTS[name].removeprefix("the ") for name in order], fontsize=8)
     axes.set(xlim=(0, 100), xlabel="share of the variance, %")
     title_axes(axes, "what each input is worth (total effect)")
@@ -86,13 +88,14 @@ def sensitivity(found: Inspection) -> "Figure":
 @styled
 def schedule(found: Inspection) -> "Figure":
     """Size of the push over lives of several lengths."""
-    return _over_life(found.schedule.push_size, "size of the push (root mean square)")
-
-
-@styled
-def entropy_schedule(found: Inspection) -> "Figure":
-    """Gain of entropy over lives of several lengths, where rewards have nothing to do with actions."""
-    return _over_life(found.schedule.entropy, "gain of entropy on random rewards, nats", zero=True)
+    figure, axes = new_axes()
+    rows, shades = found.schedule.push_size, SHADES[-len(LIFETIMES) :]
+    for row, shade in zip(rows, shades):
+        axes.plot(FRACTIONS, row, color=shade)
+    axes.set(xlim=(0, 1), ylim=(0, 1.05 * np.max(rows)), xlabel="n/N, how much of the life is over")
+    title_axes(axes, "size of the push (root mean square)")
+    label_ends(axes, [(row[-1], f"N = {n}", shade) for row, n, shade in zip(rows, LIFETIMES, shades)])
+    return figure
 
 
 @styled
@@ -107,21 +110,6 @@ def entropy(found: Inspection) -> "Figure":
     title_axes(axes, "entropy of the policy on small grid worlds, nats")
     ends = [(row[-1], f"N = {n}", shade) for row, n, shade in zip(found.entropy, LIVED, (SHADES[1], SHADES[3]))]
     label_ends(axes, [*ends, (float(np.log(5)), "uniform", PALETTE["muted"])])
-    return figure
-
-
-def _over_life(rows: np.ndarray, title: str, *, zero: bool = False) -> "Figure":
-    figure, axes = new_axes()
-    shades = SHADES[-len(LIFETIMES) :]
-    for row, shade in zip(rows, shades):
-        axes.plot(FRACTIONS, row, color=shade)
-    if zero:
-        axes.axhline(0.0, color=PALETTE["muted"], linewidth=0.8)
-    else:
-        axes.set_ylim(bottom=0.0)
-    axes.set(xlim=(0, 1), xlabel="n/N, how much of the life is over")
-    title_axes(axes, title)
-    label_ends(axes, [(row[-1], f"N = {n}", shade) for row, n, shade in zip(rows, LIFETIMES, shades)])
     return figure
 
 
@@ -141,7 +129,7 @@ def figures(discovered: Discovered, found: Inspection | None) -> dict[str, Calla
     if found.y_hat is not None:
         charts = [*charts, prediction]
     if is_scheduled(found):
-        charts = [*charts, schedule, entropy_schedule]
+        charts = [*charts, schedule]
     return {each.__name__.replace("_", "-"): functools.partial(each, found) for each in charts}
 
 

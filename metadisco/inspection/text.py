@@ -54,15 +54,25 @@ def explain(discovered: Discovered, found: Inspection | None, console: Any) -> N
     discovery.show(discovered.evaluation, console)
 
 
-def _table(title: str, columns: Sequence[str], caption: str = "") -> "Table":
+def _table(*columns: str) -> "Table":
+    """Numbers on the right, what they are of on the left."""
     from rich import box
     from rich.table import Table
 
-    table = Table(title=f"[bold]{title}[/bold]", title_justify="left", title_style="", box=box.SIMPLE_HEAD)
-    table.caption, table.caption_justify, table.caption_style = caption or None, "left", "dim"
+    table = Table(box=box.SIMPLE_HEAD)
     for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left")
+        table.add_column(column, justify="right" if place else "left", no_wrap=True)
     return table
+
+
+def _section(title: str, table: "Table", note: str = "") -> Any:
+    """A table between its title and what is to be known of it."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    parts: list[Any] = [Text(f"\n{title}", style="bold"), table]
+    return Group(*parts, Padding(Text(note, style="dim"), (0, 2))) if note else Group(*parts)
 
 
 def _facts(rows: Sequence[tuple[str, str]]) -> "Table":
@@ -90,110 +100,100 @@ def _identity(discovered: Discovered) -> "Table":
     return _facts(rows)
 
 
-def _conditions(discovered: Discovered) -> "Table":
+def _conditions(discovered: Discovered) -> Any:
     from rich.text import Text
 
     features = tuple(getattr(discovered.objective, "features", ()))
-    table = _table("What it conditions on", ("input", "what it is"))
-    table.columns[1].justify = "left"
+    table = _table("input", "what it is")
+    table.columns[1].justify, table.columns[1].no_wrap = "left", False
     if not features:
-        table.add_row("—", "Nothing that was learned: a formula written by hand.")
-        return table
-    parts = [part for part in ("l", "e", "A", "n/N") if any(part in feature.split() for feature in features)]
+        table.add_row("—", "nothing that was learned: a formula written by hand")
     is_drift = "l^2" in features
+    parts = [part for part in ("l", "e", "A", "n/N") if any(part in feature.split() for feature in features)]
     for name in parts if is_drift else features:
         table.add_row(Text(name), WORDS.get(name, "an input of its own"))
     if is_drift:
         table.add_row("together", Text(", ".join(name for name in features if not name.startswith("n/N"))))
-    return table
+    return _section("What it conditions on", table)
 
 
-def _mirror_learning(discovered: Discovered) -> "Table":
-    table = _table(
-        "Is it a drift of mirror learning?",
-        ("condition", "verdict"),
-        "For log r and A from −3 to 3, n/N = 0, 1/2 and 1.",
-    )
+def _mirror_learning(discovered: Discovered) -> Any:
+    table = _table("condition", "verdict")
     found = violations(discovered.objective.drift, discovered.meta_params)
     for condition, verdict in verdicts(found).items():
         table.add_row(condition, verdict)
-    return table
+    note = "Measured for log r and A from −3 to 3 at n/N = 0, ½ and 1."
+    return _section("Is it a drift of mirror learning?", table, note)
 
 
-def _sensitivity(found: Inspection) -> "Table":
-    table = _table(
-        "What each input is worth",
-        ("input", "to the policy", "", "to the predictions", ""),
-        "Share of the variance that is left if only this input is unknown (total effect, Jansen 1999), on independent "
-        "random draws; together more than 100% where inputs act jointly. To the policy: the push on the action taken, "
-        "which reads as an advantage.",
-    )
+def _sensitivity(found: Inspection) -> Any:
+    table = _table("input", "to the policy", "", "to predictions", "")
     table.columns[2].justify = table.columns[4].justify = "left"
     for name, (push, pull) in sorted(found.sensitivity.items(), key=lambda item: -item[1][0]):
         table.add_row(INPUTS[name], _percent(push), _bar(push), _percent(pull), _bar(pull))
-    return table
+    return _section(
+        "What each input is worth",
+        table,
+        "Share of the variance that is left if only this input is unknown (total effect, Jansen 1999), on independent "
+        "random draws; together more than 100% where inputs act jointly. To the policy: the push on the action taken, "
+        "which reads as an advantage. To predictions: where the agent's other outputs are pulled.",
+    )
 
 
 def _percent(share: float) -> str:
     return "0" if share == 0.0 else "<0.1%" if share < 1e-3 else f"{100 * share:.1f}%"
 
 
-def _bar(share: float, width: int = 12) -> str:
+def _bar(share: float, width: int = 10) -> str:
     return "█" * round(share * width)
 
 
-def _credit(discovered: Discovered, found: Inspection) -> "Table | None":
+def _credit(discovered: Discovered, found: Inspection) -> Any:
     if isinstance(discovered.objective, MirrorLearning):
         return None  # advantages are by its estimator, and normalised
     back = range(0, found.credit.shape[1], 2)
-    table = _table(
-        "What a reward does to the push on its action, and on those before it",
-        ("", *("at once" if steps == 0 else f"{steps} steps before" for steps in back)),
-        "Mean change beside no reward, in the middle of a life of 64 updates. The push on random experience has the "
-        f"size {found.size:.3g}.",
-    )
+    table = _table("", *("at once" if steps == 0 else f"{steps} steps before" for steps in back))
     for name, row in zip(("reward +1", "reward −1"), found.credit):
         table.add_row(name, *(_number(row[steps]) for steps in back))
-    return table
+    return _section(
+        "What a reward does to the push on its action, and on those before it",
+        table,
+        "Mean change beside no reward, in the middle of a life of 64 updates. The push on random experience has the "
+        f"size {_number(found.size)} (root mean square).",
+    )
 
 
 def _schedule(found: Inspection) -> Any:
     from rich.text import Text
 
     if not is_scheduled(found):
-        line = Text("\nSchedule over the lifetime\n", style="bold")
-        return line.append(
-            Text("  None: it says the same at every moment of a life of any length.\n", style="not bold")
-        )
-    table = _table(
-        "Schedule over the lifetime: n/N = 0 → 1/2 → 1",
-        ("", *(f"N = {lifetime}" for lifetime in LIFETIMES)),
-        f"The same experience at other moments; a push changes by up to {found.schedule.change:.0%} of its usual size. "
-        "Gain of entropy: per unit step on the logits, on rewards that have nothing to do with actions.",
-    )
-    rows = {
-        "size of the push": found.schedule.push_size,
-        "size of the pull on predictions": found.schedule.pull_size,
-        "gain of entropy, nats": found.schedule.entropy,
-    }
+        line = Text("\nSchedule over the lifetime\n\n", style="bold")
+        return line.append("  None: it says the same at every moment of a life of any length.\n", style="not bold")
+    table = _table("at n/N = 0 → ½ → 1", *(f"N = {lifetime}" for lifetime in LIFETIMES))
+    rows = {"size of the push": found.schedule.push_size, "gain of entropy, nats": found.schedule.entropy}
     for name, values in rows.items():
         table.add_row(name, *(" → ".join(_number(row[i]) for i in SHOWN) for row in values))
-    return table
-
-
-def _entropy(found: Inspection) -> "Table":
-    places = (0, NUM_POINTS // 4, NUM_POINTS // 2, NUM_POINTS)
-    table = _table(
-        "What it does to entropy",
-        ("nats", *(f"n/N = {place / NUM_POINTS:g}" for place in places)),
-        f"Of the policy over whole lives on small grid worlds, where uniform is {np.log(5):.2f}. On random experience, "
-        f"one unit step on the logits changes it by {_number(found.schedule.entropy[1, 5])} in the middle of a life.",
+    return _section(
+        "Schedule over the lifetime",
+        table,
+        f"The same experience at other moments: a push changes by {found.schedule.change:.0%} of its usual size. Gain "
+        "of entropy: where nothing is rewarded or predicted, for a unit step on the logits.",
     )
+
+
+def _entropy(found: Inspection) -> Any:
+    places = (0, NUM_POINTS // 4, NUM_POINTS // 2, NUM_POINTS)
+    table = _table("nats", *(f"n/N = {place / NUM_POINTS:g}" for place in places))
     for lifetime, row in zip(LIVED, found.entropy):
         table.add_row(f"lives of {lifetime} updates", *(f"{row[place]:.2f}" for place in places))
-    return table
+    return _section(
+        "What it does to entropy",
+        table,
+        f"Of the policy over whole lives on small grid worlds, where uniform is {np.log(5):.2f}. Where nothing is "
+        f"rewarded or predicted, a unit step on the logits changes it by {_number(found.schedule.entropy[1, 5])}.",
+    )
 
 
 def _number(value: float) -> str:
-    text = f"{value:.3g}" if abs(value) < 1e4 else f"{value:.1e}"
+    text = f"{value:.2g}" if 1e-4 <= abs(value) < 1e4 or value == 0.0 else f"{value:.0e}"
     return text.replace("-", "−")

@@ -78,7 +78,10 @@ def write(folder: str | os.PathLike) -> Path:
         "scores": ("Scores", lambda: _score_tables(run)),
         "drift": ("The drift", lambda: drifts.drift(Path(folder))),
         "training": ("Meta-training", lambda: exhibits.training(run.rows, run.seconds)),
-        "distribution": ("Scores level by level", lambda: exhibits.distribution(run.curves)),
+        "distribution": (
+            "How scores are spread" if is_drift else "Scores level by level",
+            lambda: exhibits.distribution(run.curves),
+        ),
         "learning": ("How agents learn", lambda: exhibits.learning(run.curves)),
         "course": (
             "What agents go through over a lifetime" if is_drift else "What the objective does over a lifetime",
@@ -175,14 +178,15 @@ def _at_other_lifetime(run: Run, suite: str, rival: str | None) -> str:
     row = agents["discovered"]
     factor = number(row.get("lifetime")) / number(run.scores[run.suite or ""]["discovered"].get("lifetime"))
     where = results.tested_on(row.get("num_tasks", "?"), agents)
-    text = f"With {factor:g} times the lifetime, on {where}: IQM{NO_BREAK}{interval(row)}"
+    on_where = "" if where == "1 environment" else f", on {where}"
+    text = f"With {factor:g} times the lifetime{on_where}: IQM{NO_BREAK}{interval(row)}"
     if rival in agents:
         text += f", {_compared(row, agents[rival])} {chart_style.name(rival)} at {interval(agents[rival])}"
     here, there = (run.curves.get(name or "", {}).get("discovered") for name in (run.suite, suite))
     if here is not None and there is not None and here.names[: len(there.names)] == there.names:
         same = stats.iqm_interval(here.scores[-1, : len(there.names)])
         ends = {"iqm": same.point, "iqm_low": same.low, "iqm_high": same.high}
-        text += f"; {'there' if where == '1 environment' else 'on these levels'} at lifetime {here.lifetime} it is "
+        text += f"; {'on these levels ' if on_where else ''}at lifetime {here.lifetime} it is "
         text += interval(ends)
     return f"{text}."
 
