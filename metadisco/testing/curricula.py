@@ -144,9 +144,9 @@ def _check_proposal(name: str, proposal: Proposal, num_tasks: int) -> None:
 def _was_finite(before: Any, after: Any) -> Any:
     """`after`, without what was not finite before."""
 
-    def keep(old: jax.Array, new: jax.Array) -> jax.Array:
+    def keep(old: jax.Array, new: jax.Array) -> np.ndarray:
         if not jnp.issubdtype(old.dtype, jnp.floating):
-            return jnp.zeros(())
-        return jnp.where(jnp.isfinite(old), new, 0.0)
+            return np.zeros(())
+        return np.where(np.isfinite(np.asarray(old)), np.asarray(new), 0.0)
 
     return jax.tree.map(keep, before, after)
