@@ -18,8 +18,12 @@ from metadisco.testing.contract import Counted, demand
 from metadisco.types import Key, MetaParams, Metrics, Outcome
 
 NUM_TASKS = 8
-START = {"matrix": jnp.zeros((3, 4), jnp.float32), "bias": jnp.zeros(4, jnp.float32)}
-GOAL = {"matrix": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4), "bias": jnp.array([0.5, -0.5, 1.0, 0.0])}
+# NumPy's, since an array of JAX at import would settle the choice of devices.
+START = {"matrix": np.zeros((3, 4), np.float32), "bias": np.zeros(4, np.float32)}
+GOAL = {
+    "matrix": np.linspace(-1.0, 1.0, 12, dtype=np.float32).reshape(3, 4),
+    "bias": np.array([0.5, -0.5, 1.0, 0.0], np.float32),
+}
 BROKEN = -1  # a life that never has a finite fitness
 
 Step = Callable[[Any, Key, Any, jax.Array, jax.Array], tuple[Any, Any, Metrics]]
@@ -55,7 +59,7 @@ def check_meta_optimizer(meta_optimizer: Any, *, num_steps: int = 100, improveme
     demand(type(replicas) is int and replicas >= 1, f"{name}.replicas is {replicas!r}: it must be an integer from 1")
     _check_refusal(name, meta_optimizer)
     key = jax.random.key(0)
-    state = meta_optimizer.init(key, START, NUM_TASKS)
+    state = meta_optimizer.init(key, jax.tree.map(jnp.asarray, START), NUM_TASKS)
     contract.check_same(
         f"the first meta-parameters of {name}",
         _meta_params(meta_optimizer, state),
@@ -82,7 +86,8 @@ def check_meta_optimizer(meta_optimizer: Any, *, num_steps: int = 100, improveme
     )
     _check_lives(name, first[1], replicas, by_gradient)
     moved = {
-        what: _meta_params(meta_optimizer, step(meta_optimizer, key, state, *given)[0]) for what, given in CASES.items()
+        what: _meta_params(meta_optimizer, step(meta_optimizer, key, state, *jax.tree.map(jnp.asarray, given))[0])
+        for what, given in CASES.items()
     }
     for what, meta_params in moved.items():
         contract.check_finite(f"the meta-parameters of {name}", meta_params, f"It happens where {what}")
@@ -101,9 +106,9 @@ def check_meta_optimizer(meta_optimizer: Any, *, num_steps: int = 100, improveme
 
 
 CASES = {
-    "one life has no finite fitness": (jnp.arange(NUM_TASKS).at[1].set(BROKEN), jnp.ones(NUM_TASKS, bool)),
-    "no life has a finite fitness": (jnp.full(NUM_TASKS, BROKEN, jnp.int32), jnp.ones(NUM_TASKS, bool)),
-    "no life is trained on": (jnp.arange(NUM_TASKS), jnp.zeros(NUM_TASKS, bool)),
+    "one life has no finite fitness": (np.array([0, BROKEN, *range(2, NUM_TASKS)], np.int32), np.ones(NUM_TASKS, bool)),
+    "no life has a finite fitness": (np.full(NUM_TASKS, BROKEN, np.int32), np.ones(NUM_TASKS, bool)),
+    "no life is trained on": (np.arange(NUM_TASKS, dtype=np.int32), np.zeros(NUM_TASKS, bool)),
 }
 STILL = ("no life has a finite fitness", "no life is trained on")
 
