@@ -1,7 +1,8 @@
 """Every exported component keeps its contract (metadisco.testing)."""
 
+import importlib.util
 import re
-import runpy
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -117,13 +118,19 @@ def test_meta_optimizer(meta_optimizer, num_steps, improvement):
     check_meta_optimizer(meta_optimizer, num_steps=num_steps, improvement=improvement)
 
 
-def test_the_example_of_the_documentation_runs_and_its_complaint_is_the_one_quoted(tmp_path):
+def test_the_example_of_the_documentation_runs_and_its_complaint_is_the_one_quoted(tmp_path, monkeypatch):
     page = (Path(__file__).parents[2] / "docs/testing.md").read_text()
     example = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
-    path = tmp_path / "example.py"
-    path.write_text(example)
-    runpy.run_path(str(path))
-    path.write_text(example.replace("jnp.where(is_over, level, 0.0)", "is_over.astype(jnp.int32)"))
+
+    def run(source, name):
+        path = tmp_path / f"{name}.py"
+        path.write_text(source)
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)  # components are found by their module
+        spec.loader.exec_module(module)
+
+    run(example, "whole_hall")
     with pytest.raises(AssertionError) as raised:
-        runpy.run_path(str(path))
+        run(example.replace("jnp.where(is_over, level, 0.0)", "is_over.astype(jnp.int32)"), "broken_hall")
     assert f"AssertionError: {raised.value}\n" in page
