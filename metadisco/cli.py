@@ -85,9 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", help="write the scores to this file")
     evaluate.set_defaults(run=_evaluate)
 
-    inspect = commands.add_parser("inspect", help="say what a checkpoint is")
+    inspect = commands.add_parser("inspect", help="explain a checkpoint: what it is, reads and does")
     inspect.add_argument("checkpoint", help="name in the zoo, or a folder")
-    inspect.add_argument("--out", help="draw its drift into this folder: D and its gradient beside PPO and DPO")
+    inspect.add_argument("--out", help="draw all that into this folder, and a drift beside those of PPO and DPO")
     inspect.add_argument("--overwrite", action="store_true", help="replace pictures that are in the folder")
     inspect.set_defaults(run=_inspect)
 
@@ -181,16 +181,14 @@ def _evaluate(known: argparse.Namespace) -> int:
 
 
 def _inspect(known: argparse.Namespace) -> int:
-    from metadisco import checkpoint, discovery
+    from metadisco import checkpoint, inspection
 
     discovered = checkpoint.load(known.checkpoint)
-    pictures = []
+    found, paths = inspection.inspect(discovered), []
     if known.out:
-        from metadisco import drift_plots
-
-        pictures = drift_plots.write(discovered, Path(known.out), overwrite=known.overwrite)
-    discovery.describe(discovered, _console())
-    for path in pictures:
+        paths = inspection.write(discovered, found, Path(known.out), overwrite=known.overwrite)
+    inspection.explain(discovered, found, _console())
+    for path in paths:
         print(path)
     return 0
 

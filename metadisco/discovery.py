@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from metadisco import checkpoint, config, evaluation, loop, memory, results, stats
 from metadisco.battery import Battery, GridSuite
 from metadisco.checkpoint import Discovered
@@ -16,8 +14,6 @@ from metadisco.contestants import Trainer, batteries, contestants, find_suites, 
 from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_interval
 from metadisco.life import InnerLoop
 from metadisco.mixed_trainer import MixedTrainer
-from metadisco.objectives.drift import verdicts, violations
-from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.presets import Preset
 from metadisco.provenance import provenance
 from metadisco.results import Results
@@ -224,7 +220,8 @@ def show(scores: dict[str, dict[str, dict[str, Any]]], console: Any) -> None:
 
     for suite, agents in scores.items():
         first = next(iter(agents.values()))
-        title = f"{suite}: normalised score of {first['num_tasks']} levels at lifetime {first['lifetime']}"
+        place = results.tested_on(first["num_tasks"], agents)
+        title = f"{suite}: normalised score on {place} at lifetime {first['lifetime']}"
         table = Table(title=title, title_justify="left")
         table.add_column("agent")
         for column in ("IQM", "95% interval", "mean return"):
@@ -233,34 +230,6 @@ def show(scores: dict[str, dict[str, dict[str, Any]]], console: Any) -> None:
             interval = f"{row['iqm_low']:.3f} to {row['iqm_high']:.3f}"
             table.add_row(agent, f"{row['iqm']:.3f}", interval, f"{row['mean_return']:.3f}")
         console.print(table)
-
-
-def describe(discovered: Discovered, console: Any) -> None:
-    """Print what a checkpoint is: objective, inputs, size, origin and scores."""
-    from rich.table import Table
-
-    origin = discovered.provenance
-    sizes = [np.size(leaf) for leaf in _leaves(discovered.meta_params)]
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("objective", repr(discovered.objective))
-    table.add_row("inputs", ", ".join(getattr(discovered.objective, "features", ())))
-    table.add_row("meta-parameters", f"{sum(sizes):,} numbers in {len(sizes)} arrays")
-    for name in ("preset", "seed", "meta_steps", "minutes", "command", "date", "commit", "hardware"):
-        if name in origin:
-            table.add_row(name.replace("_", "-"), str(origin[name]))
-    if isinstance(discovered.objective, MirrorLearning):
-        table.add_row("mirror learning", "its conditions, measured for log r and A from -3 to 3 at n/N = 0, 1/2 and 1:")
-        found = violations(discovered.objective.drift, discovered.meta_params)
-        for condition, verdict in verdicts(found).items():
-            table.add_row(f"  {condition}", verdict)
-    console.print(table)
-    show(discovered.evaluation, console)
-
-
-def _leaves(meta_params: MetaParams) -> list[Any]:
-    import jax
-
-    return jax.tree.leaves(meta_params)
 
 
 def _check(preset: Preset) -> None:

@@ -194,23 +194,31 @@ def figures(discovered: Discovered) -> dict[str, Callable[[], "Figure"]]:
     return drawn
 
 
-def write(discovered: Discovered, folder: Path, *, overwrite: bool = False) -> list[Path]:
-    """Write the pictures of a discovered drift as PNG, and of a temporally-aware one as a GIF too; say which files.
-
-    Args:
-        discovered: from `metadisco.load`.
-        folder: where to; it is made.
-        overwrite: replace pictures of these names that are there.
+def pictures(discovered: Discovered) -> dict[str, Callable[[], bytes]]:
+    """The PNGs of a discovered drift, and of a temporally-aware one a GIF too: file -> what makes its bytes.
 
     Raises:
         config.ConfigError: where the objective has no drift.
-        FileExistsError: where a picture is there already.
     """
     contents: dict[str, Callable[[], bytes]] = {
-        f"{title}.png": functools.partial(_png, draw) for title, draw in figures(discovered).items()
+        f"{title}.png": functools.partial(png, draw) for title, draw in figures(discovered).items()
     }
     if is_temporal(discovered.objective.drift):
         contents["gradient-over-training.gif"] = lambda: animation(side_by_side(discovered), GRADIENT)
+    return contents
+
+
+def write(discovered: Discovered, folder: Path, *, overwrite: bool = False) -> list[Path]:
+    """Write the `pictures` of a discovered drift; see `write_all`."""
+    return write_all(folder, pictures(discovered), overwrite=overwrite)
+
+
+def write_all(folder: Path, contents: Mapping[str, Callable[[], bytes]], *, overwrite: bool = False) -> list[Path]:
+    """Write files into a folder, which is made; say which.
+
+    Raises:
+        FileExistsError: where one is there already, unless `overwrite`; then nothing is written.
+    """
     paths = [folder / file for file in contents]
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
@@ -276,7 +284,8 @@ def _panels(panels: Mapping[str, np.ndarray], title: str, limit: float) -> tuple
     return figure, images, figure.text(1 - 4 / width, 6 / height, "", horizontalalignment="right")
 
 
-def _png(draw: Callable[[], "Figure"]) -> bytes:
+def png(draw: Callable[[], "Figure"]) -> bytes:
+    """A figure as the bytes of a PNG."""
     from matplotlib import style
 
     content = io.BytesIO()

@@ -83,7 +83,7 @@ def profile(scores: Mapping[str, np.ndarray]) -> "Figure":
         axes.text(0.05, 0.07 + 0.09 * row, name(agent), color=color(agent), weight="bold", transform=axes.transAxes)
     axes.vlines([0, 1], 0, 101, color=PALETTE["muted"], linewidth=0.8, linestyle=(0, (2, 2)))
     axes.set(xlim=thresholds[[0, -1]], ylim=(0, 101))
-    axes.set_xlabel("normalised score (0 random policy, 1 optimum)")
+    axes.set_xlabel("normalised score (0 random policy, 1 optimum or reference)")
     title_axes(axes, "lives that score more, %")
     return figure
 

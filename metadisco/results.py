@@ -68,6 +68,18 @@ def top(agents: Mapping[str, Any]) -> str:
     return "optimal" if "optimal" in agents else "reference"
 
 
+def tested_on(number: Any, agents: Mapping[str, Any]) -> str:
+    """How many tasks a suite has, in words: levels where their optimum is known, else one environment or its levels.
+
+    Example:
+        >>> tested_on(1, {"optimal": ...}), tested_on(1, {"reference": ...}), tested_on(20, {})
+        ('1 level', '1 environment', '20 levels')
+    """
+    if number == 1:
+        return "1 level" if top(agents) == "optimal" else "1 environment"
+    return f"{number} levels"
+
+
 def table(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
     """Suite -> agent -> row, as in `evaluation.json`."""
     return {

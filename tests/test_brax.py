@@ -21,6 +21,7 @@ from metadisco.learner import Adam, Learner
 from metadisco.life import InnerLoop
 from metadisco.objectives.mirror_learning import PPO
 from metadisco.tasks import FixedLifetime, Tasks
+from metadisco.testing import check_environment
 from metadisco.types import Task
 
 ROOT = Path(__file__).parents[1]
@@ -235,28 +236,12 @@ def test_spec_says_what_there_is(name, obs_size, action_size):
     assert spec.action == Box((action_size,), -1.0, 1.0)
 
 
-def check_rollout(env):
-    """Shapes and types, from a trace."""
-
-    def begin_and_play(key, level):
-        return play_once(key, env, level, 1.0)
-
-    first, trajectory, obs, state = jax.eval_shape(begin_and_play, KEY, env.default_level)
-    (num_obs,), (num_actions,) = env.spec.observation.shape, env.spec.action.shape
-    assert trajectory.next_obs.shape == (NUM_STEPS, NUM_WORKERS, num_obs)
-    assert trajectory.action.shape == (NUM_STEPS, NUM_WORKERS, num_actions)
-    assert {leaf.dtype for leaf in (trajectory.obs, trajectory.next_obs, trajectory.reward)} == {jnp.dtype("float32")}
-    assert {leaf.dtype for leaf in (trajectory.terminated, trajectory.truncated)} == {jnp.dtype("bool")}
-    same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), first, (obs, state))
-    assert jax.tree.all(same)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_environment_on_every_backend(name, backend):
     env = Brax(name, backend)
-    check_rollout(env)
+    check_environment(env, env.default_level, run=False)
     # What the docstring of `Brax` says of ranges.
     ranges = {
         tuple(range_) for range_ in np.asarray(brax_adapter._build(name, backend).env.sys.actuator.ctrl_range).tolist()
@@ -276,7 +261,7 @@ def test_friction_is_a_factor_where_there_are_contacts(name):
 
 def test_what_is_kept_of_an_environment_first_made_inside_of_a_trace_is_numbers():
     brax_adapter._build.cache_clear()
-    check_rollout(Brax("reacher"))
+    jax.eval_shape(Brax("reacher").reset, jax.random.key(0), level())
     leaves = jax.tree.leaves(brax_adapter._build("reacher", "spring").env.sys)
     assert not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
     jax.eval_shape(Brax("reacher").reset, jax.random.key(0), level())  # and so another trace may use them

@@ -112,27 +112,6 @@ def test_options_are_the_scalar_arguments_of_the_constructor(name):
         Gymnax(name, ((option, arguments[option].default),))
 
 
-@pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_shapes_and_types_are_those_of_the_spec_and_stay(name):
-    env = Gymnax(name)
-    level = env.default_level
-    assert all(isinstance(leaf, jax.Array) and not leaf.weak_type for leaf in jax.tree.leaves(level))
-    noise = env.noise(jax.random.key(0), ())
-    action = random_action(env, jnp.zeros(getattr(env.spec.action, "shape", 1)))
-    obs, state = jax.eval_shape(env.reset, noise, level)
-    next_obs, next_state, out = jax.eval_shape(env.step, noise, state, action, level)
-
-    if isinstance(env.spec.observation, Discrete):
-        assert (obs.shape, obs.dtype) == ((), jnp.int32)
-    else:
-        assert (obs.shape, obs.dtype) == (env.spec.observation.shape, jnp.float32)
-    assert next_obs == obs
-    assert next_state == state
-    assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
-    types = {field: (leaf.shape, leaf.dtype) for field, leaf in vars(out).items()}
-    assert types == {"reward": ((), jnp.float32), "terminated": ((), jnp.bool_), "truncated": ((), jnp.bool_)}
-
-
 @pytest.mark.parametrize(
     "env", [*QUICK, *(pytest.param(env, marks=pytest.mark.slow) for env in SLOW)], ids=lambda env: env.name
 )

@@ -30,6 +30,7 @@ LAYERS = (
         "chart_style",
         "discovery",
         "drift_plots",
+        "inspection",
         "plots",
         "report",
         "testing",

@@ -368,6 +368,49 @@ def test_learned_drift_is_drawn_and_judged(tmp_path):
     test_report_refers_to_nothing_outside(page)
 
 
+def drift_run(folder):
+    """The folder of a run that learned a drift and was tested on an environment, at two lifetimes."""
+    objective = MirrorLearning(LPODrift(width=4))
+    trainer = replace(small.trainer(), inner=small.inner_loop(objective))
+    begin_run(folder, rows=log(num_steps=3), trainer=trainer)
+    checkpoint.save(checkpoint.Discovered(objective, objective.init(jax.random.key(0))), folder / "objective")
+    battery = suites.suite("grid-tiny").build(num_levels=1)
+    outcome = {}
+    for suite, lifetime in (("Acrobot-v1", 64), ("Acrobot-v1@128", 128)):
+        lived = {"ppo": 0.7, "discovered": 0.8, "reference": 1.0}
+        agents = {agent: evaluation(battery, score, agent="ppo", seed=lifetime) for agent, score in lived.items()}
+        for agent, each in agents.items():
+            metrics = each.metrics | {"kl": 0.1 * each.metrics["entropy"], "drift": 0.01 * each.metrics["entropy"]}
+            agents[agent] = replace(
+                each,
+                suite=suite,
+                lifetime=lifetime,
+                metrics=metrics,
+                is_exact=agent == "reference",
+                names=("Acrobot-v1",),
+            )
+        outcome[suite] = agents
+    results.write_json(folder / "evaluation.json", results.table(outcome))
+    results.save_curves(folder / "curves.npz", outcome)
+    return folder
+
+
+def test_report_of_a_drift_speaks_of_drifts_and_environments(tmp_path):
+    page = report.write(drift_run(tmp_path / "run")).read_text()
+    text = page.replace("\N{NO-BREAK SPACE}", " ")
+    assert "could not be made" not in page
+    assert not re.search(r"\b1 (unseen )?levels", text)
+    assert "π̂" not in page
+    assert "What the objective does" not in page
+    assert "LPO discovered in" in text
+    assert "on Acrobot-v1, " in text
+    assert "1 environment, 2 seeds each" in text
+    assert "With 2 times the lifetime: IQM" in text
+    assert list(re.findall(r'<section id="(\w+)">', page))[:2] == ["scores", "drift"]
+    assert 'id="levels"' not in page
+    assert "mean of the drift D" in section(page, "course")
+
+
 def test_folder_that_is_not_a_run_is_refused(tmp_path):
     with pytest.raises(RunError, match=r"no config\.json"):
         report.write(tmp_path)

@@ -34,6 +34,9 @@ PANELS = {  # metric -> what its chart is called
     "reward": "reward per step while learning",
     "prediction_entropy": "entropy of the prediction y, nats",
     "prediction_kl": "KL(y ‖ ŷ), nats",
+    "kl": "KL(π_old ‖ π) within an update, nats",
+    "drift": "mean of the drift D",
+    "value_loss": "half the squared error of the value",
 }
 
 
@@ -86,7 +89,7 @@ def distribution(results: Results) -> str:
             caption = f"The higher the curve the better. Dotted: the random policy at 0 and {one} at 1."
             charts.append(chart(plots.profile(scores), f"profile-{len(blocks)}", spoken, caption))
         rival = baseline(scores)
-        if rival and "discovered" in scores:
+        if rival and "discovered" in scores and scores[rival].shape[0] > 1:  # one level would be one point
             theirs, ours = (np.mean(scores[agent], axis=1) for agent in (rival, "discovered"))
             spoken = f"Discovered objective ahead of {chart_style.name(rival)} on "
             spoken += f"{np.sum(ours > theirs)} of {len(ours)} levels."
@@ -140,15 +143,19 @@ def course(results: Results, suite: str | None) -> str:
         )
     if not charts:
         return missing("The evaluation kept no metrics of the objective.")
-    meaning = (
-        "π̂ is what the objective tells the policy in the place of an advantage: its sign says whether to reinforce an "
-        "action, its size how much. y is the agent's prediction, ŷ what the objective says that it should have been."
-    )
+    meaning = "What becomes of the policy and of what holds it while agents learn."
+    if "pi_hat" in agents["discovered"].metrics:
+        meaning = (
+            "π̂ is what the objective tells the policy in the place of an advantage: its sign says whether to reinforce "
+            "an action, its size how much. y is the agent's prediction, ŷ what the objective says that it should have "
+            "been."
+        )
     note = (
         f"Median over lives on {suite}, lifetime {agents['discovered'].lifetime}, with the middle 50% and 80% of them."
     )
     if others:
-        dashes = " and ".join(f"lifetime {each.lifetime} on {len(each.names)} levels" for each in others)
+        counts = [f" on {len(each.names)} levels" if len(each.names) > 1 else "" for each in others]
+        dashes = " and ".join(f"lifetime {each.lifetime}{count}" for each, count in zip(others, counts))
         note += f" Dashed: the discovered objective at {dashes}."
     return f'<p>{meaning}</p>\n<p class="note">{escape(note)}</p>\n{grid(charts)}'
 
@@ -248,7 +255,8 @@ def _lived(results: Results) -> list[tuple[str, dict[str, Evaluation]]]:
 def _title(agents: Mapping[str, Evaluation]) -> str:
     """Suite, levels and lifetime, as HTML."""
     each = next(iter(agents.values()))
-    return f"<b>{escape(each.suite)}</b>: {len(each.names)} levels, lifetime {each.lifetime} agent updates"
+    where = "" if len(each.names) == 1 else f"{len(each.names)} levels, "
+    return f"<b>{escape(each.suite)}</b>: {where}lifetime {each.lifetime} agent updates"
 
 
 def learning_curve(evaluation: Evaluation) -> plots.Curve:

@@ -73,20 +73,29 @@ def write(folder: str | os.PathLike) -> Path:
         >>> write("runs/quickstart")  # doctest: +SKIP
     """
     run = read(folder)
+    is_drift = drifts.has_drift(run.config["trainer"])
     sections: dict[str, tuple[str, Callable[[], str]]] = {
         "scores": ("Scores", lambda: _score_tables(run)),
-        "training": ("Meta-training", lambda: exhibits.training(run.rows, run.seconds)),
-        "distribution": ("Scores level by level", lambda: exhibits.distribution(run.curves)),
-        "learning": ("How agents learn", lambda: exhibits.learning(run.curves)),
-        "course": ("What the objective does over a lifetime", lambda: exhibits.course(run.curves, run.suite)),
-        "levels": ("Levels and learnt policies", lambda: exhibits.levels(run.curves, run.suite)),
         "drift": ("The drift", lambda: drifts.drift(Path(folder))),
+        "training": ("Meta-training", lambda: exhibits.training(run.rows, run.seconds)),
+        "distribution": (
+            "How scores are spread" if is_drift else "Scores level by level",
+            lambda: exhibits.distribution(run.curves),
+        ),
+        "learning": ("How agents learn", lambda: exhibits.learning(run.curves)),
+        "course": (
+            "What agents go through over a lifetime" if is_drift else "What the objective does over a lifetime",
+            lambda: exhibits.course(run.curves, run.suite),
+        ),
+        "levels": ("Levels and learnt policies", lambda: exhibits.levels(run.curves, run.suite)),
         "kept": ("Levels that the curriculum kept", lambda: gallery.kept_levels(Path(folder), run.config["trainer"])),
         "settings": ("Settings", lambda: _settings(run)),
         "provenance": ("Provenance", lambda: _provenance(run)),
     }
-    if not drifts.has_drift(run.config["trainer"]):
+    if not is_drift:
         del sections["drift"]
+    elif not _shows_levels(run):
+        del sections["levels"]
     body = [f"<header>\n<h1>metadisco · {escape(run.name)}</h1>\n{_guarded(lambda: _verdict(run))}\n</header>"]
     for identifier, (title, section) in sections.items():
         body.append(f'<section id="{identifier}">\n<h2>{title}</h2>\n{_guarded(section)}\n</section>')
@@ -118,6 +127,13 @@ def read(folder: str | os.PathLike) -> Run:
     return Run(folder.name, document, list(_read_rows(folder / "metrics.jsonl")), scores, curves, origin)
 
 
+def _shows_levels(run: Run) -> bool:
+    """Whether the first suite is one whose levels can be drawn; also where it is not known yet."""
+    if run.suite is None:
+        return True
+    return results.top(run.scores[run.suite]) == "optimal"
+
+
 def _guarded(section: Callable[[], str]) -> str:
     """A section, or the reason why there is none."""
     try:
@@ -135,8 +151,11 @@ def _verdict(run: Run) -> str:
     agents = run.scores[run.suite]
     row, rival = agents["discovered"], exhibits.baseline(agents)
     text = f"{run.objective} discovered in {time}: IQM{NO_BREAK}{interval(row)}"
-    text += f" on {row.get('num_tasks', '?')} "
-    text += "unseen levels" if run.suite.startswith("grid-unseen") else f"levels of {run.suite}"
+    where = results.tested_on(row.get("num_tasks", "?"), agents)
+    if run.suite.startswith("grid-unseen"):
+        text += f" on {where.replace(' ', ' unseen ')}"
+    else:
+        text += f" on {run.suite}" if where == "1 environment" else f" on {where} of {run.suite}"
     if rival:
         text += f", {_compared(row, agents[rival])} {chart_style.name(rival)} at {interval(agents[rival])}"
     if number(row.get("iqm_low"), 0.0) <= 0:
@@ -158,14 +177,17 @@ def _at_other_lifetime(run: Run, suite: str, rival: str | None) -> str:
     agents = run.scores[suite]
     row = agents["discovered"]
     factor = number(row.get("lifetime")) / number(run.scores[run.suite or ""]["discovered"].get("lifetime"))
-    text = f"With {factor:g} times the lifetime, on {row.get('num_tasks', '?')} levels: IQM{NO_BREAK}{interval(row)}"
+    where = results.tested_on(row.get("num_tasks", "?"), agents)
+    on_where = "" if where == "1 environment" else f", on {where}"
+    text = f"With {factor:g} times the lifetime{on_where}: IQM{NO_BREAK}{interval(row)}"
     if rival in agents:
         text += f", {_compared(row, agents[rival])} {chart_style.name(rival)} at {interval(agents[rival])}"
     here, there = (run.curves.get(name or "", {}).get("discovered") for name in (run.suite, suite))
     if here is not None and there is not None and here.names[: len(there.names)] == there.names:
         same = stats.iqm_interval(here.scores[-1, : len(there.names)])
         ends = {"iqm": same.point, "iqm_low": same.low, "iqm_high": same.high}
-        text += f"; on these levels at lifetime {here.lifetime} it is {interval(ends)}"
+        text += f"; {'on these levels ' if on_where else ''}at lifetime {here.lifetime} it is "
+        text += interval(ends)
     return f"{text}."
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from metadisco import chart_style
 from metadisco.report.exhibits import number
-from metadisco.results import top
+from metadisco.results import tested_on, top
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 LOWEST, HIGHEST = -0.1, 1.1  # ends of the scale beside a score
@@ -32,7 +32,8 @@ def score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> str:
             + "</tr>"
         )
     first: Mapping[str, Any] = next(iter(agents.values()), {})
-    about = [f"{first.get('num_tasks', '?')} levels, {first.get('num_seeds', '?')} seeds each"]
+    seeds = first.get("num_seeds", "?")
+    about = [tested_on(first.get("num_tasks", "?"), agents) + f", {seeds} seed{'' if seeds == 1 else 's'} each"]
     if "lifetime" in first:
         about.append(f"lifetime {first['lifetime']} agent updates")
     resampled = [row["resampled"] for row in agents.values() if row.get("resampled") and not row.get("is_exact")]

@@ -193,23 +193,6 @@ def test_same_key_same_proposal():
     assert (one.notes.choice != other.notes.choice).any()
 
 
-def test_compiled_steps_equal_eager_ones():
-    state, proposal = begin(BEADS, noise=0.5)
-    eager = BEADS.propose(jax.random.key(1), state, NUM_TASKS)
-    assert_trees_close(eager, (state, proposal), atol=1e-5)
-    arguments = state, proposal, SCORES, ALL
-    assert_trees_close(BEADS.observe(jax.random.key(0), *arguments), observe(BEADS, *arguments), atol=2e-4)
-
-
-def test_types_stay_so_that_one_compilation_is_enough():
-    state, proposal = begin(BEADS)
-    after, metrics = observe(BEADS, state, proposal, SCORES, ALL)
-    assert leaf_types(after) == leaf_types(state)
-    assert {(metric.dtype, metric.shape) for metric in metrics.values()} == {(jnp.dtype("float32"), ())}
-    assert proposal.trains.all()
-    assert all(leaf.shape[0] == NUM_TASKS for leaf in jax.tree.leaves(proposal))
-
-
 # What it is trained on
 
 

@@ -71,23 +71,6 @@ def test_replayed_levels_are_those_of_their_slots(curriculum):
     assert num_replays > 5
 
 
-@curricula
-def test_types_stay_so_that_one_compilation_is_enough(curriculum):
-    for before, _, after, metrics in play(curriculum, 4):
-        assert leaf_types(before) == leaf_types(after)
-        assert {metric.dtype for metric in metrics.values()} == {jnp.dtype("float32")}
-
-
-@curricula
-def test_compiled_steps_equal_eager_ones(curriculum):
-    state = play(curriculum, 6)[-1][2]
-    arguments = jax.random.key(3), state, NUM_TASKS
-    eager, compiled = (f(*arguments) for f in (curriculum.propose, jax.jit(curriculum.propose, static_argnums=2)))
-    assert_trees_close(eager, compiled)
-    arguments = jax.random.key(3), *eager, jnp.arange(6.0), jnp.arange(6) != 2
-    assert_trees_close(curriculum.observe(*arguments), jax.jit(curriculum.observe)(*arguments), rtol=1e-6)
-
-
 def test_nothing_is_replayed_before_the_buffer_is_filled_far_enough():
     first = [
         next(

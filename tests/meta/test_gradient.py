@@ -46,12 +46,6 @@ def test_a_life_that_is_not_a_number_is_left_out_and_counted():
     np.testing.assert_allclose(metrics["distance"], without["distance"], rtol=1e-6)
 
 
-def test_without_a_finite_life_nothing_moves():
-    state, _, metrics = _step([jnp.nan, jnp.nan])
-    assert metrics["finite_fraction"] == 0.0
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), state, MetaGradient().init(None, START, 2)))
-
-
 @pytest.mark.parametrize("change", [{"learning_rate": Decay(0.2)}, {"max_grad_norm": 1e-7}])
 def test_every_setting_matters(change):
     moved, _, _ = _step([1.0, 3.0], MetaGradient(**({"learning_rate": Decay(0.1)} | change)))
@@ -61,11 +55,6 @@ def test_every_setting_matters(change):
 def test_a_clip_that_is_not_positive_is_refused():
     with pytest.raises(ValueError, match="max_grad_norm"):
         MetaGradient(max_grad_norm=0.0)
-
-
-def test_without_meta_parameters_there_is_nothing_to_train():
-    with pytest.raises(ValueError, match="nothing to meta-train"):
-        MetaGradient().init(jax.random.key(0), (), 2)
 
 
 def test_a_life_that_is_not_trained_on_goes_on_without_a_say():

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metadisco import config
 from metadisco.learner import SGD, Learner
 from metadisco.meta.evolution import Evolution
 from metadisco.meta.lowrank_evolution import LowRankEvolution
@@ -158,11 +157,6 @@ def test_meta_parameters_are_those_of_the_drift():
     assert PPO().features == ()
     assert LPO.features == LPODrift().features
     assert jax.tree.map(jnp.shape, LPO.init(jax.random.key(0))) == {"hidden": (8, 8), "out": (8, 1)}
-
-
-@pytest.mark.parametrize("objective", [PPO(clip=0.1), MirrorLearning(LPODrift(temporal=True), gamma=0.9)])
-def test_objectives_survive_being_written_down(objective):
-    assert config.from_data(config.to_data(objective)) == objective
 
 
 @pytest.mark.parametrize("optimizer", [Evolution(), LowRankEvolution(sigma=Decay(1.0))])
