@@ -49,7 +49,7 @@ format: $(VENV)/.dev ## Fix style and format
 	@$(BIN)/ruff format
 
 docs: $(VENV)/.dev ## Build the documentation into site/; a broken link fails it
-	@$(BIN)/zensical build --clean --strict
+	@$(BIN)/zensical build --strict
 
 clean: ## Remove caches and build output; .venv and runs/ stay
 	@rm -rf .cache .ruff_cache .pytest_cache build dist site *.egg-info

@@ -47,6 +47,8 @@ class Discovered:
     Example:
         >>> discovered = load("ta-lpg-grid")  # doctest: +SKIP
         >>> discovered.objective, discovered.evaluation  # doctest: +SKIP
+        >>> round(float(Discovered(MirrorLearning(), ()).drift(1.5, 2.0)), 3)  # of PPO: (1.5 - 1.2) * 2
+        0.6
     """
 
     objective: config.Component
@@ -65,10 +67,6 @@ class Discovered:
 
         Raises:
             config.ConfigError: where the objective is not a `MirrorLearning`.
-
-        Example:
-            >>> round(float(Discovered(MirrorLearning(), ()).drift(1.5, 2.0)), 3)  # of PPO: (1.5 - 1.2) * 2
-            0.6
         """
         if not isinstance(self.objective, MirrorLearning):
             raise config.ConfigError(
