@@ -47,9 +47,9 @@ _A2C = Tuning(
     grid={
         "policy_rate": (10.0, 40.0, 160.0, 640.0),
         "prediction_rate": (4.0, 40.0, 200.0),
-        "entropy_weight": (0, 0.01),
+        "entropy_weight": (0.0, 0.01),
     },
-    chosen={"policy_rate": 160.0, "prediction_rate": 4.0, "entropy_weight": 0},
+    chosen={"policy_rate": 160.0, "prediction_rate": 4.0, "entropy_weight": 0.0},
     suite="grid-validation",
     num_levels=128,
     lifetime=64,

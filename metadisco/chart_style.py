@@ -37,7 +37,7 @@ NAMES = {
     "optimal": "optimum",
     "reference": "reference",
 }
-MORE = ("#8f4a86", "#a07800", "#2aa7c9", "#6b4a33", "#3d3d8f")  # of agents that have no name of their own
+MORE = ("#a07800", "#1795b5", "#6b4a33", "#8f4a86", "#3d3d8f")  # of agents that have no name of their own
 WIDTH, HEIGHT = 360, 248  # points; a phone shows them about one to one
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -76,7 +76,7 @@ def colors(agents: Iterable[str]) -> dict[str, str]:
 
     Example:
         >>> colors(["a2c", "mine", "yours"])
-        {'a2c': '#c85200', 'mine': '#0072b2', 'yours': '#8f4a86'}
+        {'a2c': '#c85200', 'mine': '#0072b2', 'yours': '#a07800'}
     """
     agents = list(agents)
     free = itertools.cycle(MORE if "discovered" in agents else (PALETTE["discovered"], *MORE))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 TABLE = "results.json"
-MEASURES = {"iqm": "IQM", "optimality_gap": "optimality gap", "cvar": "worst 10% of levels", "mean_score": "mean"}
+MEASURES = {"iqm": "IQM", "optimality_gap": "optimality gap ↓", "cvar": "worst 10% of levels", "mean_score": "mean"}
 
 
 def document(named: Mapping[str, Discovered], comparison: Comparison, **details: Any) -> dict[str, Any]:
@@ -127,7 +127,8 @@ def figures(agents: Mapping[str, results.Evaluation], rows: Mapping[str, Any]) -
 
 def markdown(document: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
     """The tables of a comparison as a Markdown page."""
-    lines = ["# Comparison", *(f"**{sentence}**" for sentence in document["differences"])]
+    key = "Higher is better, but for the optimality gap (↓). A level's score is the mean of its seeds."
+    lines = ["# Comparison", key, *(f"**{sentence}**" for sentence in document["differences"])]
     for suite, agents in document["scores"].items():
         first = next(iter(agents.values()))
         about = f"{first['num_tasks']} levels, {first['num_seeds']} seeds each, lifetime {first['lifetime']} updates"

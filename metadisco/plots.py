@@ -181,7 +181,8 @@ def learning(curves: Mapping[str, Curve], *, lifetime: int, top: str = "optimal"
         lifetime: agent updates.
         top: what has the score 1.
     """
-    figure, axes = new_axes()
+    longest = max(len(name(agent)) for agent in [*curves, top])
+    figure, axes = new_axes(right=min(0.80, 1 - (12 + 5.8 * longest) / WIDTH))
     hues = colors(curves)
     for agent, curve in curves.items():
         axes.fill_between(curve.x, curve.low, curve.high, color=hues[agent], alpha=0.18, linewidth=0)
