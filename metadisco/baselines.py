@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 from metadisco.learner import SGD, Learner
 from metadisco.objectives.actor_critic import A2C
@@ -34,7 +35,7 @@ class Tuning:
         note: what else is worth knowing.
     """
 
-    grid: Mapping[str, tuple[float, ...]]
+    grid: Mapping[str, tuple[Any, ...]]
     chosen: Mapping[str, float]
     suite: str
     num_levels: int

@@ -130,7 +130,7 @@ def test_statistics_are_those_of_rliable():
     assert found["optimality_gap"].point == pytest.approx(0.428)
     assert stats.probability_of_improvement(first, second) == pytest.approx(0.4633333333)
     shares = stats.profile(first, np.array([0.0, 0.5, 0.75, 1.0]))
-    np.testing.assert_allclose(shares, [0.96666667, 0.7, 0.2, 0.03333333])
+    np.testing.assert_allclose(shares, [0.96666667, 0.7, 0.2, 0.03333333], rtol=1e-6)
 
 
 def test_intervals_are_those_of_rliable_made_wider_for_few_seeds():
