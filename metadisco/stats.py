@@ -145,8 +145,9 @@ def aggregates(scores: np.ndarray, *, num_resamples: int = 2000) -> dict[str, In
 
     Note:
         The worst levels are chosen by their noisy scores, so resamples lie below the CVaR by about as much as it lies
-        below what it estimates. Its percentile interval hardly ever covers that; reflected at the point it does, if
-        not quite as often as it says (78% with 2 very noisy seeds, 91% with 4 quieter ones).
+        below what it estimates. So its percentile interval is reflected at the point. In simulations of 64 levels with
+        2 very noisy seeds it covered the truth in 78% of the cases instead of 1%, of 256 levels with 4 quieter seeds
+        in 91% instead of 66%.
 
     Args:
         scores: [num_tasks, num_seeds], finite.

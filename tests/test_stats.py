@@ -186,7 +186,7 @@ def test_optimality_gap_does_not_reward_scores_above_one():
 
 
 def test_interval_of_the_cvar_covers_that_of_the_true_scores():
-    """A percentile interval would in 1 of 5 cases."""
+    """A percentile interval does so in 2 of 3 cases only."""
     generator = np.random.default_rng(0)
     levels = generator.beta(4.0, 1.2, size=(40, 1))
     covered = []
