@@ -15,6 +15,7 @@ import jax
 
 from metadisco import results
 from metadisco.agents.networks import Table
+from metadisco.baselines import TUNED_FOR_TABLES
 from metadisco.contestants import batteries
 from metadisco.evaluation import evaluate
 from metadisco.learner import SGD, Learner
@@ -29,14 +30,13 @@ Setting = tuple[dict[str, float], Objective, Learner]
 
 
 def a2c_settings() -> Iterator[Setting]:
-    for policy, prediction, entropy in itertools.product((10.0, 40.0, 160.0, 640.0), (4.0, 40.0, 200.0), (0.0, 0.01)):
+    for policy, prediction, entropy in itertools.product(*TUNED_FOR_TABLES["a2c"].grid.values()):
         chosen = {"policy_rate": policy, "prediction_rate": prediction, "entropy_weight": entropy}
         yield chosen, A2C(entropy_weight=entropy), Learner(SGD(policy), SGD(prediction))
 
 
 def ppo_settings() -> Iterator[Setting]:
-    rates, counts = (10.0, 40.0, 160.0), (1, 4)
-    for policy, epochs, minibatches, anneal in itertools.product(rates, counts, counts, (False, True)):
+    for policy, epochs, minibatches, anneal in itertools.product(*TUNED_FOR_TABLES["ppo"].grid.values()):
         chosen = {"policy_rate": policy, "epochs": epochs, "minibatches": minibatches, "anneal": anneal}
         learner = Learner(SGD(policy, anneal=anneal), SGD(4.0), epochs, minibatches)
         yield chosen, PPO(entropy_weight=0.0), learner

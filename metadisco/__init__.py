@@ -3,6 +3,7 @@
 from metadisco.agents.networks import CNN, MLP, Table
 from metadisco.antagonists import Expert, LearningAntagonist, RandomPolicy
 from metadisco.checkpoint import Discovered, load, save
+from metadisco.comparison import meta_test
 from metadisco.config import ConfigError
 from metadisco.critic import Critic
 from metadisco.curricula.accel import ACCEL
@@ -11,7 +12,7 @@ from metadisco.curricula.handover import load_levels, save_levels
 from metadisco.curricula.paired import PAIRED
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
-from metadisco.discovery import discover, meta_test
+from metadisco.discovery import discover
 from metadisco.envs.gridworld import GridWorld
 from metadisco.envs.gridworld_levels import GridLevels
 from metadisco.gradient_trainer import GradientTrainer

@@ -4,7 +4,8 @@ Every agent has one color in all charts, from a palette that color-blind readers
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -36,6 +37,7 @@ NAMES = {
     "optimal": "optimum",
     "reference": "reference",
 }
+MORE = ("#a07800", "#1795b5", "#6b4a33", "#8f4a86", "#3d3d8f")  # of agents that have no name of their own
 WIDTH, HEIGHT = 360, 248  # points; a phone shows them about one to one
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -67,6 +69,18 @@ Label = tuple[float, str, str]
 def color(agent: str) -> str:
     """Of an agent, the same in all charts."""
     return PALETTE[agent if agent in NAMES and agent in PALETTE else "other"]
+
+
+def colors(agents: Iterable[str]) -> dict[str, str]:
+    """Of agents in one chart: their own; for checkpoints by name that of `discovered` where it is free, then more.
+
+    Example:
+        >>> colors(["a2c", "mine", "yours"])
+        {'a2c': '#c85200', 'mine': '#0072b2', 'yours': '#a07800'}
+    """
+    agents = list(agents)
+    free = itertools.cycle(MORE if "discovered" in agents else (PALETTE["discovered"], *MORE))
+    return {agent: color(agent) if agent in NAMES else next(free) for agent in agents}
 
 
 def name(agent: str) -> str:

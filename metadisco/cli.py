@@ -71,8 +71,14 @@ def _parser() -> argparse.ArgumentParser:
     discover.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     discover.set_defaults(run=_discover)
 
-    evaluate = commands.add_parser("evaluate", help="test a discovered objective on tasks that it never saw")
-    evaluate.add_argument("checkpoint", help="name in the zoo, or a folder")
+    evaluate = commands.add_parser("evaluate", help="test discovered objectives on tasks that they never saw")
+    evaluate.add_argument(
+        "checkpoints",
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="name in the zoo, or a folder; several are compared on the same lives and called by their names, "
+        "or as in mine=FOLDER",
+    )
     evaluate.add_argument(
         "--suite", action="append", help="NAME or NAME@LIFETIME; may be repeated [default: grid-unseen]"
     )
@@ -82,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--against", nargs="*", help="baselines: a2c, ppo, dpo [default: a2c on grids, ppo and dpo elsewhere]"
     )
-    evaluate.add_argument("--json", help="write the scores to this file")
+    evaluate.add_argument("--json", help="write the results to this file")
+    evaluate.add_argument("--out", help="write results.json, table.md and figures into this folder")
+    evaluate.add_argument("--overwrite", action="store_true", help="replace an older comparison in that folder")
     evaluate.set_defaults(run=_evaluate)
 
     inspect = commands.add_parser("inspect", help="explain a checkpoint: what it is, reads and does")
@@ -158,15 +166,18 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _evaluate(known: argparse.Namespace) -> int:
-    from metadisco import checkpoint, discovery, results
+    from metadisco import comparison, comparison_folder, results
 
     if known.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {known.seeds}")
-    discovered = checkpoint.load(known.checkpoint)
-    if known.json:  # a folder that cannot be made is known before the work is done
+    named = comparison.load_all(known.checkpoints)
+    if known.out:  # a folder that cannot be made is known before the work is done
+        comparison_folder.check_folder(Path(known.out), overwrite=known.overwrite)
+        Path(known.out).parent.mkdir(parents=True, exist_ok=True)
+    if known.json:
         Path(known.json).parent.mkdir(parents=True, exist_ok=True)
-    outcome = discovery.meta_test(
-        discovered,
+    found = comparison.run(
+        named,
         known.suite or ["grid-unseen"],
         num_seeds=known.seeds,
         seed=known.seed,
@@ -174,9 +185,13 @@ def _evaluate(known: argparse.Namespace) -> int:
         baselines=known.against,
         console=_console(),
     )
+    document = comparison_folder.document(named, found, seed=known.seed)
     if known.json:
-        results.write_json(Path(known.json), results.table(outcome))
-        print(f"scores written to {known.json}")
+        results.write_json(Path(known.json), document)
+        print(f"results written to {known.json}")
+    if known.out:
+        comparison_folder.write(Path(known.out), document, found.results, overwrite=known.overwrite)
+        print(f"results and figures written to {known.out}")
     return 0
 
 

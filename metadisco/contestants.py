@@ -5,10 +5,13 @@ environment brings its own agents (`metadisco.settings`), and an objective is pl
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from metadisco import config, evaluation, settings, suites
 from metadisco.agents.networks import Table
+from metadisco.arena import Arena
 from metadisco.battery import Battery, GridSuite
+from metadisco.checkpoint import Discovered
 from metadisco.envs.base import Discrete
 from metadisco.envs.gridworld import GridWorld
 from metadisco.evaluation import Contestant
@@ -18,16 +21,50 @@ from metadisco.mixed_trainer import MixedTrainer
 from metadisco.objectives.drift import DPODrift, Drift, PPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.trainer import MetaTrainer
+from metadisco.types import MetaParams
 
 Trainer = MetaTrainer | GradientTrainer | MixedTrainer
+Entrant = tuple[Sequence[InnerLoop], MetaParams]
+"""How agents lived in meta-training, under an objective, for each of its environments; and its meta-parameters."""
+Roster = dict[str, Contestant]
+"""Everybody who is compared on one suite, by name: hand-written objectives first."""
 
 FOR_TABLES = {"a2c": evaluation.tuned_a2c, "ppo": evaluation.tuned_ppo, "dpo": evaluation.tuned_dpo}
 FOR_NETWORKS: Mapping[str, Drift] = {"ppo": PPODrift(), "dpo": DPODrift()}
 
 
+def arenas(trainer: Trainer) -> tuple[Arena | MetaTrainer | GradientTrainer, ...]:
+    """What has an inner loop and a curriculum: the environments of a meta-training run."""
+    return trainer.arenas if isinstance(trainer, MixedTrainer) else (trainer,)
+
+
 def inner_loops(trainer: Trainer) -> tuple[InnerLoop, ...]:
     """How agents live in a meta-training run, for each of its environments."""
-    return tuple(arena.inner for arena in trainer.arenas) if isinstance(trainer, MixedTrainer) else (trainer.inner,)
+    return tuple(arena.inner for arena in arenas(trainer))
+
+
+def trainer_of(discovered: Discovered) -> Trainer:
+    """What an objective was meta-trained by. Raises ConfigError where the checkpoint does not say."""
+    data = discovered.provenance.get("trainer")
+    if data is None:
+        raise config.ConfigError(
+            "this checkpoint does not say what agents it was meta-trained with: no provenance.trainer"
+        )
+    trainer = config.from_data(data)
+    if not isinstance(trainer, Trainer):
+        raise config.ConfigError(
+            f"provenance.trainer is a {type(trainer).__name__}, not a MetaTrainer, GradientTrainer or MixedTrainer"
+        )
+    return trainer
+
+
+def trained_with(discovered: Discovered) -> tuple[InnerLoop, ...]:
+    """How agents lived in the meta-training of an objective, for each environment of it.
+
+    Raises:
+        config.ConfigError: where the checkpoint does not say.
+    """
+    return tuple(replace(inner, objective=discovered.objective) for inner in inner_loops(trainer_of(discovered)))
 
 
 def batteries(name: str, num_levels: int | None = None) -> list[Battery]:
@@ -63,7 +100,7 @@ def default_baselines(home: InnerLoop | None, inner: InnerLoop) -> tuple[str, ..
 
 def contestants(
     candidates: Sequence[InnerLoop],
-    meta_params: object,
+    meta_params: MetaParams,
     home: InnerLoop | None,
     baselines: Sequence[str] | None = None,
     *,
@@ -98,6 +135,65 @@ def contestants(
         else:
             found[name] = (settings.plug(MirrorLearning(FOR_NETWORKS[name]), home), ())
     return found | {"discovered": (inner, meta_params)}
+
+
+def roster(
+    entrants: Mapping[str, Entrant],
+    home: InnerLoop | None,
+    baselines: Sequence[str] | None = None,
+    *,
+    suite: str = "this suite",
+) -> Roster:
+    """Any number of objectives and hand-written ones; the hand-written live as the first of the objectives do.
+
+    Args:
+        entrants: by name, at least one.
+        home: as the two that follow, see `contestants`.
+        baselines: names.
+        suite: its name.
+
+    Raises:
+        config.ConfigError: as `contestants`, also where an objective cannot teach such agents; says which one.
+    """
+    found: Roster = {}
+    for name, (candidates, meta_params) in entrants.items():
+        try:
+            each = contestants(candidates, meta_params, home, () if found else baselines, suite=suite)
+        except ValueError as error:
+            if len(entrants) == 1:
+                raise
+            raise config.ConfigError(f"{name} cannot be tested on {suite}: {error}") from error
+        discovered = each.pop("discovered")
+        found |= each | {name: discovered}
+    return found
+
+
+def differences(entrants: Mapping[str, Entrant], rosters: Mapping[str, Roster]) -> list[str]:
+    """What makes objectives of one table unequal, a sentence each: budgets and other settings of their agents.
+
+    Args:
+        entrants: by name.
+        rosters: suite -> who is compared on it.
+    """
+    found = []
+    for suite, everybody in rosters.items():
+        inners = {name: everybody[name][0] for name in entrants}
+        budgets = {
+            name: f"{each.num_workers} workers x {each.num_steps} steps an update" for name, each in inners.items()
+        }
+        if len(set(budgets.values())) > 1:
+            hand_written = [name for name in everybody if name not in entrants]
+            as_first = f"; {' and '.join(hand_written)} as {next(iter(entrants))}" if hand_written else ""
+            found.append(f"budgets differ on {suite}: {_told(budgets)}{as_first}")
+        for part in ("torso", "learner"):
+            settings_of = {name: getattr(each, part) for name, each in inners.items()}
+            if len(set(settings_of.values())) > 1:
+                found.append(f"{part}s of agents differ on {suite}: {_told(settings_of)}")
+    return found
+
+
+def _told(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _on_grids(candidates: Sequence[InnerLoop], suite: str) -> InnerLoop:

@@ -2,21 +2,22 @@
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from metadisco import checkpoint, config, evaluation, loop, memory, results, stats
-from metadisco.battery import Battery, GridSuite
+from metadisco.battery import Battery
 from metadisco.checkpoint import Discovered
-from metadisco.contestants import Trainer, batteries, contestants, find_suites, home_of, inner_loops
+from metadisco.comparison import check_suites, compare, show
+from metadisco.comparison import meta_test as meta_test  # it belongs to what can be done with a discovery
+from metadisco.contestants import batteries, contestants, inner_loops, trained_with
 from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_interval
 from metadisco.life import InnerLoop
 from metadisco.mixed_trainer import MixedTrainer
 from metadisco.presets import Preset
 from metadisco.provenance import provenance
-from metadisco.results import Results
 from metadisco.types import MetaParams
 
 VALIDATION_SUITE = "grid-validation"
@@ -91,8 +92,7 @@ def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = F
     checkpoint.save(untested, folder / "objective", overwrite=True)  # whatever becomes of the test
     console.print(f"Meta-training is done after {run.step} meta-steps. Now the meta-test:")
     outcome = compare(
-        inner_loops(trainer),
-        meta_params,
+        {"discovered": (inner_loops(trainer), meta_params)},
         [each for name in preset.suites for each in batteries(name)],
         num_seeds=preset.num_seeds,
         seed=seed,
@@ -110,144 +110,15 @@ def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = F
     return Discovery(discovered, folder, run.exit_code)
 
 
-def meta_test(
-    discovered: Discovered,
-    suite_names: Sequence[str] = ("grid-unseen",),
-    *,
-    num_seeds: int = 2,
-    seed: int = 0,
-    num_levels: int | None = None,
-    baselines: Sequence[str] | None = None,
-    console: Any = None,
-) -> Results:
-    """Test a discovered objective next to baselines.
-
-    Grid suites test on the tabular agents that it was meta-trained with, others on networks of their own.
-
-    Args:
-        discovered: from `metadisco.load`.
-        suite_names: each `NAME` or `NAME@LIFETIME`, of a suite or of a group of suites.
-        num_seeds: agents per task.
-        seed: of the agents.
-        num_levels: only the first so many tasks of each suite.
-        baselines: names of hand-written objectives; by default those that are usual for each suite.
-        console: `rich` console for progress and the table.
-
-    Raises:
-        config.ConfigError: for unknown suites or baselines, or a checkpoint that does not say what agents it was
-            trained with.
-    """
-    candidates = trained_with(discovered)
-    _check_suites(candidates, suite_names, baselines)
-    outcome = compare(
-        candidates,
-        discovered.meta_params,
-        [each for name in suite_names for each in batteries(name, num_levels)],
-        num_seeds=num_seeds,
-        seed=seed,
-        baselines=baselines,
-        console=console,
-    )
-    if console is not None:
-        show(results.table(outcome), console)
-    return outcome
-
-
 def inner_loop(discovered: Discovered) -> InnerLoop:
     """The inner loop that an objective was meta-trained with; of several, the first."""
     return trained_with(discovered)[0]
 
 
-def trained_with(discovered: Discovered) -> tuple[InnerLoop, ...]:
-    """How agents lived in the meta-training of an objective, for each environment of it.
-
-    Raises:
-        config.ConfigError: where the checkpoint does not say.
-    """
-    data = discovered.provenance.get("trainer")
-    if data is None:
-        raise config.ConfigError(
-            "this checkpoint does not say what agents it was meta-trained with: no provenance.trainer"
-        )
-    trainer = config.from_data(data)
-    if not isinstance(trainer, Trainer):
-        raise config.ConfigError(
-            f"provenance.trainer is a {type(trainer).__name__}, not a MetaTrainer, GradientTrainer or MixedTrainer"
-        )
-    return tuple(replace(inner, objective=discovered.objective) for inner in inner_loops(trainer))
-
-
-def compare(
-    candidates: Sequence[InnerLoop],
-    meta_params: MetaParams,
-    batteries: Sequence[Battery],
-    *,
-    num_seeds: int,
-    seed: int,
-    baselines: Sequence[str] | None = None,
-    console: Any = None,
-) -> Results:
-    """Evaluate an objective and baselines on the same lives, showing progress."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    names = [each.name for each in batteries]
-    if len(set(names)) < len(names):
-        raise config.ConfigError(f"each suite can be tested once, got {', '.join(names)}; leave the repeated one out")
-    rosters = [contestants(candidates, meta_params, each.inner, baselines, suite=each.name) for each in batteries]
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=console is None) as progress:
-        bars = {
-            (each.name, agent): progress.add_task(f"{each.name}: {agent}", total=1.0, start=False)
-            for each, roster in zip(batteries, rosters, strict=True)
-            for agent in roster
-        }
-
-        def advance(suite: str, agent: str, fraction: float) -> None:
-            progress.start_task(bars[suite, agent])
-            progress.update(bars[suite, agent], completed=fraction)
-
-        results: Results = {}
-        for each, roster in zip(batteries, rosters, strict=True):
-            results |= evaluation.compare(
-                roster, [each], seed=seed, num_seeds=num_seeds, num_points=8, on_progress=advance
-            )
-        return results
-
-
-def show(scores: dict[str, dict[str, dict[str, Any]]], console: Any) -> None:
-    """Print a table for each suite."""
-    from rich.table import Table
-
-    for suite, agents in scores.items():
-        first = next(iter(agents.values()))
-        place = results.tested_on(first["num_tasks"], agents)
-        title = f"{suite}: normalised score on {place} at lifetime {first['lifetime']}"
-        table = Table(title=title, title_justify="left")
-        table.add_column("agent")
-        for column in ("IQM", "95% interval", "mean return"):
-            table.add_column(column, justify="right")
-        for agent, row in agents.items():
-            interval = f"{row['iqm_low']:.3f} to {row['iqm_high']:.3f}"
-            table.add_row(agent, f"{row['iqm']:.3f}", interval, f"{row['mean_return']:.3f}")
-        console.print(table)
-
-
 def _check(preset: Preset) -> None:
     """Refuse what could not be tested after it has been trained, or on the way."""
-    _check_suites(inner_loops(preset.trainer), [*preset.suites, *([VALIDATION_SUITE] if preset.validate_every else [])])
-
-
-def _check_suites(
-    candidates: Sequence[InnerLoop], names: Sequence[str], baselines: Sequence[str] | None = None
-) -> None:
-    """Mistakes are known before levels are solved."""
-    found = [suite for name in names for suite in find_suites(name)[0]]
-    for suite in found:
-        home = home_of(suite)
-        roster = contestants(candidates, (), home, baselines, suite=suite.name)
-        if isinstance(suite, GridSuite):
-            for inner, _ in roster.values():
-                replace(inner, env=suite.env)  # raises where the agent does not fit
+    validation = [VALIDATION_SUITE] if preset.validate_every else []
+    check_suites({"discovered": (inner_loops(preset.trainer), ())}, [*preset.suites, *validation])
 
 
 def _snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:

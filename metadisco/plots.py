@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from metadisco.chart_style import PALETTE, color, evenly, label_ends, name, new_axes, styled, title_axes
+from metadisco import stats
+from metadisco.chart_style import (
+    PALETTE,
+    WIDTH,
+    color,
+    colors,
+    evenly,
+    label_ends,
+    name,
+    new_axes,
+    styled,
+    title_axes,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,21 +82,66 @@ def meta_training(
 
 @styled
 def profile(scores: Mapping[str, np.ndarray]) -> "Figure":
-    """Share of lives that score more than x (performance profile, arXiv:2108.13264).
+    """Share of lives that score more than x, with 95% intervals (performance profile, arXiv:2108.13264).
 
     Args:
-        scores: agent -> normalised scores of any shape, finite.
+        scores: agent -> normalised scores [N, S], finite.
     """
     figure, axes = new_axes(right=0.97)
-    thresholds = np.linspace(*_edges(scores.values()), 200)
+    thresholds, hues = np.linspace(*_edges(scores.values()), 200), colors(scores)
     for row, (agent, values) in enumerate(scores.items()):
-        share = 100 * np.mean(np.ravel(values)[:, None] > thresholds, axis=0)
-        axes.plot(thresholds, share, color=color(agent), drawstyle="steps-post")
-        axes.text(0.05, 0.07 + 0.09 * row, name(agent), color=color(agent), weight="bold", transform=axes.transAxes)
+        share, low, high = 100 * stats.profile_interval(values, thresholds)
+        axes.fill_between(thresholds, low, high, color=hues[agent], alpha=0.15, linewidth=0, step="post")
+        axes.plot(thresholds, share, color=hues[agent], drawstyle="steps-post")
+        axes.text(0.05, 0.05 + 0.08 * row, name(agent), color=hues[agent], weight="bold", transform=axes.transAxes)
     axes.vlines([0, 1], 0, 101, color=PALETTE["muted"], linewidth=0.8, linestyle=(0, (2, 2)))
     axes.set(xlim=thresholds[[0, -1]], ylim=(0, 101))
     axes.set_xlabel("normalised score (0 random policy, 1 optimum or reference)")
     title_axes(axes, "lives that score more, %")
+    return figure
+
+
+@styled
+def aggregates(rows: Mapping[str, Mapping[str, float]], measures: Mapping[str, str]) -> "Figure":
+    """Several statistics of agents side by side, each a dot with its interval.
+
+    Args:
+        rows: agent -> each measure, with the ends of its interval as `NAME_low` and `NAME_high`.
+        measures: name in a row -> what is written above it.
+    """
+    from matplotlib.figure import Figure
+
+    line, above, below = 20, 30, 30  # points
+    height = above + below + line * len(rows)
+    figure = Figure(figsize=(2 * WIDTH / 72, height / 72), dpi=72)
+    panels, hues = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0], colors(rows)
+    left = 16 + 6.4 * max(len(name(agent)) for agent in rows)
+    figure.subplots_adjust(left / (2 * WIDTH), below / height, 0.985, 1 - above / height, wspace=0.14)
+    places = np.arange(len(rows))[::-1]
+    for axes, (measure, title) in zip(panels, measures.items(), strict=True):
+        for place, (agent, row) in zip(places, rows.items(), strict=True):
+            ends = [row[f"{measure}_low"], row[f"{measure}_high"]]
+            axes.plot(ends, [place, place], color=hues[agent], linewidth=7, alpha=0.35, solid_capstyle="butt")
+            axes.plot(row[measure], place, color=hues[agent], marker="|", markersize=12, markeredgewidth=2.5)
+        axes.grid(visible=True, axis="x")
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.margins(x=0.08)
+        axes.locator_params(axis="x", nbins=4)
+        axes.set(ylim=(-0.6, len(rows) - 0.4), yticks=[])
+        axes.set_title(title, fontsize=10, weight="bold", loc="left")
+    for place, agent in zip(places, rows, strict=True):
+        panels[0].annotate(
+            name(agent),
+            (0, place),
+            (-8, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            color=hues[agent],
+            weight="bold",
+        )
     return figure
 
 
@@ -124,17 +181,19 @@ def learning(curves: Mapping[str, Curve], *, lifetime: int, top: str = "optimal"
         lifetime: agent updates.
         top: what has the score 1.
     """
-    figure, axes = new_axes()
+    longest = max(len(name(agent)) for agent in [*curves, top])
+    figure, axes = new_axes(right=min(0.80, 1 - (12 + 5.8 * longest) / WIDTH))
+    hues = colors(curves)
     for agent, curve in curves.items():
-        axes.fill_between(curve.x, curve.low, curve.high, color=color(agent), alpha=0.18, linewidth=0)
-        axes.plot(curve.x, curve.middle, color=color(agent), marker="o", markersize=3)
+        axes.fill_between(curve.x, curve.low, curve.high, color=hues[agent], alpha=0.18, linewidth=0)
+        axes.plot(curve.x, curve.middle, color=hues[agent], marker="o", markersize=3)
     axes.axhline(1.0, color=color(top), linewidth=1.2, linestyle=(0, (2, 2)))
     axes.set_xlim(0, 1)
     highest = 1.05 if top == "optimal" else min(max(axes.get_ylim()[1], 1.05), HIGHEST)
     axes.set_ylim(max(axes.get_ylim()[0], LOWEST), highest)
     axes.set_xlabel(f"fraction of the lifetime of {lifetime} agent updates")
     title_axes(axes, "IQM of normalised scores")
-    ends = [(curve.middle[-1], name(agent), color(agent)) for agent, curve in curves.items()]
+    ends = [(curve.middle[-1], name(agent), hues[agent]) for agent, curve in curves.items()]
     label_ends(axes, [*ends, (1.0, name(top), color(top))])
     return figure
 

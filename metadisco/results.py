@@ -4,6 +4,7 @@
 """
 
 import io
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -43,16 +44,15 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
     """One row of the table: where the agents were at the end of their lifetime.
 
     Returns:
-        `iqm` of the normalized scores with its 95% interval, and what it was computed from. `resampled` says what the
-        interval is about, see `metadisco.stats.iqm_interval`.
+        `iqm`, `optimality_gap`, `cvar` (mean of the worst tenth of the levels) and `mean_score` of the normalized
+        scores, each with the ends of its 95% interval as `NAME_low` and `NAME_high`, and what they were computed from.
+        `resampled` says what the intervals are about, see `metadisco.stats.bootstrap`.
     """
     returns, scores = evaluation.returns[-1], evaluation.scores[-1]
-    interval = stats.iqm_interval(scores)
-    return {
-        "iqm": interval.point,
-        "iqm_low": interval.low,
-        "iqm_high": interval.high,
-        "mean_score": float(np.mean(scores)),
+    row: dict[str, Any] = {}
+    for name, interval in stats.aggregates(scores).items():
+        row |= {name: interval.point, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return row | {
         "mean_return": float(np.mean(returns)),
         "num_tasks": scores.shape[0],
         "num_seeds": scores.shape[1],
@@ -61,6 +61,26 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
         "is_exact": evaluation.is_exact,
         "resampled": "seeds within tasks" if scores.shape[1] > 1 else "tasks",
     }
+
+
+def lived(agents: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """The agents of a suite that learn: without the two ends of its scale."""
+    return {agent: each for agent, each in agents.items() if not each.is_exact}
+
+
+def improvement(agents: Mapping[str, Evaluation]) -> dict[str, dict[str, dict[str, float]]]:
+    """How probable it is that a run of one agent scores more than one of another, on a task of the suite.
+
+    Returns:
+        Agent -> every other agent that learns -> `probability`, with the ends of its 95% interval as `low` and `high`.
+    """
+    ends = {agent: each.scores[-1] for agent, each in lived(agents).items()}
+    found: dict[str, dict[str, dict[str, float]]] = {agent: {} for agent in ends}
+    for first, second in itertools.combinations(ends, 2):
+        each = stats.improvement_interval(ends[first], ends[second])
+        found[first][second] = {"probability": each.point, "low": each.low, "high": each.high}
+        found[second][first] = {"probability": 1.0 - each.point, "low": 1.0 - each.high, "high": 1.0 - each.low}
+    return found
 
 
 def top(agents: Mapping[str, Any]) -> str:
@@ -90,7 +110,12 @@ def table(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
 
 def write_json(path: str | os.PathLike, document: Mapping[str, Any]) -> None:
     """Write a table so that it is there complete or not at all."""
-    write_atomically(Path(path), (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(Path(path), to_json(document))
+
+
+def to_json(document: Mapping[str, Any]) -> bytes:
+    """A table as the content of a file."""
+    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
 
 
 def save_curves(path: str | os.PathLike, results: Results) -> None:

@@ -75,7 +75,7 @@ def test_evaluate_writes_the_scores_that_the_run_had(run, tmp_path, capsys):
     path = tmp_path / "scores.json"
     arguments = ["evaluate", str(run / "objective"), "--suite", "grid-tiny", "--seeds", "2", "--seed", "3"]
     assert cli.main([*arguments, "--json", str(path)]) == 0
-    scores = json.loads(path.read_text())
+    scores = json.loads(path.read_text())["scores"]
     assert scores == json.loads((run / "evaluation.json").read_text())
     assert "discovered" in capsys.readouterr().out
 

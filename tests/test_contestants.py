@@ -124,7 +124,9 @@ def test_a_learned_drift_is_tested_on_an_environment_with_its_own_agents():
 
 def test_a_suite_is_tested_once():
     with pytest.raises(config.ConfigError, match="once"):
-        discovery.compare([CARTPOLE], (), [*batteries("CartPole-v1"), *batteries("CartPole-v1")], num_seeds=1, seed=0)
+        discovery.compare(
+            {"mine": ([CARTPOLE], ())}, [*batteries("CartPole-v1"), *batteries("CartPole-v1")], num_seeds=1, seed=0
+        )
 
 
 def test_drift_presets_train_one_objective_in_all_arenas():

@@ -28,6 +28,8 @@ LAYERS = (
     ("drift_presets", "presets"),
     (
         "chart_style",
+        "comparison",
+        "comparison_folder",
         "discovery",
         "drift_plots",
         "inspection",

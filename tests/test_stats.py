@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from metadisco import stats
 from metadisco.stats import Interval, iqm, iqm_interval, ks_critical, ks_distance, mean_interval, normalize
 
 
@@ -111,3 +112,85 @@ def test_mean_of_runs_has_students_interval():
     interval = mean_interval(np.array([1.0, 2.0, 3.0]))
     np.testing.assert_allclose((interval.point, interval.low, interval.high), (2.0, -0.4841, 4.4841), atol=1e-4)
     assert mean_interval(np.array([0.5])) == Interval(0.5, 0.5, 0.5)
+
+
+def two_agents():
+    """Six tasks with five seeds of each of two agents, who tie in places."""
+    generator = np.random.default_rng(7)
+    first, second = (np.round(generator.normal(middle, width, (6, 5)), 2) for middle, width in ((0.7, 0.3), (0.6, 0.4)))
+    second[0, :2] = first[0, :2]
+    return first, second
+
+
+def test_statistics_are_those_of_rliable():
+    """Numbers of rliable 1.2.0, which needs arch < 8, which does not import beside pandas 3: it is not installed."""
+    first, second = two_agents()
+    found = stats.aggregates(first)
+    assert found["iqm"].point == pytest.approx(0.6075)
+    assert found["optimality_gap"].point == pytest.approx(0.428)
+    assert stats.probability_of_improvement(first, second) == pytest.approx(0.4633333333)
+    shares = stats.profile(first, np.array([0.0, 0.5, 0.75, 1.0]))
+    np.testing.assert_allclose(shares, [0.96666667, 0.7, 0.2, 0.03333333], rtol=1e-6)
+
+
+def test_intervals_are_those_of_rliable_made_wider_for_few_seeds():
+    """Its 95% percentile intervals of 20,000 and 3,000 resamples, with the ends moved away from the point."""
+    first, second = two_agents()
+    found, stretch = stats.aggregates(first, num_resamples=10_000), np.sqrt(5 / 4)
+    theirs = {"iqm": (0.514375, 0.685), "optimality_gap": (0.34933333, 0.50966667)}
+    for name, ends in theirs.items():
+        point = found[name].point
+        expected = [point + stretch * (end - point) for end in ends]
+        np.testing.assert_allclose([found[name].low, found[name].high], expected, atol=0.01)
+    ours, point = stats.improvement_interval(first, second), 0.46333333
+    expected = [point + stretch * (end - point) for end in (0.31333333, 0.62)]
+    np.testing.assert_allclose([ours.low, ours.high], expected, atol=0.02)
+    shares = stats.profile_interval(first, np.array([0.5, 0.75]), num_resamples=5000)
+    expected = shares[0] + stretch * (np.array([[0.53333333, 0.06666667], [0.83333333, 0.33333333]]) - shares[0])
+    np.testing.assert_allclose(shares[1:], expected, atol=0.04)  # steps of 1/30
+
+
+def test_iqm_of_the_table_has_the_interval_of_iqm_interval():
+    first, _ = two_agents()
+    assert stats.aggregates(first)["iqm"] == iqm_interval(first)
+
+
+def test_probability_of_improvement_counts_pairs_of_runs():
+    first, second = two_agents()
+    pairs = [(x > y) + (x == y) / 2 for task in range(6) for x in first[task] for y in second[task]]
+    assert stats.probability_of_improvement(first, second) == pytest.approx(np.mean(pairs))
+    assert stats.probability_of_improvement(second, first) == pytest.approx(1.0 - np.mean(pairs))
+    assert stats.improvement_interval(first, first - 10.0) == Interval(1.0, 1.0, 1.0)
+
+
+def test_with_one_seed_tasks_are_resampled_together():
+    """Agents who differ by the same little on tasks that differ a lot: one is better on every task."""
+    scores = np.random.default_rng(0).normal(size=(20, 1))
+    assert stats.improvement_interval(scores + 0.01, scores) == Interval(1.0, 1.0, 1.0)
+
+
+def test_agents_with_other_shapes_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        stats.improvement_interval(np.zeros((2, 3)), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(("num_levels", "expected"), [(4, 0.0), (10, 0.0), (20, 0.5), (15, (0.0 + 0.5 * 1.0) / 1.5)])
+def test_cvar_is_the_mean_of_the_worst_tenth_of_the_levels(num_levels, expected):
+    levels = np.random.default_rng(0).permutation(num_levels).astype(float)  # 0, 1, 2, ... in some order
+    scores = levels[:, None] + np.array([-1.0, 1.0])  # seeds cancel: levels count, not runs
+    assert stats.cvar(scores) == pytest.approx(expected)
+
+
+def test_optimality_gap_does_not_reward_scores_above_one():
+    assert stats.optimality_gap(np.array([[0.5, 3.0], [1.0, 0.75]])) == pytest.approx((0.5 + 0.25) / 4)
+
+
+def test_interval_of_the_cvar_covers_that_of_the_true_scores():
+    """A percentile interval does so in 2 of 3 cases only."""
+    generator = np.random.default_rng(0)
+    levels = generator.beta(4.0, 1.2, size=(40, 1))
+    covered = []
+    for _ in range(60):
+        interval = stats.aggregates(levels + 0.2 * generator.normal(size=(40, 4)), num_resamples=200)["cvar"]
+        covered.append(interval.low <= stats.cvar(levels) <= interval.high)
+    assert np.mean(covered) > 0.75
