@@ -23,6 +23,7 @@ PALETTE = {
     "random": "#7b8188",
     "optimal": "#007f5f",
     "reference": "#00755c",
+    "human": "#00755c",
     "ppo": "#6f42a8",
     "dpo": "#b3005e",
     "other": "#8f4a86",
@@ -35,6 +36,7 @@ NAMES = {
     "dpo": "DPO",
     "optimal": "optimum",
     "reference": "reference",
+    "human": "human",
 }
 WIDTH, HEIGHT = 360, 248  # points; a phone shows them about one to one
 STYLE = {

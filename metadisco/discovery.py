@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from metadisco import checkpoint, config, evaluation, loop, memory, results, stats
+from metadisco import checkpoint, config, evaluation, loop, memory, results, stats, suite_lookup
 from metadisco.battery import Battery, GridSuite
 from metadisco.checkpoint import Discovered
-from metadisco.contestants import Trainer, batteries, contestants, find_suites, home_of, inner_loops
+from metadisco.contestants import Trainer, batteries, contestants, home_of, inner_loops
 from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_interval
 from metadisco.life import InnerLoop
 from metadisco.mixed_trainer import MixedTrainer
@@ -126,7 +126,7 @@ def meta_test(
 
     Args:
         discovered: from `metadisco.load`.
-        suite_names: each `NAME` or `NAME@LIFETIME`, of a suite or of a group of suites.
+        suite_names: of suites or groups of them, such as `NAME`, `NAME@LIFETIME`, `NAME@x4` or `horizons:NAME`.
         num_seeds: agents per task.
         seed: of the agents.
         num_levels: only the first so many tasks of each suite.
@@ -241,8 +241,7 @@ def _check_suites(
     candidates: Sequence[InnerLoop], names: Sequence[str], baselines: Sequence[str] | None = None
 ) -> None:
     """Mistakes are known before levels are solved."""
-    found = [suite for name in names for suite in find_suites(name)[0]]
-    for suite in found:
+    for suite in (suite for name in names for suite, _ in suite_lookup.find(name)):
         home = home_of(suite)
         roster = contestants(candidates, (), home, baselines, suite=suite.name)
         if isinstance(suite, GridSuite):
