@@ -15,6 +15,7 @@ from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_
 from metadisco.life import InnerLoop
 from metadisco.mixed_trainer import MixedTrainer
 from metadisco.presets import Preset
+from metadisco.progress import Bars
 from metadisco.provenance import provenance
 from metadisco.results import Results
 from metadisco.types import MetaParams
@@ -188,23 +189,22 @@ def compare(
     console: Any = None,
 ) -> Results:
     """Evaluate an objective and baselines on the same lives, showing progress."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
     names = [each.name for each in batteries]
     if len(set(names)) < len(names):
         raise config.ConfigError(f"each suite can be tested once, got {', '.join(names)}; leave the repeated one out")
     rosters = [contestants(candidates, meta_params, each.inner, baselines, suite=each.name) for each in batteries]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=console is None) as progress:
-        bars = {
-            (each.name, agent): progress.add_task(f"{each.name}: {agent}", total=1.0, start=False)
+    with Bars(console, *columns, is_shown=console is not None) as bars:
+        places = {
+            (each.name, agent): bars.add(f"{each.name}: {agent}", 1.0, start=False)
             for each, roster in zip(batteries, rosters, strict=True)
             for agent in roster
         }
 
         def advance(suite: str, agent: str, fraction: float) -> None:
-            progress.start_task(bars[suite, agent])
-            progress.update(bars[suite, agent], completed=fraction)
+            bars.update(places[suite, agent], fraction)
 
         results: Results = {}
         for each, roster in zip(batteries, rosters, strict=True):
