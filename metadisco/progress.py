@@ -53,7 +53,7 @@ class Bars:
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
-        if self.in_notebook:
+        if self.in_notebook and self.progress.tasks:
             self._draw()
 
 

@@ -41,9 +41,14 @@ def execute(path: Path, folder: Path, *, is_tiny: bool = False, seconds: int = 9
     """
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=seconds, kernel_name=KERNEL["name"], resources={"metadata": {"path": str(folder)}}
+        notebook,
+        timeout=seconds,
+        kernel_name=KERNEL["name"],
+        resources={"metadata": {"path": str(folder)}},
+        coalesce_streams=True,
     )
-    with _environment(METADISCO_TINY="1" if is_tiny else None):
+    tiny = {"METADISCO_TINY": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling is all that takes time then
+    with _environment(tiny if is_tiny else dict.fromkeys(tiny)):
         client.execute()
     return notebook
 
@@ -68,7 +73,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 @contextlib.contextmanager
-def _environment(**values: str | None) -> Iterator[None]:
+def _environment(values: dict[str, str | None]) -> Iterator[None]:
     """Environment variables as given, None for unset, and afterwards as they were."""
     before = {name: os.environ.get(name) for name in values}
     try:
