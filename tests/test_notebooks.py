@@ -100,7 +100,7 @@ def marked(path):
     return pytest.param(path, id=path.stem, marks=() if path.stem in FAST else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("path", map(marked, PATHS))
+@pytest.mark.parametrize("path", [marked(path) for path in PATHS])
 def test_it_runs(path, tmp_path):
     notebook = clean(execute(path, tmp_path, is_tiny=True))
     assert len(pictures(notebook)) == NUM_PICTURES[path.stem]
