@@ -59,11 +59,19 @@ def digest(notebook: nbformat.NotebookNode) -> str:
     return hashlib.sha256(code.encode()).hexdigest()
 
 
+def warnings(notebook: nbformat.NotebookNode) -> list[str]:
+    """What cells wrote to stderr."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.text for output in outputs if output.get("name") == "stderr"]
+
+
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Leave out what differs from machine to machine, and note which code the outputs are of."""
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}, "code_sha256": digest(notebook)}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times
+        if cell.cell_type == "code":  # warnings name files of this machine
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             data.pop("application/vnd.jupyter.widget-view+json", None)
@@ -98,9 +106,9 @@ def main() -> None:
     for path in known.notebooks or notebooks():
         begun = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            notebook = clean(execute(path, Path(folder)))
-        nbformat.write(notebook, path)
-        print(f"{path.name}: {time.perf_counter() - begun:.0f} s")
+            notebook = execute(path, Path(folder))
+        print(*warnings(notebook), f"{path.name}: {time.perf_counter() - begun:.0f} s", sep="\n")
+        nbformat.write(clean(notebook), path)
 
 
 if __name__ == "__main__":
