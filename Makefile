@@ -16,7 +16,7 @@ WORKERS := 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup setup-dev discover test test-slow check lint types format docs clean
+.PHONY: help setup setup-dev discover notebooks test test-slow check lint types format docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,9 @@ setup-dev: $(VENV)/.dev ## Prepare .venv with what tests and checks need too
 
 discover: $(VENV)/.core ## Discover an objective (15 minutes, 2 cores) into runs/quickstart; again continues it
 	$(BIN)/metadisco discover quickstart --out $(RUN) $(if $(wildcard $(RUN)),--resume)
+
+notebooks: $(VENV)/.dev ## Execute the notebooks anew and store what they show (15 minutes, 2 cores)
+	$(BIN)/python notebooks/execute.py
 
 test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope $(PYTEST_ARGS)
@@ -53,7 +56,7 @@ docs: $(VENV)/.dev ## Build the documentation into site/; a broken link fails it
 
 clean: ## Remove caches and build output; .venv and runs/ stay
 	@rm -rf .cache .ruff_cache .pytest_cache build dist site *.egg-info
-	@find metadisco tests benchmarks experiments -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find metadisco tests benchmarks experiments notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `python3` first, since it is the one that its owner has chosen. A name on the path is not enough: it must run, be of a
 # supported version and be able to make an environment.

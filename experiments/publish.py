@@ -15,7 +15,6 @@ from PIL import Image
 
 from metadisco import checkpoint, plots, results, run_folder
 from metadisco.files import write_atomically
-from metadisco.report.exhibits import learning_curve
 
 RESULTS = Path("docs/results")
 
@@ -36,7 +35,7 @@ def picture(run: Path) -> bytes:
         every_step=not is_validated,
     )
     suite, agents = next(iter(results.load_curves(run / "curves.npz").items()))
-    curves = {agent: learning_curve(each) for agent, each in agents.items() if not each.is_exact}
+    curves = {agent: plots.learning_curve(each) for agent, each in agents.items() if not each.is_exact}
     test = plots.learning(curves, lifetime=next(iter(agents.values())).lifetime, top=results.top(agents))
     panels = [_image(figure) for figure in (training, test)]
     joined = Image.new("RGB", (sum(each.width for each in panels), max(each.height for each in panels)), "white")

@@ -4,6 +4,7 @@ Every agent has one color in all charts, from a palette that color-blind readers
 """
 
 import functools
+import io
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,16 +92,28 @@ def name(agent: str) -> str:
 
 
 def styled(plot: Callable[..., Drawn]) -> Callable[..., Drawn]:
-    """Draw in this style, whatever the process has set."""
+    """Draw in this style, whatever the process has set; a notebook shows a figure that is drawn so."""
 
     @functools.wraps(plot)
     def styled(*arguments: Any, **options: Any) -> Drawn:
         from matplotlib import style
+        from matplotlib.figure import Figure
 
         with style.context(["default", STYLE]):
-            return plot(*arguments, **options)
+            drawn = plot(*arguments, **options)
+        if isinstance(drawn, Figure):  # IPython itself knows figures only after pyplot has made one
+            drawn._repr_png_ = functools.partial(_png, drawn)  # type: ignore[attr-defined]
+        return drawn
 
     return styled
+
+
+def _png(figure: "Figure") -> tuple[bytes, dict[str, int]]:
+    """A figure for a notebook: twice as fine as it is large, with its size in pixels."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=2 * figure.dpi, facecolor="white")
+    width, height = (round(inches * figure.dpi) for inches in figure.get_size_inches())
+    return content.getvalue(), {"width": width, "height": height}
 
 
 def new_axes(*, left: float = 0.115, right: float = 0.80, top: float = 0.885) -> tuple["Figure", "Axes"]:

@@ -13,6 +13,7 @@ from metadisco import checkpoint, config, contestants, evaluation, results, suit
 from metadisco.battery import Battery, GridSuite
 from metadisco.checkpoint import Discovered
 from metadisco.contestants import FOR_TABLES, Entrant, Roster
+from metadisco.progress import Bars
 from metadisco.results import Results
 from metadisco.tasks import FixedLifetime, LogUniformLifetime
 
@@ -126,20 +127,19 @@ def compare(
     console: Any = None,
 ) -> Results:
     """Evaluate objectives and baselines on the same lives, showing progress."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
     rosters = _line_up(entrants, batteries, baselines)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=console is None) as progress:
-        bars = {
-            (suite, agent): progress.add_task(f"{suite}: {agent}", total=1.0, start=False)
+    with Bars(console, *columns, is_shown=console is not None) as bars:
+        places = {
+            (suite, agent): bars.add(f"{suite}: {agent}", 1.0, start=False)
             for suite, roster in rosters.items()
             for agent in roster
         }
 
         def advance(suite: str, agent: str, fraction: float) -> None:
-            progress.start_task(bars[suite, agent])
-            progress.update(bars[suite, agent], completed=fraction)
+            bars.update(places[suite, agent], fraction)
 
         found: Results = {}
         for each in batteries:

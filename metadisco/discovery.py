@@ -90,7 +90,8 @@ def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = F
     origin = provenance(preset=preset.name, seed=seed, meta_steps=run.step, trainer=config.to_data(trainer))
     untested = Discovered(inner_loops(trainer)[0].objective, meta_params, origin)
     checkpoint.save(untested, folder / "objective", overwrite=True)  # whatever becomes of the test
-    console.print(f"Meta-training is done after {run.step} meta-steps. Now the meta-test:")
+    then = "Now the meta-test:" if preset.suites else "There is no suite to test it on."
+    console.print(f"Meta-training is done after {run.step} meta-steps. {then}")
     outcome = compare(
         {"discovered": (inner_loops(trainer), meta_params)},
         [each for name in preset.suites for each in batteries(name)],

@@ -127,7 +127,7 @@ def evaluate(
         num_points: P, equal parts of the lifetime after each of which agents are examined.
         slots: lives that run side by side on one device.
         devices: all of this process by default.
-        on_progress: called with the fraction of the lifetime that is over.
+        on_progress: called with the fraction of the lifetime that is over, 0 to begin with.
 
     Raises:
         ValueError: for numbers below 1, more points than updates, or an agent that does not fit the observations or
@@ -162,6 +162,7 @@ def evaluate(
         found = gather(_examine(lives, inner=inner, mesh=mesh, slots=slots))
         return np.where(np.isfinite(found), found, battery.random_return[:, None]).astype(np.float32)
 
+    on_progress(0.0)
     lives = _begin(births, inner=inner, mesh=mesh)
     returns, metrics = [examine(lives)], []
     for point in range(1, num_points + 1):

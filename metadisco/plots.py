@@ -3,6 +3,7 @@
 How they look is in `metadisco.chart_style`. Nothing here touches pyplot's global state.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,7 @@ from metadisco.chart_style import (
     styled,
     title_axes,
 )
+from metadisco.results import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 LOWEST, HIGHEST = -0.5, 1.5  # normalised scores beyond are drawn at the edge
 MAX_POINTS = 400  # of a line; more would not be seen
+NUM_RESAMPLES = 500  # of each interval along a learning curve
 
 
 class Curve(NamedTuple):
@@ -37,6 +40,17 @@ class Curve(NamedTuple):
     middle: np.ndarray
     low: np.ndarray
     high: np.ndarray
+
+
+def learning_curve(evaluation: Evaluation) -> Curve:
+    """IQM of scores with its interval against the fraction of the lifetime; a gap where a score is not finite."""
+    nothing = stats.Interval(math.nan, math.nan, math.nan)
+    points = [
+        stats.iqm_interval(scores, num_resamples=NUM_RESAMPLES) if np.isfinite(scores).all() else nothing
+        for scores in evaluation.scores
+    ]
+    middle, low, high = (np.array([getattr(each, name) for each in points]) for name in ("point", "low", "high"))
+    return Curve(evaluation.fractions, middle, low, high)
 
 
 @styled

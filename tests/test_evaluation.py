@@ -83,7 +83,7 @@ def test_seeds_change_the_lives(a2c, battery):
 def test_progress_is_reported(battery):
     fractions = []
     evaluate_a2c(battery, num_points=3, on_progress=fractions.append)
-    np.testing.assert_allclose(fractions, [1 / 3, 2 / 3, 1.0])
+    np.testing.assert_allclose(fractions, [0.0, 1 / 3, 2 / 3, 1.0])
 
 
 def test_two_devices_give_the_same_numbers_as_one(a2c, battery):

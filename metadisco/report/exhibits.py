@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from metadisco import chart_style, plots, stats, suites
+from metadisco import chart_style, plots, suites
 from metadisco.battery import TOPS
 from metadisco.envs.gridworld import GridWorld
 from metadisco.envs.rendering import render_image
+from metadisco.plots import learning_curve
 from metadisco.report.svg import to_svg
 from metadisco.results import Evaluation, Results, top
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 CELL_SIZE = 32  # pixels, of the pictures of levels
-NUM_RESAMPLES = 500  # of each interval along a learning curve
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 PANELS = {  # metric -> what its chart is called
     "pi_hat_scale": "size of π̂ (root mean square)",
@@ -258,17 +258,6 @@ def _title(agents: Mapping[str, Evaluation]) -> str:
     each = next(iter(agents.values()))
     where = "" if len(each.names) == 1 else f"{len(each.names)} levels, "
     return f"<b>{escape(each.suite)}</b>: {where}lifetime {each.lifetime} agent updates"
-
-
-def learning_curve(evaluation: Evaluation) -> plots.Curve:
-    """IQM of scores with its interval against the fraction of the lifetime; a gap where a score is not finite."""
-    nothing = stats.Interval(math.nan, math.nan, math.nan)
-    points = [
-        stats.iqm_interval(scores, num_resamples=NUM_RESAMPLES) if np.isfinite(scores).all() else nothing
-        for scores in evaluation.scores
-    ]
-    middle, low, high = (np.array([getattr(each, name) for each in points]) for name in ("point", "low", "high"))
-    return plots.Curve(evaluation.fractions, middle, low, high)
 
 
 def _quantiles(evaluation: Evaluation, metric: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,115 @@
+"""Run the notebooks anew and store what they show: `make notebooks`, or python notebooks/execute.py notebooks/02*.ipynb
+
+A notebook is executed from top to bottom by a new kernel in a folder of its own, so that its runs leave nothing here.
+What would differ from machine to machine is left out of the file. The tests execute them too, with METADISCO_TINY set.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parent
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def notebooks() -> list[Path]:
+    """All of them, in order."""
+    return sorted(FOLDER.glob("[0-9]*.ipynb"))
+
+
+def execute(path: Path, folder: Path, *, is_tiny: bool = False, seconds: int = 900) -> nbformat.NotebookNode:
+    """Execute a notebook and return it with its outputs; the file stays as it is.
+
+    Args:
+        path: of the notebook.
+        folder: where its kernel runs.
+        is_tiny: whether METADISCO_TINY is set, by which notebooks choose small sizes.
+        seconds: of a cell at most.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: where a cell fails.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=seconds,
+        kernel_name=KERNEL["name"],
+        resources={"metadata": {"path": str(folder)}},
+        coalesce_streams=True,
+    )
+    tiny = {"METADISCO_TINY": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling is all that takes time then
+    with _environment(tiny if is_tiny else dict.fromkeys(tiny)):
+        client.execute()
+    return notebook
+
+
+def digest(notebook: nbformat.NotebookNode) -> str:
+    """Of the code, by which one sees whether stored outputs are of this very code."""
+    code = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def warnings(notebook: nbformat.NotebookNode) -> list[str]:
+    """What cells wrote to stderr."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.text for output in outputs if output.get("name") == "stderr"]
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Leave out what differs from machine to machine, and note which code the outputs are of."""
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}, "code_sha256": digest(notebook)}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times
+        if cell.cell_type == "code":  # warnings name files of this machine
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            data.pop("application/vnd.jupyter.widget-view+json", None)
+            if "text/plain" in data:
+                data["text/plain"] = ESCAPES.sub("", data["text/plain"])
+    return notebook
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str | None]) -> Iterator[None]:
+    """Environment variables as given, None for unset, and afterwards as they were."""
+    before = {name: os.environ.get(name) for name in values}
+    try:
+        _set(values)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("notebooks", nargs="*", type=Path, help="[default: all]")
+    known = parser.parse_args()
+    for path in known.notebooks or notebooks():
+        begun = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            notebook = execute(path, Path(folder))
+        print(*warnings(notebook), f"{path.name}: {time.perf_counter() - begun:.0f} s", sep="\n")
+        nbformat.write(clean(notebook), path)
+
+
+if __name__ == "__main__":
+    main()
