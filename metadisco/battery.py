@@ -6,7 +6,9 @@ larger one. The suites that have names are in `metadisco.suites`.
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import jax
@@ -26,6 +28,11 @@ from metadisco.types import Key, Task
 MIN_RANGE = 0.05  # least optimal - random return of a level in a suite
 MAX_ROUNDS = 16  # candidates drawn per level asked for, at most, before giving up
 CHUNK = 8  # candidates drawn and solved in one call
+
+TOPS: Mapping[str, str] = MappingProxyType(
+    {"optimal": "the optimum", "human": "the published score of a human", "reference": "PPO at its usual budget"}
+)
+"""What 1 on a scale can be."""
 
 
 class LevelSource(Protocol):
@@ -138,7 +145,7 @@ class Battery:
     random_return: np.ndarray  # [N] float32
     optimal_return: np.ndarray  # [N] float32, or another return that counts as 1, see `top`
     inner: InnerLoop | None = None  # agents that the tasks are meant for; None for those that compete
-    top: str = "optimal"  # what the upper end of the scale is
+    top: str = "optimal"  # what the upper end of the scale is, one of TOPS
 
     @property
     def num_tasks(self) -> int:

@@ -24,6 +24,7 @@ PALETTE = {
     "random": "#7b8188",
     "optimal": "#007f5f",
     "reference": "#00755c",
+    "human": "#00755c",
     "ppo": "#6f42a8",
     "dpo": "#b3005e",
     "other": "#8f4a86",
@@ -36,6 +37,7 @@ NAMES = {
     "dpo": "DPO",
     "optimal": "optimum",
     "reference": "reference",
+    "human": "human",
 }
 MORE = ("#a07800", "#1795b5", "#6b4a33", "#8f4a86", "#3d3d8f")  # of agents that have no name of their own
 WIDTH, HEIGHT = 360, 248  # points; a phone shows them about one to one

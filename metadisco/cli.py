@@ -80,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         "or as in mine=FOLDER",
     )
     evaluate.add_argument(
-        "--suite", action="append", help="NAME or NAME@LIFETIME; may be repeated [default: grid-unseen]"
+        "--suite",
+        action="append",
+        help="NAME, NAME@LIFETIME, NAME@xFACTOR or horizons:NAME; may be repeated [default: grid-unseen]",
     )
     evaluate.add_argument("--seeds", type=int, default=2, help="agents per task [default: 2]")
     evaluate.add_argument("--seed", type=int, default=0, help="of the agents [default: 0]")
@@ -226,16 +228,28 @@ def _list(known: argparse.Namespace) -> int:
 
 
 def _listing(kind: str) -> list[tuple[str, str]]:
-    from metadisco import checkpoint, objectives, presets, suites
+    from metadisco import checkpoint, objectives, presets
 
     if kind == "presets":
         return [(name, make().description) for name, make in presets.PRESETS.items()]
     if kind == "suites":
-        return [(name, suite.description) for name, suite in suites.SUITES.items()]
+        return _suites()
     if kind == "objectives":
         classes = [getattr(objectives, name) for name in objectives.__all__]
         return [(f"{each.__module__}:{each.__qualname__}", _first_line(each)) for each in classes]
     return [(name, _headline(checkpoint.load(name).evaluation)) for name in checkpoint.zoo_names()]
+
+
+def _suites() -> list[tuple[str, str]]:
+    """Grid suites one by one, all others by their group."""
+    from metadisco import battery, settings, suites
+
+    rows = [(name, suite.description) for name, suite in suites.SUITES.items() if name not in settings.NAMES]
+    for group, members in suites.GROUPS.items():
+        tops = dict.fromkeys(battery.TOPS[settings.top_of(name)] for name in members)
+        rows.append((group, f"each of {', '.join(members)}, with agents of its own; 1 is {' or '.join(tops)}"))
+    times = "any of them at 1/4, 1, 4 and 16 times its lifetime; NAME@x4 is one of these, NAME@250 any lifetime"
+    return [*rows, ("horizons:NAME", times)]
 
 
 def _first_line(documented: Any) -> str:

@@ -7,7 +7,7 @@ environment brings its own agents (`metadisco.settings`), and an objective is pl
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from metadisco import config, evaluation, settings, suites
+from metadisco import config, evaluation, settings, suite_lookup, suites
 from metadisco.agents.networks import Table
 from metadisco.arena import Arena
 from metadisco.battery import Battery, GridSuite
@@ -68,27 +68,17 @@ def trained_with(discovered: Discovered) -> tuple[InnerLoop, ...]:
 
 
 def batteries(name: str, num_levels: int | None = None) -> list[Battery]:
-    """Build a suite, or each one of a group of suites, from `NAME` or `NAME@LIFETIME`.
+    """Build all that a name stands for, see `metadisco.suite_lookup`.
 
     Raises:
-        config.ConfigError: where there is no such suite, or the lifetime is not a positive integer.
+        config.ConfigError: where there is no such suite, its lifetime is not one, or a library of it is missing.
     """
-    chosen, lifetime = find_suites(name)
-    return [each.build(lifetime=lifetime, num_levels=num_levels) for each in chosen]
+    return [suite.build(lifetime=lifetime, num_levels=num_levels) for suite, lifetime in suite_lookup.find(name)]
 
 
 def home_of(suite: suites.Suite) -> InnerLoop | None:
     """The agents that a suite brings along, without building it; None for a grid suite."""
     return None if isinstance(suite, GridSuite) else settings.setting(suite.name).inner
-
-
-def find_suites(name: str) -> tuple[list[suites.Suite], int | None]:
-    """The suites of `NAME` or `NAME@LIFETIME`, and the lifetime. Raises ConfigError as `batteries`."""
-    suite_name, at, lifetime = name.partition("@")
-    if at and not (lifetime.isdecimal() and int(lifetime) > 0):
-        raise config.ConfigError(f"{name!r}: the lifetime after @ must be a positive integer, got {lifetime!r}")
-    members = suites.GROUPS.get(suite_name, (suite_name,))
-    return [suites.suite(member) for member in members], int(lifetime) if at else None
 
 
 def default_baselines(home: InnerLoop | None, inner: InnerLoop) -> tuple[str, ...]:

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from metadisco import stats
+from metadisco import host_life, stats
 from metadisco.agents.networks import Heads, Table
 from metadisco.baselines import TABLE_A2C, TABLE_A2C_LEARNER, TABLE_PPO, TABLE_PPO_LEARNER
 from metadisco.battery import Battery
 from metadisco.envs.base import EnvSpec
+from metadisco.envs.host import Hosted
 from metadisco.learner import Learner
 from metadisco.life import Birth, InnerLoop, Life, only_of_finite
 from metadisco.objectives.base import Objective, Predictions, Targets
@@ -143,6 +144,8 @@ def evaluate(
     if battery.inner is not None and replace(inner, objective=battery.inner.objective) != battery.inner:
         raise ValueError(f"{battery.name} brings its own agents; plug the objective into them: settings.plug")
     inner = replace(inner, env=battery.env, critic=None)  # nobody asks the critic here
+    if isinstance(inner.env, Hosted):
+        return _evaluate_on_host(inner, meta_params, battery, seed, num_seeds, num_points, on_progress)
     devices = jax.local_devices() if devices is None else devices
     num_lives = battery.num_tasks * num_seeds
     # Neighbors go to different devices; copies of the last life, which do nothing, fill the shares up.
@@ -169,6 +172,45 @@ def evaluate(
         metrics.append(jax.tree.map(gather, means))
         on_progress(point / num_points)
     shown = places[: NUM_PICTURES * num_seeds : num_seeds]
+    return _record(
+        battery,
+        inner,
+        np.stack(returns),
+        jax.tree.map(lambda *segments: np.stack(segments), *metrics),
+        jax.tree.map(lambda leaf: np.asarray(leaf[shown]), lives.agent_params),
+    )
+
+
+def _evaluate_on_host(
+    inner: InnerLoop,
+    meta_params: MetaParams,
+    battery: Battery,
+    seed: int,
+    num_seeds: int,
+    num_points: int,
+    on_progress: Callable[[float], None],
+) -> Evaluation:
+    """`evaluate` where the host steps the environment: one life after the other."""
+
+    def by_task(leaf: np.ndarray) -> np.ndarray:
+        return leaf.reshape(-1, battery.num_tasks, num_seeds)
+
+    key = jax.random.fold_in(jax.random.key(seed), LIVES)
+    births = _births(key, battery.tasks, num_seeds, np.arange(battery.num_tasks * num_seeds))
+    points = [(battery.lifetime * point + num_points // 2) // num_points for point in range(1, num_points + 1)]
+    course = host_life.spend(inner, meta_params, births, points, on_progress=on_progress)
+    found = by_task(course.returns)
+    returns = np.where(np.isfinite(found), found, battery.random_return[:, None]).astype(np.float32)
+    shown = course.lives[: NUM_PICTURES * num_seeds : num_seeds]
+    kept = jax.tree.map(lambda *leaves: np.stack(leaves), *[life.agent_params for life in shown])
+    return _record(battery, inner, returns, jax.tree.map(by_task, course.metrics), kept)
+
+
+def _record(
+    battery: Battery, inner: InnerLoop, returns: np.ndarray, metrics: dict[str, np.ndarray], agent_params: AgentParams
+) -> Evaluation:
+    """What is reported of lives: returns [P + 1, N, S], metrics [P, N, S], parameters of some agents."""
+    num_points = len(returns) - 1
     return Evaluation(
         suite=battery.name,
         lifetime=battery.lifetime,
@@ -176,10 +218,10 @@ def evaluate(
         is_exact=False,
         names=battery.names,
         fractions=np.arange(num_points + 1) / num_points,
-        returns=np.stack(returns),
-        scores=stats.normalize(np.stack(returns), battery.random_return, battery.optimal_return),
-        metrics=jax.tree.map(lambda *segments: np.stack(segments), *metrics),
-        agent_params=_flatten(jax.tree.map(lambda leaf: np.asarray(leaf[shown]), lives.agent_params)),
+        returns=returns,
+        scores=stats.normalize(returns, battery.random_return, battery.optimal_return),
+        metrics=metrics,
+        agent_params=_flatten(agent_params),
     )
 
 

@@ -120,8 +120,12 @@ class InnerLoop:
     def begin(self, key: Key, task: Task) -> Life:
         """A new agent at the beginning of its life."""
         agent_key, env_key, life_key = jax.random.split(key, 3)
-        agent_params = self.agent.init(agent_key)
         obs, env_state = rollout.begin(env_key, self.env, task.level, self.num_workers)
+        return self.newborn(agent_key, life_key, task, obs, env_state)
+
+    def newborn(self, agent_key: Key, life_key: Key, task: Task, obs: Obs, env_state: State) -> Life:
+        """A new agent whose workers are somewhere already."""
+        agent_params = self.agent.init(agent_key)
         return Life(
             key=life_key,
             task=task,
@@ -176,6 +180,10 @@ class InnerLoop:
     def learn(self, meta_params: MetaParams, life: Life) -> tuple[Life, Lesson, Metrics]:
         """`update`, and what it learned from. Differentiable with respect to the meta-parameters."""
         experience, obs, env_state = self.act(life)
+        return self.learn_from(meta_params, replace(life, obs=obs, env_state=env_state), experience)
+
+    def learn_from(self, meta_params: MetaParams, life: Life, experience: Trajectory) -> tuple[Life, Lesson, Metrics]:
+        """`learn`, from a rollout that was acted before, as it came from the environment."""
         trajectory = self.perceive(life, experience)
         key = jax.random.fold_in(jax.random.fold_in(life.key, SHUFFLE), life.num_updates)
         agent_params, opt_state, targets, metrics = self.learner.update(
@@ -188,8 +196,6 @@ class InnerLoop:
             life,
             agent_params=agent_params,
             opt_state=opt_state,
-            obs=obs,
-            env_state=env_state,
             num_updates=life.num_updates + 1,
             critic=critic,
             normalizer=self._normalize_with(life, experience),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from metadisco import stats
+from metadisco.battery import TOPS
 from metadisco.files import write_atomically
 
 FORMAT_VERSION = 1
@@ -84,8 +85,8 @@ def improvement(agents: Mapping[str, Evaluation]) -> dict[str, dict[str, dict[st
 
 
 def top(agents: Mapping[str, Any]) -> str:
-    """Which of the agents of a suite is the upper end of its scale: `optimal` where that is known, or `reference`."""
-    return "optimal" if "optimal" in agents else "reference"
+    """Which of the agents of a suite is the upper end of its scale, see `metadisco.battery.TOPS`."""
+    return next((name for name in TOPS if name in agents), "reference")
 
 
 def tested_on(number: Any, agents: Mapping[str, Any]) -> str:

@@ -10,18 +10,23 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from metadisco.agents.convolutions import StridedCNN
 from metadisco.agents.networks import CNN, MLP, Separate, Tanh
+from metadisco.battery import TOPS
+from metadisco.config import nearest
+from metadisco.envs.atari import GAMES, Atari
 from metadisco.envs.base import Environment
 from metadisco.envs.brax_adapter import Brax
 from metadisco.envs.brax_levels import BraxLevels
 from metadisco.envs.gymnax_adapter import Gymnax
 from metadisco.envs.gymnax_levels import GymnaxLevels
+from metadisco.envs.host import Hosted
 from metadisco.learner import Adam, Learner
 from metadisco.life import InnerLoop
 from metadisco.normalization import Normalizer
 from metadisco.objectives.base import Objective
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
-from metadisco.tasks import LevelDistribution
+from metadisco.tasks import LevelDistribution, OneLevel
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,9 @@ class Setting:
         levels: the environment's own level, always the same.
         lifetime: the usual budget, agent updates.
         random_return: of a policy that has not learned, 0 on the scale.
-        reference_return: of PPO at the usual budget, 1 on the scale.
+        reference_return: 1 on the scale.
+        top: what `reference_return` is: `optimal`, the best expected return that a policy can have; `human`, as
+            published; or `reference`, of PPO at the usual budget.
     """
 
     inner: InnerLoop
@@ -41,6 +48,11 @@ class Setting:
     lifetime: int
     random_return: float
     reference_return: float
+    top: str = "reference"
+
+    def __post_init__(self) -> None:
+        if self.top not in TOPS:
+            raise ValueError(f"Setting.top {self.top!r} is unknown.{nearest(self.top, TOPS)}")
 
 
 def plug(objective: Objective, inner: InnerLoop) -> InnerLoop:
@@ -78,7 +90,7 @@ def _control(env: Environment) -> InnerLoop:
     )
 
 
-def _minatar(name: str) -> Setting:
+def _minatar(name: str, *, max_test_steps: int = 1024) -> Setting:
     """Images of 10 x 10 cells: one small convolutional network."""
     env = Gymnax(name)
     inner = InnerLoop(
@@ -89,14 +101,22 @@ def _minatar(name: str) -> Setting:
         num_workers=64,
         num_steps=64,
         num_test_workers=32,
-        max_test_steps=1024,
+        max_test_steps=max_test_steps,
     )
     return Setting(inner, GymnaxLevels(env), 250, *_SCALES[name])
 
 
+def _bsuite(name: str, lifetime: int, *, gamma: float = 0.99, options: tuple[tuple[str, int], ...] = ()) -> Setting:
+    """Tests of one skill each, whose optimum is known: the scale is exact."""
+    env = Gymnax(name, options)
+    inner = replace(_control(env), objective=PPO(gamma=gamma, value_weight=0.5, entropy_weight=0.01))
+    inner = replace(inner, normalizer=Normalizer(gamma=gamma), num_test_workers=64)
+    return Setting(inner, GymnaxLevels(env), lifetime, *_SCALES[name], top=top_of(name))
+
+
 def _gymnax(name: str, lifetime: int) -> Setting:
     env = Gymnax(name)
-    return Setting(_control(env), GymnaxLevels(env), lifetime, *_SCALES[name])
+    return Setting(_control(env), GymnaxLevels(env), lifetime, *_SCALES[name], top=top_of(name))
 
 
 def _pendulum() -> Setting:
@@ -124,16 +144,41 @@ def _brax(name: str, lifetime: int) -> Setting:
     return Setting(inner, BraxLevels(env, ()), lifetime, *_SCALES[f"brax-{name}"])
 
 
+def _atari(game: str) -> Setting:
+    """Images of 84 x 84 pixels, the network of DQN, PPO as in arXiv:1707.06347, table 5, and its 10 million steps."""
+    inner = InnerLoop(
+        env=Hosted(Atari(game)),
+        torso=StridedCNN(),
+        objective=PPO(value_weight=1.0, entropy_weight=0.01),
+        learner=_learner(2.5e-4, num_epochs=3),
+        num_workers=8,
+        num_steps=128,
+        num_test_workers=10,
+        max_test_steps=27_000,
+    )
+    return Setting(
+        inner, OneLevel(), 9766, GAMES[game].random_score, GAMES[game].human_score, top=top_of(f"atari-{game}")
+    )
+
+
 # (random policy, PPO at the usual budget), rounded.
 _SCALES: dict[str, tuple[float, float]] = {
     "CartPole-v1": (22.0, 500.0),
     "Acrobot-v1": (-500.0, -85.0),
     "Catch-bsuite": (-0.6, 1.0),
     "Pendulum-v1": (-1250.0, -180.0),
+    "DeepSea-bsuite": (-0.0011, 0.99),  # both exact: 2^-8 - 0.01 / 2, and 1 - 0.01
+    "DiscountingChain-bsuite": (1.02, 1.1),  # both exact
+    "UmbrellaChain-bsuite": (0.0, 1.0),  # both exact
     "Breakout-MinAtar": (0.5, 31.0),
+    "Asterix-MinAtar": (0.7, 11.5),
+    "Freeway-MinAtar": (0.3, 60.0),
     "SpaceInvaders-MinAtar": (4.3, 140.0),
     "brax-inverted_pendulum": (23.0, 630.0),
     "brax-reacher": (-1200.0, -150.0),
+    "brax-inverted_double_pendulum": (230.0, 2300.0),
+    "brax-hopper": (85.0, 440.0),
+    "brax-halfcheetah": (-160.0, 970.0),
 }
 
 _MAKERS: dict[str, Callable[[], Setting]] = {
@@ -141,12 +186,31 @@ _MAKERS: dict[str, Callable[[], Setting]] = {
     "Acrobot-v1": functools.partial(_gymnax, "Acrobot-v1", 128),
     "Catch-bsuite": functools.partial(_gymnax, "Catch-bsuite", 64),
     "Pendulum-v1": _pendulum,
+    "DeepSea-bsuite": functools.partial(_bsuite, "DeepSea-bsuite", 64),
+    "DiscountingChain-bsuite": functools.partial(
+        _bsuite, "DiscountingChain-bsuite", 64, gamma=0.999, options=(("mapping_seed", 3),)
+    ),
+    "UmbrellaChain-bsuite": functools.partial(_bsuite, "UmbrellaChain-bsuite", 128),
     "Breakout-MinAtar": functools.partial(_minatar, "Breakout-MinAtar"),
+    "Asterix-MinAtar": functools.partial(_minatar, "Asterix-MinAtar"),
+    "Freeway-MinAtar": functools.partial(_minatar, "Freeway-MinAtar", max_test_steps=2560),
     "SpaceInvaders-MinAtar": functools.partial(_minatar, "SpaceInvaders-MinAtar"),
     "brax-inverted_pendulum": functools.partial(_brax, "inverted_pendulum", 512),
     "brax-reacher": functools.partial(_brax, "reacher", 256),
+    "brax-inverted_double_pendulum": functools.partial(_brax, "inverted_double_pendulum", 128),
+    "brax-hopper": functools.partial(_brax, "hopper", 128),
+    "brax-halfcheetah": functools.partial(_brax, "halfcheetah", 128),
 }
+_MAKERS |= {f"atari-{game}": functools.partial(_atari, game) for game in GAMES}
+EXACT = frozenset(name for name in _MAKERS if name.endswith("-bsuite"))  # whose optimum is known
 NAMES: tuple[str, ...] = tuple(_MAKERS)
+HOSTED: tuple[str, ...] = tuple(name for name in NAMES if name.startswith("atari-"))
+"""Those that are stepped on the host."""
+
+
+def top_of(name: str) -> str:
+    """What 1 on the scale of a setting is, without building it; see `Setting.top`."""
+    return "human" if name in HOSTED else "optimal" if name in EXACT else "reference"
 
 
 @functools.cache

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from metadisco import config, settings
-from metadisco.battery import Battery, Designed, Generated, GridSuite, Mazes
+from metadisco.battery import TOPS, Battery, Designed, Generated, GridSuite, Mazes
 from metadisco.envs.gridworld_levels import GridLevels
 from metadisco.envs.hand_designed import HAND_DESIGNED
+from metadisco.envs.host import Hosted
 from metadisco.envs.mazes import MAZES
 from metadisco.types import Task
 
@@ -44,6 +45,10 @@ class Suite(Protocol):
     def description(self) -> str:
         """One line."""
 
+    @property
+    def lifetime(self) -> int:
+        """Agent updates."""
+
     def build(self, lifetime: int | None = None, num_levels: int | None = None) -> Battery:
         """The tasks, at another lifetime than the suite's own or only the first ones, if so asked."""
 
@@ -52,7 +57,7 @@ class Suite(Protocol):
 class EnvSuite:
     """One environment of `metadisco.settings`, at its own level, with its own agents.
 
-    Scores are 0 for the random policy and 1 for what PPO reached with its usual budget.
+    Scores are 0 for the random policy and 1 for what `Setting.top` says.
 
     Attributes:
         name: of the setting.
@@ -67,12 +72,19 @@ class EnvSuite:
     @property
     def description(self) -> str:
         """One line."""
-        return f"{self.name} with networks of its own; 1 is PPO's score at the usual budget"
+        return f"{self.name} with networks of its own; 1 is {TOPS[settings.top_of(self.name)]}"
+
+    @property
+    def lifetime(self) -> int:
+        """Agent updates: the usual budget."""
+        return settings.setting(self.name).lifetime
 
     def build(self, lifetime: int | None = None, num_levels: int | None = None) -> Battery:
-        """One task. Raises ConfigError for a lifetime below 1."""
+        """One task. Raises ConfigError for a lifetime below 1, or where a library of the environment is missing."""
         del num_levels  # there is one
         setting = settings.setting(self.name)
+        if isinstance(setting.inner.env, Hosted):
+            setting.inner.env.source.check()
         lifetime = setting.lifetime if lifetime is None else lifetime
         if lifetime < 1:
             raise config.ConfigError(f"{self.name} needs lifetime >= 1, got {lifetime}")
@@ -86,7 +98,7 @@ class EnvSuite:
             random_return=np.array([setting.random_return], np.float32),
             optimal_return=np.array([setting.reference_return], np.float32),
             inner=setting.inner,
-            top="reference",
+            top=setting.top,
         )
 
 
@@ -153,8 +165,10 @@ SUITES: Mapping[str, Suite] = MappingProxyType({**_GRID_SUITES, **{name: EnvSuit
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "classic": ("CartPole-v1", "Acrobot-v1", "Pendulum-v1"),
+        "bsuite": tuple(name for name in settings.NAMES if name.endswith("-bsuite")),
         "minatar": tuple(name for name in settings.NAMES if name.endswith("-MinAtar")),
         "brax": tuple(name for name in settings.NAMES if name.startswith("brax-")),
+        "atari": tuple(name for name in settings.NAMES if name.startswith("atari-")),
     }
 )
 """Names for several suites at once."""

@@ -44,6 +44,21 @@ class Mutable(Protocol):
 
 
 @dataclass(frozen=True)
+class OneLevel:
+    """The only level of an environment that has no arrays to vary.
+
+    Example:
+        >>> OneLevel().sample(jax.random.key(0))
+        ()
+    """
+
+    def sample(self, key: Key) -> Level:
+        """Nothing: the environment is as it is."""
+        del key
+        return ()
+
+
+@dataclass(frozen=True)
 class FixedLifetime:
     """Everybody lives equally long.
 

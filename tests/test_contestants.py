@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
-from metadisco import checkpoint, config, discovery, evaluation, results, settings, suites
+from metadisco import checkpoint, config, discovery, evaluation, results, settings, suite_lookup, suites
 from metadisco.agents.networks import MLP, Table
 from metadisco.arena import Arena
 from metadisco.checkpoint import Discovered
@@ -27,10 +28,11 @@ LPO = MirrorLearning(LPODrift(width=4))
 CARTPOLE = settings.setting("CartPole-v1").inner
 
 
-@pytest.mark.parametrize("name", settings.NAMES)
+@pytest.mark.parametrize("name", [name for name in settings.NAMES if name not in settings.HOSTED])
 def test_every_setting_fits_together_and_has_a_scale(name):
     chosen = settings.setting(name)  # an InnerLoop traces its agent when it is made
     assert chosen.reference_return > chosen.random_return
+    assert chosen.top == settings.top_of(name)
     assert isinstance(chosen.inner.objective.drift, PPODrift)
     level = chosen.levels.sample(jax.random.key(3))
     small.assert_trees_close(level, chosen.inner.env.default_level)  # the published one, whatever the key
@@ -66,7 +68,84 @@ def test_a_group_is_several_suites():
     np.testing.assert_array_equal(found[0].tasks.lifetime, [3])
 
 
-@pytest.mark.parametrize(("name", "hint"), [("clasic", "classic"), ("CartPole-v1@0", "positive integer")])
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [
+        ("grid-tiny", [None]),
+        ("grid-tiny@5", [5]),
+        ("grid-tiny@x4", [32]),
+        ("grid-tiny@x1/8", [1]),
+        ("grid-tiny@x0.3", [2]),  # rounded
+        ("grid-tiny@x1", [None]),
+        ("horizons:grid-tiny", [2, None, 32, 128]),
+        ("horizons:grid-tiny@100", [25, 100, 400, 1600]),
+        ("horizons:grid-tiny@x2", [4, 16, 64, 256]),
+        ("horizons:classic", [32, None, 512, 2048, 32, None, 512, 2048, 64, None, 1024, 4096]),
+    ],
+)
+def test_a_name_says_for_how_long(name, times):
+    assert [lifetime for _, lifetime in suite_lookup.find(name)] == times
+
+
+def test_a_suite_of_a_game_is_scored_between_the_random_policy_and_a_human():
+    setting = settings.setting("atari-pong")
+    assert (setting.random_return, setting.reference_return, setting.top) == (-20.7, 14.6, "human")
+    assert suites.suite("atari-pong").description.endswith("1 is the published score of a human")
+
+
+def test_exact_scales_are_those_of_play_by_the_book():
+    """The optimum of each bsuite environment, played by hand."""
+    best = {
+        "DeepSea-bsuite": lambda env, state: state.action_mapping[state.row, state.column],
+        "DiscountingChain-bsuite": lambda env, state: jnp.int32(3),
+        "UmbrellaChain-bsuite": lambda env, state: state.need_umbrella,
+        "Catch-bsuite": lambda env, state: 1 + jnp.sign(state.ball_x - state.paddle_x),
+    }
+    assert best.keys() == set(suites.GROUPS["bsuite"])
+    for name, choose in best.items():
+        setting = settings.setting(name)
+        env, level = setting.inner.env, setting.levels.sample(jax.random.key(0))
+        returns = _episode_returns(env, level, choose)
+        tolerance = 4.0 * jnp.std(returns) / returns.size**0.5 + 1e-5
+        assert abs(returns.mean() - setting.reference_return) <= tolerance, name
+
+
+def _episode_returns(env, level, choose):
+    """Of 2048 episodes."""
+
+    @jax.jit
+    @jax.vmap
+    def play(key):
+        reset_key, key = jax.random.split(key)
+        _, state = env.reset(env.noise(reset_key, ()), level)
+
+        def step(carry, key):
+            state, total, is_over = carry
+            _, state, out = env.step(env.noise(key, ()), state, choose(env, state), level)
+            total += jnp.where(is_over, 0.0, out.reward)
+            return (state, total, is_over | out.terminated | out.truncated), None
+
+        keys = jax.random.split(key, 101)
+        (_, total, is_over), _ = jax.lax.scan(step, (state, 0.0, False), keys)
+        return jnp.where(is_over, total, jnp.nan)
+
+    return play(jax.random.split(jax.random.key(1), 2048))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("clasic", "classic"),
+        ("CartPole-v1@0", "positive integer"),
+        ("CartPole-v1@", "no lifetime after @"),
+        ("CartPole-v1@x0", "positive number such as 4, 1/4"),
+        ("CartPole-v1@x1/0", "positive number"),
+        ("CartPole-v1@xfour", "positive number"),
+        ("grid-tiny@x1/16", "grid-tiny would live for 0.5 agent updates.*at least 1"),
+        ("horizons:grid-tiny@2", "0.5 agent updates"),
+        ("horizons:", "unknown suite ''"),
+    ],
+)
 def test_a_name_that_is_wrong_is_explained(name, hint):
     with pytest.raises(config.ConfigError, match=hint):
         batteries(name)

@@ -19,12 +19,12 @@ LAYERS = (
     ("tasks",),
     ("agents",),
     ("objectives",),
-    ("battery", "critic", "learner", "life", "normalization"),
+    ("battery", "critic", "host_life", "learner", "life", "normalization"),
     ("baselines", "settings"),
     ("meta", "curricula"),
     ("antagonists", "arena", "gradient_trainer", "mixed_trainer", "population", "scores", "trainer", "unroll"),
     ("checkpoint", "results", "run_folder", "train_state", "zoo"),  # what is on disk
-    ("chunks", "contestants", "evaluation", "loop", "memory", "progress", "suites"),
+    ("chunks", "contestants", "evaluation", "loop", "memory", "progress", "suite_lookup", "suites"),
     ("drift_presets", "presets"),
     (
         "chart_style",
@@ -44,7 +44,7 @@ LAYERS = (
 STRANGERS = (("meta", "curricula"),)  # neighbors that never import each other
 
 # Slow to import or optional at run time: the function that needs one imports it.
-LAZY = frozenset({"brax", "gymnax", "matplotlib", "rich", "scipy", "tensorboardX", "tyro"})
+LAZY = frozenset({"ale_py", "brax", "gymnasium", "gymnax", "matplotlib", "rich", "scipy", "tensorboardX", "tyro"})
 MAY_IMPORT_AT_TOP: dict[str, frozenset[str]] = {}  # {"metadisco.module": frozenset({"library"})}, with the reason
 
 PICKLES = frozenset({"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"})

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import suite_table
 from metadisco import trees
 from metadisco.battery import MIN_RANGE, Generated, GridSuite
 from metadisco.envs.gridworld_oracle import optimal_return, random_return
-from metadisco.suites import SUITES, same_levels, suite
+from metadisco.suites import GROUPS, SUITES, same_levels, suite
 from tests import small
 
 POOR = dataclasses.replace(small.LEVELS, reward=(0.0, 0.08))  # on many of these levels there is little to gain
@@ -79,3 +80,13 @@ def test_seeds_differ():
     grids = [entry for entry in SUITES.values() if isinstance(entry, GridSuite)]
     seeds = [entry.seed for entry in grids if entry.name != "grid-unseen-long"]  # the same levels, by intent
     assert len(set(seeds)) == len(seeds)
+
+
+def test_the_page_of_suites_is_what_the_code_says():
+    page = suite_table.PAGE.read_text()
+    assert page == suite_table.written(page), "run python experiments/suite_table.py"
+
+
+def test_every_suite_but_the_grids_is_in_one_group():
+    members = [member for group in GROUPS.values() for member in group]
+    assert sorted(members) == sorted(name for name, entry in SUITES.items() if not isinstance(entry, GridSuite))

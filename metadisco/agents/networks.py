@@ -131,8 +131,8 @@ class MLP:
     def init(self, key: Key, spec: EnvSpec, heads: Heads) -> AgentParams:
         """Orthogonal weights, zero biases; small heads, so that the first policy is near uniform, but for the value."""
         torso_key, head_key = jax.random.split(key)
-        layers, width = _init_dense_layers(torso_key, _flat_size(spec), self.widths)
-        return {"torso": layers, **_init_heads(head_key, width, heads)}
+        layers, width = init_dense_layers(torso_key, _flat_size(spec), self.widths)
+        return {"torso": layers, **init_heads(head_key, width, heads)}
 
     def apply(self, agent_params: AgentParams, obs: Obs) -> Outputs:
         """Outputs for `obs` [rows, ...] or int32 [rows]."""
@@ -141,7 +141,7 @@ class MLP:
             x = jax.nn.one_hot(obs, layers[0]["kernel"].shape[0])
         else:
             x = obs.reshape(obs.shape[0], -1)
-        return _apply_heads(agent_params, _apply_dense_layers(layers, x, self.activation))
+        return apply_heads(agent_params, apply_dense_layers(layers, x, self.activation))
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,8 @@ class CNN:
             kernel = orthogonal(layer_key, (9 * depth, channels), 2**0.5).reshape(3, 3, depth, channels)
             convolutions.append({"kernel": kernel, "bias": jnp.zeros(channels)})
             depth = channels
-        layers, width = _init_dense_layers(dense_key, rows * columns * depth, self.widths)
-        return {"torso": {"convolutions": convolutions, "layers": layers}, **_init_heads(head_key, width, heads)}
+        layers, width = init_dense_layers(dense_key, rows * columns * depth, self.widths)
+        return {"torso": {"convolutions": convolutions, "layers": layers}, **init_heads(head_key, width, heads)}
 
     def apply(self, agent_params: AgentParams, obs: Obs) -> Outputs:
         """Outputs for `obs` float32 [rows, height, width, channels]."""
@@ -184,8 +184,8 @@ class CNN:
         for layer in agent_params["torso"]["convolutions"]:
             x = convolve(x, layer["kernel"])
             x = jax.nn.relu(x + layer["bias"])
-        x = _apply_dense_layers(agent_params["torso"]["layers"], x.reshape(x.shape[0], -1), Relu())
-        return _apply_heads(agent_params, x)
+        x = apply_dense_layers(agent_params["torso"]["layers"], x.reshape(x.shape[0], -1), Relu())
+        return apply_heads(agent_params, x)
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,8 @@ def _flat_size(spec: EnvSpec) -> int:
     return math.prod(spec.observation.shape)
 
 
-def _init_dense_layers(key: Key, size: int, widths: tuple[int, ...]) -> tuple[list, int]:
+def init_dense_layers(key: Key, size: int, widths: tuple[int, ...]) -> tuple[list, int]:
+    """Weights and biases of dense layers on `size` inputs, and how many outputs the last one has."""
     layers = []
     for layer_key, width in zip(jax.random.split(key, len(widths)), widths, strict=True):
         layers.append({"kernel": orthogonal(layer_key, (size, width), 2**0.5), "bias": jnp.zeros(width)})
@@ -297,13 +298,15 @@ def _init_dense_layers(key: Key, size: int, widths: tuple[int, ...]) -> tuple[li
     return layers, size
 
 
-def _apply_dense_layers(layers: list, x: jax.Array, activation: Activation) -> jax.Array:
+def apply_dense_layers(layers: list, x: jax.Array, activation: Activation) -> jax.Array:
+    """Dense layers on `x` [rows, size]."""
     for layer in layers:
         x = activation(x @ layer["kernel"] + layer["bias"])
     return x
 
 
-def _init_heads(key: Key, size: int, heads: Heads) -> AgentParams:
+def init_heads(key: Key, size: int, heads: Heads) -> AgentParams:
+    """Weights and biases of heads on `size` inputs, small but for the value."""
     params = {}
     for head_key, (name, width) in zip(jax.random.split(key, len(heads)), heads.items(), strict=True):
         params[name] = {"bias": jnp.zeros(width)}
@@ -312,7 +315,8 @@ def _init_heads(key: Key, size: int, heads: Heads) -> AgentParams:
     return params
 
 
-def _apply_heads(agent_params: AgentParams, x: jax.Array) -> Outputs:
+def apply_heads(agent_params: AgentParams, x: jax.Array) -> Outputs:
+    """Outputs of all heads for `x` [rows, size]."""
     return {name: _apply_head(name, head, x) for name, head in agent_params.items() if name != "torso"}
 
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from metadisco import chart_style, plots, stats, suites
+from metadisco.battery import TOPS
 from metadisco.envs.gridworld import GridWorld
 from metadisco.envs.rendering import render_image
 from metadisco.report.svg import to_svg
@@ -85,7 +86,7 @@ def distribution(results: Results) -> str:
         if scores:
             medians = ", ".join(f"{chart_style.name(agent)} {np.median(each):.2f}" for agent, each in scores.items())
             spoken = f"Share of lives that score more than a threshold. Medians: {medians}."
-            one = {"optimal": "the optimum", "reference": "PPO at its usual budget"}[top(results[suite])]
+            one = TOPS[top(results[suite])]
             caption = f"The higher the curve the better. Dotted: the random policy at 0 and {one} at 1."
             charts.append(chart(plots.profile(scores), f"profile-{len(blocks)}", spoken, caption))
         rival = baseline(scores)
@@ -232,7 +233,7 @@ def number(value: Any, otherwise: float = math.nan) -> float:
 
 def baseline(agents: Iterable[str]) -> str | None:
     """The hand-written objective to compare with: A2C where it is there."""
-    rivals = [agent for agent in agents if agent not in ("random", "optimal", "reference", "discovered")]
+    rivals = [agent for agent in agents if agent not in ("random", *TOPS, "discovered")]
     return "a2c" if "a2c" in rivals else next(iter(rivals), None)
 
 

@@ -39,11 +39,7 @@ def score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> str:
     resampled = [row["resampled"] for row in agents.values() if row.get("resampled") and not row.get("is_exact")]
     if resampled:
         about.append(f"interval from resampling {resampled[0]}")
-    head = (
-        '<th scope="col">agent</th><th scope="col" class="glyph">'
-        + _scale("optimum" if is_solved else "reference")
-        + "</th>"
-    )
+    head = '<th scope="col">agent</th><th scope="col" class="glyph">' + _scale(chart_style.name(top(agents))) + "</th>"
     head += "".join(f'<th scope="col">{name}</th>' for name in ("IQM", "95% interval", "mean return"))
     head += "".join(f'<th scope="col" class="few">{name}</th>' for name in ("levels", "seeds"))
     title = f"{escape(suite)} <span>{escape(' · '.join(about))}</span>"
