@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from experiments import suite_table
 from metadisco import checkpoint, config, discovery, evaluation, results, settings, suite_lookup, suites
 from metadisco.agents.networks import MLP, Table
 from metadisco.arena import Arena
@@ -66,6 +67,11 @@ def test_a_group_is_several_suites():
     assert [each.name for each in found] == [f"{name}@3" for name in suites.GROUPS["classic"]]
     assert all(each.lifetime == 3 and each.inner is not None and each.top == "reference" for each in found)
     np.testing.assert_array_equal(found[0].tasks.lifetime, [3])
+
+
+def test_the_page_of_suites_is_what_the_code_says():
+    page = suite_table.PAGE.read_text()
+    assert page == suite_table.written(page), "run python experiments/suite_table.py"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import suite_table
 from metadisco import trees
 from metadisco.battery import MIN_RANGE, Generated, GridSuite
 from metadisco.envs.gridworld_oracle import optimal_return, random_return
@@ -80,11 +79,6 @@ def test_seeds_differ():
     grids = [entry for entry in SUITES.values() if isinstance(entry, GridSuite)]
     seeds = [entry.seed for entry in grids if entry.name != "grid-unseen-long"]  # the same levels, by intent
     assert len(set(seeds)) == len(seeds)
-
-
-def test_the_page_of_suites_is_what_the_code_says():
-    page = suite_table.PAGE.read_text()
-    assert page == suite_table.written(page), "run python experiments/suite_table.py"
 
 
 def test_every_suite_but_the_grids_is_in_one_group():

@@ -96,8 +96,8 @@ class Atari:
         """Raise ConfigError where ale-py is missing."""
         require("ale_py", needed_by=f"Atari ({self.game})", install='pip install "metadisco[atari]"')
 
-    def make(self, num_workers: int, *, training: bool) -> Any:
-        """ale-py's own vector environment."""
+    def make(self, num_workers: int, *, training: bool, noop_max: int = 30) -> Any:
+        """ale-py's own vector environment, with up to `noop_max` no-ops at the start of a game."""
         self.check()
         from ale_py.vector_env import AtariVectorEnv
         from gymnasium.vector import AutoresetMode
@@ -108,7 +108,7 @@ class Atari:
             autoreset_mode=AutoresetMode.SAME_STEP,
             max_num_frames_per_episode=self.max_frames,
             repeat_action_probability=self.sticky,
-            noop_max=30,
+            noop_max=noop_max,
             frameskip=4,
             maxpool=True,
             stack_num=4,
