@@ -49,7 +49,7 @@ def written(page: str) -> str:
 def _grid_row(suite: GridSuite) -> tuple[str, ...]:
     seed = f", seed {suite.seed}" if suite.seed else ""
     levels = f"{suite.num_levels} levels{seed}"
-    home = "of meta-training"
+    home = "as trained"
     return (suite.name, "", levels, str(suite.lifetime), home, home, home, home, "exact", f"{TOPS['optimal']}, exact")
 
 
