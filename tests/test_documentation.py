@@ -21,7 +21,7 @@ import pytest
 
 import metadisco
 from experiments import reproduction
-from metadisco import checkpoint, cli, config, contestants, presets
+from metadisco import checkpoint, cli, config, presets, suite_lookup
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -128,7 +128,7 @@ def test_commands_of_pages_are_commands(command, capsys):
     else:
         assert not rest
     if known.command == "evaluate":
-        assert all(contestants.find_suites(suite) for suite in known.suite or [])
+        assert all(suite_lookup.find(suite) for suite in known.suite or [])
     named = getattr(known, "checkpoints", None) or [getattr(known, "checkpoint", "runs/")]
     assert all(each.startswith("runs/") or each in checkpoint.zoo_names() for each in named)
 
