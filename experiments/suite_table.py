@@ -15,7 +15,7 @@ from metadisco.config import class_name
 from metadisco.envs.host import Hosted
 
 PAGE = Path(__file__).parents[1] / "docs" / "suites.md"
-BEGIN, END = "<!-- suites: begin -->\n", "<!-- suites: end -->\n"
+BEGIN, END = "<!--suites-begin-->\n", "<!--suites-end-->\n"
 HEAD = (
     "suite",
     "group",
