@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from metadisco import checkpoint, config, contestants, evaluation, results
-from metadisco.battery import Battery, GridSuite
+from metadisco import checkpoint, config, contestants, evaluation, results, suite_lookup
+from metadisco.battery import TOPS, Battery, GridSuite
 from metadisco.checkpoint import Discovered
 from metadisco.contestants import FOR_TABLES, Entrant, Roster
 from metadisco.results import Results
 from metadisco.tasks import FixedLifetime, LogUniformLifetime
 
-RESERVED = ("random", "optimal", "reference", *FOR_TABLES)
+RESERVED = ("random", *TOPS, *FOR_TABLES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def meta_test(
 
     Args:
         discovered: from `metadisco.load`; or several by name. One alone is called `discovered`.
-        suite_names: each `NAME` or `NAME@LIFETIME`, of a suite or of a group of suites.
+        suite_names: of suites or groups of them, such as `NAME`, `NAME@LIFETIME`, `NAME@x4` or `horizons:NAME`.
         num_seeds: agents per task.
         seed: of the agents.
         num_levels: only the first so many tasks of each suite.
@@ -151,7 +151,7 @@ def compare(
 
 def check_suites(entrants: Mapping[str, Entrant], names: Sequence[str], baselines: Sequence[str] | None = None) -> None:
     """Mistakes are known before levels are solved. Raises ValueError where agents do not fit a suite."""
-    for suite in [suite for name in names for suite in contestants.find_suites(name)[0]]:
+    for suite in (suite for name in names for suite, _ in suite_lookup.find(name)):
         roster = contestants.roster(entrants, contestants.home_of(suite), baselines, suite=suite.name)
         if isinstance(suite, GridSuite):
             for inner, _ in roster.values():
