@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from metadisco import checkpoint, config, contestants, evaluation, results, suite_lookup
-from metadisco.battery import Battery, GridSuite
+from metadisco.battery import TOPS, Battery, GridSuite
 from metadisco.checkpoint import Discovered
 from metadisco.contestants import FOR_TABLES, Entrant, Roster
 from metadisco.progress import Bars
 from metadisco.results import Results
 from metadisco.tasks import FixedLifetime, LogUniformLifetime
 
-RESERVED = ("random", "optimal", "reference", *FOR_TABLES)
+RESERVED = ("random", *TOPS, *FOR_TABLES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +151,7 @@ def compare(
 
 def check_suites(entrants: Mapping[str, Entrant], names: Sequence[str], baselines: Sequence[str] | None = None) -> None:
     """Mistakes are known before levels are solved. Raises ValueError where agents do not fit a suite."""
-    for suite in [suite for name in names for suite, _ in suite_lookup.find(name)]:
+    for suite in (suite for name in names for suite, _ in suite_lookup.find(name)):
         roster = contestants.roster(entrants, contestants.home_of(suite), baselines, suite=suite.name)
         if isinstance(suite, GridSuite):
             for inner, _ in roster.values():
