@@ -126,10 +126,9 @@ def _pendulum() -> Setting:
     return Setting(inner, GymnaxLevels(env), 256, *_SCALES["Pendulum-v1"])
 
 
-def _brax(name: str, lifetime: int) -> Setting:
+def _brax(name: str, lifetime: int, *, gamma: float = 0.99) -> Setting:
     """Continuous control: normalised observations and rewards, no entropy bonus."""
     env = Brax(name)
-    gamma = 0.97  # with 0.99 PPO takes longer to balance the pole
     inner = InnerLoop(
         env=env,
         torso=_pair(),
@@ -195,8 +194,8 @@ _MAKERS: dict[str, Callable[[], Setting]] = {
     "Asterix-MinAtar": functools.partial(_minatar, "Asterix-MinAtar"),
     "Freeway-MinAtar": functools.partial(_minatar, "Freeway-MinAtar", max_test_steps=2560),
     "SpaceInvaders-MinAtar": functools.partial(_minatar, "SpaceInvaders-MinAtar"),
-    "brax-inverted_pendulum": functools.partial(_brax, "inverted_pendulum", 512),
-    "brax-reacher": functools.partial(_brax, "reacher", 256),
+    "brax-inverted_pendulum": functools.partial(_brax, "inverted_pendulum", 512, gamma=0.97),
+    "brax-reacher": functools.partial(_brax, "reacher", 256, gamma=0.97),
     "brax-inverted_double_pendulum": functools.partial(_brax, "inverted_double_pendulum", 128),
     "brax-hopper": functools.partial(_brax, "hopper", 128),
     "brax-halfcheetah": functools.partial(_brax, "halfcheetah", 128),

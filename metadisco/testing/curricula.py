@@ -32,7 +32,7 @@ def check_curriculum(curriculum: Curriculum, *, num_tasks: int = 4, num_steps: i
         >>> from metadisco.curricula.randomization import DomainRandomization
         >>> from metadisco.envs.gridworld_levels import GridLevels
         >>> from metadisco.tasks import Tasks
-        >>> levels = GridLevels(max_side=3, num_walls=1, max_objects=1, max_steps=(5, 9))
+        >>> levels = GridLevels(max_side=4, num_walls=2, max_objects=2, max_steps=(5, 12))
         >>> check_curriculum(DomainRandomization(Tasks(levels)), num_tasks=2, num_steps=2)
     """
     twin = contract.check_component(curriculum)

@@ -36,7 +36,7 @@ def check_environment(env: Environment, level: Level, *, num_steps: int = 32, ru
     Example:
         >>> import jax
         >>> from metadisco.envs.gridworld_levels import GridLevels
-        >>> levels = GridLevels(max_side=3, num_walls=1, max_objects=1, max_steps=(5, 9))
+        >>> levels = GridLevels(max_side=4, num_walls=2, max_objects=2, max_steps=(5, 12))
         >>> check_environment(levels.env, levels.sample(jax.random.key(0)))
     """
     twin = contract.check_component(env)
