@@ -15,18 +15,8 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. A name stands for the module and, for a package, for everything in it.
 LAYERS = (
     (
-        "types",
-        "trees",
-        "design",
-        "returns",
-        "lowrank",
-        "config",
-        "differences",
-        "stats",
-        "files",
-        "provenance",
-        "rollcall",
-        "distributed",
+        *("types", "trees", "design", "returns", "lowrank", "config", "differences", "stats", "files", "provenance"),
+        *("rollcall", "distributed"),
     ),
     ("envs",),
     ("tasks",),
