@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command; those of the process by default.
 
     Returns:
-        The exit code: 0, 1 where a run failed, 2 for a user's mistake, 75 where another process of the run was lost, 128
-        + number after a signal.
+        The exit code: 0, 1 where a run failed, 2 for a user's mistake, 75 where another process of the run was lost,
+        128 + number after a signal.
     """
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)

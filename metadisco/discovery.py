@@ -30,7 +30,7 @@ class Discovery:
     """What came of a run.
 
     Attributes:
-        discovered: the objective, with its scores; None where the run stopped before its end, or another process has it.
+        discovered: the objective, with its scores; None where the run stopped before its end, or process 0 has it.
         folder: of the run.
         exit_code: 0, or 128 + the number of the signal that interrupted the run.
     """
