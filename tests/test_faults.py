@@ -15,10 +15,10 @@ SAVED_EVERY = {"chunk": 4, "checkpoint_seconds": 0.05}
 NUM_KILLS = 20
 
 
-def is_writing(out):
-    """Whether a checkpoint is half written at this moment."""
+def half_written(out):
+    """Names of checkpoints that are half written at this moment, or were left so by a kill."""
     folders = {path.name for path in (out / "checkpoints").glob("[0-9]*") if path.suffix != ".json"}
-    return bool(folders - {f"{step:010d}" for step in Checkpoints(out / "checkpoints").steps()})
+    return folders - {f"{step:010d}" for step in Checkpoints(out / "checkpoints").steps()}
 
 
 def num_lines(out):
@@ -28,14 +28,14 @@ def num_lines(out):
 
 def kill(processes, out, moments, *, in_write):
     """Kill one process at a random moment, or in the middle of a checkpoint, and wait for all to end."""
-    before, deadline = num_lines(out), time.monotonic() + 120
+    before, left, deadline = num_lines(out), half_written(out), time.monotonic() + 120
     goal = before + moments.randrange(1, 40)
     while num_lines(out) < goal:
         assert time.monotonic() < deadline
         assert all(process.poll() is None for process in processes), finish(processes)
         time.sleep(0.002)
     if in_write:
-        while not is_writing(out) and time.monotonic() < deadline:
+        while not half_written(out) - left and time.monotonic() < deadline:
             pass
     else:
         time.sleep(moments.random() * 0.2)
