@@ -77,7 +77,7 @@ def fill_up_at(step):
         if int(path.name) < step:
             return save(path, leaves, *args, **kwargs)
         partial = path.with_name(f"{path.name}.orbax-checkpoint-tmp")
-        partial.mkdir()
+        partial.mkdir(exist_ok=True)
         (partial / "d").write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
