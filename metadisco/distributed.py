@@ -193,7 +193,7 @@ def leave(code: int, failure: str | None = None) -> None:
     with contextlib.suppress(RuntimeError, ValueError):  # somebody else was first, or nobody is there
         word = {"process": jax.process_index(), "code": code, "failure": failure}
         _client().key_value_set("metadisco/failure", json.dumps(word))
-    time.sleep(4 * _POLL)  # process 0 keeps the word that the others have to read
+    time.sleep(2 * _POLL)
     _exit(code)
 
 
@@ -243,7 +243,12 @@ def _watch(client: Any) -> None:
 
 
 def _exit(code: int) -> None:
-    """Exit without waiting for computations under way, or for processes that are gone."""
+    """Exit without waiting for computations under way, or for processes that are gone; process 0 last.
+
+    It keeps the word of the failure, and JAX aborts those that lose it before they are done.
+    """
+    if is_first():
+        time.sleep(6 * _POLL)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
