@@ -41,17 +41,15 @@ def finish(processes, timeout=120):
     return [process.returncode for process in processes], said
 
 
-def gradient_trainer(**options):
+def gradient_trainer():
     from metadisco.critic import Critic
     from metadisco.curricula.randomization import DomainRandomization
     from metadisco.gradient_trainer import GradientTrainer
-    from metadisco.learner import Adam
-    from metadisco.meta.gradient import MetaGradient
+    from metadisco.unroll import Unroll
     from tests import small
 
-    inner = small.inner_loop(critic=Critic(hidden=(4,), optimizer=Adam(0.01)))
-    settings = {"num_tasks": 8, "num_steps": 3, "slots": 3}
-    return GradientTrainer(inner, DomainRandomization(small.TASKS), MetaGradient(), **(settings | options))
+    settings = {"unroll": Unroll(num_updates=2), "num_tasks": 8, "num_steps": 3, "slots": 2}
+    return GradientTrainer(small.inner_loop(critic=Critic()), DomainRandomization(small.TASKS), **settings)
 
 
 def trainer_named(name):
