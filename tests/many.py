@@ -37,7 +37,11 @@ def start(spec, num_processes=1, stderr=None, **changes):
 
 def finish(processes, timeout=120):
     """Exit codes and, where they were piped, what the processes said on stderr."""
-    said = [process.communicate(timeout=timeout)[1] for process in processes]
+    try:
+        said = [process.communicate(timeout=timeout)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     return [process.returncode for process in processes], said
 
 

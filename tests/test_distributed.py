@@ -37,7 +37,7 @@ def go(folder, name, num_processes=1, **spec):
     """Run to the end; what each process ends with."""
     results = [str(folder / f"{name}-{index}.npz") for index in range(num_processes)]
     spec = {"out": str(folder / name)} | spec
-    codes, said = finish(start(spec, num_processes, stderr=subprocess.PIPE, result=results))
+    codes, said = finish(start(spec, num_processes, stderr=subprocess.PIPE, result=results), timeout=900)
     assert codes == [0] * num_processes, said
     return [numbers(result) for result in results]
 
@@ -104,6 +104,7 @@ def test_what_two_processes_saved_one_goes_on_with(folder, stopped):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("trainer", ["evolution", "gradient"])
 def test_meta_training_gives_the_same_numbers_on_1_2_and_8_devices_and_2_processes(tmp_path, trainer):
     one = go(tmp_path, "one", trainer=trainer, devices=1)[0]

@@ -96,12 +96,14 @@ def assert_nothing_differs(folder, killed, uninterrupted):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_two_processes_of_which_one_is_killed_end_bit_identical(tmp_path):
     killed, _ = survive(tmp_path, "long spread", 2, 1)
     assert_nothing_differs(tmp_path, killed, whole(tmp_path, "long spread", 2))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_run_killed_20_times_and_without_space_twice_ends_bit_identical(tmp_path, num_processes):
     trainer = {1: "long", 2: "long spread"}[num_processes]
