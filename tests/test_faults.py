@@ -11,7 +11,7 @@ import pytest
 from metadisco.train_state import Checkpoints
 from tests.many import finish, start
 
-SAVED_EVERY = {"chunk": 4, "checkpoint_seconds": 0.05}
+SAVED_EVERY = {"chunk": 4, "checkpoint_seconds": 0.3}  # a checkpoint of two processes takes about as long
 NUM_KILLS = 20
 
 
