@@ -47,7 +47,9 @@ LAYERS = (
 STRANGERS = (("meta", "curricula"),)  # neighbors that never import each other
 
 # Slow to import or optional at run time: the function that needs one imports it.
-LAZY = frozenset({"ale_py", "brax", "gymnasium", "gymnax", "matplotlib", "rich", "scipy", "tensorboardX", "tyro", "wandb"})
+LAZY = frozenset(
+    {"ale_py", "brax", "gymnasium", "gymnax", "matplotlib", "rich", "scipy", "tensorboardX", "tyro", "wandb"}
+)
 MAY_IMPORT_AT_TOP: dict[str, frozenset[str]] = {}  # {"metadisco.module": frozenset({"library"})}, with the reason
 
 PICKLES = frozenset({"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"})
