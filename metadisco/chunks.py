@@ -5,6 +5,9 @@ The trainer is a frozen dataclass with `num_steps`, `init(key) -> state` and `st
 numbers that it would have drawn. One program is compiled; its number of meta-steps is an argument, not a constant,
 so the arithmetic is the same wherever a chunk ends. A run that was killed and resumed on the same machine ends
 bit-identical (on a GPU with the persistent compilation cache on: without it, kernels are chosen by timing them anew).
+
+The program spans all devices of all processes. Every device has a copy of the state, but for what a trainer's
+`layout(num_devices)` says is spread over them, as `PartitionSpec`s at the nodes of a tree like the state.
 """
 
 import time
@@ -14,14 +17,17 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
+from metadisco.distributed import lost_processes
+from metadisco.population import SHARED, population_mesh
 from metadisco.train_state import Checkpoints
 from metadisco.types import Key, Metrics
 
 MAX_CHUNK = 128  # meta-steps; part of the compiled program, so not a setting
 _INIT = np.uint32(2**32 - 1)  # the fold_in of `init`; no int32 step reaches it
 HostMetrics = dict[str, np.ndarray]  # [128] each
-Advance = Callable[[Key, Any, int], tuple[Any, HostMetrics]]
+Advance = Callable[[int, Any, int], tuple[Any, HostMetrics]]
 
 
 class Trainer(Protocol):
@@ -39,14 +45,16 @@ class Trainer(Protocol):
 
 
 def compile_chunk(trainer: Trainer) -> tuple[Advance, Any]:
-    """Compile `advance(root, state, count) -> (state, metrics)`, which does `count` meta-steps and donates the state.
+    """Compile `advance(seed, state, count) -> (state, metrics)`, which does `count` meta-steps and donates the state.
 
     Returns:
         The function, which waits for its results (metrics: [128] each, on the host, the first `count` of them set), and
         the shardings of the state that it takes, as a tree like the state.
     """
 
-    def advance(root: Key, state: Any, count: jax.Array) -> tuple[Any, Metrics]:
+    def advance(seed: jax.Array, state: Any, count: jax.Array) -> tuple[Any, Metrics]:
+        root = jax.random.key(seed)
+
         def body(index: jax.Array, carry: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
             state, rows = carry
             state, metrics = trainer.step(jax.random.fold_in(root, state.step), state)
@@ -59,32 +67,60 @@ def compile_chunk(trainer: Trainer) -> tuple[Advance, Any]:
         rows = {name: jnp.zeros((MAX_CHUNK,), leaf.dtype) for name, leaf in shapes.items()}
         return jax.lax.fori_loop(0, count, body, (state, rows))
 
-    root = jax.random.key(0)
-    state = jax.eval_shape(trainer.init, root)
-    count = jax.ShapeDtypeStruct((), jnp.int32)
-    compiled = jax.jit(advance, donate_argnums=1, keep_unused=True).lower(root, state, count).compile()
-    ranks = jax.tree.map(lambda leaf: len(leaf.shape), state)
-    taken, given = compiled.input_shardings[0][1], compiled.output_shardings[0]
-    # Of two names for one placement, the output's says which mesh it is, which a checkpoint can write down.
-    placement = jax.tree.map(lambda rank, a, b: b if b.is_equivalent_to(a, rank) else a, ranks, taken, given)
+    state = jax.eval_shape(trainer.init, jax.random.key(0))
+    placement, everywhere = _placement(trainer, state), NamedSharding(population_mesh(), SHARED)
+    seed, count = jax.ShapeDtypeStruct((), jnp.uint32), jax.ShapeDtypeStruct((), jnp.int32)
+    compiled = (
+        jax.jit(
+            advance,
+            donate_argnums=1,
+            keep_unused=True,
+            in_shardings=(everywhere, placement, everywhere),
+            out_shardings=(placement, everywhere),
+        )
+        .lower(seed, state, count)
+        .compile()
+    )
 
-    def advance_and_fetch(root: Key, state: Any, count: int) -> tuple[Any, HostMetrics]:
-        state, metrics = compiled(root, state, np.int32(count))
-        _wait(state.step)
-        return jax.device_put(state, placement), jax.device_get(metrics)
+    def advance_and_fetch(seed: int, state: Any, count: int) -> tuple[Any, HostMetrics]:
+        with lost_processes():
+            state, metrics = compiled(np.uint32(seed), state, np.int32(count))
+            _wait(state.step)
+            return state, jax.device_get(metrics)
 
     return advance_and_fetch, placement
 
 
 def restore(trainer: Trainer, seed: int, checkpoints: Checkpoints, placement: Any) -> Any:
     """Return the newest intact state, or the first one of a new run, placed as the compiled chunk wants it."""
-    root = jax.random.key(seed)
-    shapes = jax.eval_shape(trainer.init, root)
+    shapes = jax.eval_shape(trainer.init, jax.random.key(0))
     placed = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, placement)
     found = checkpoints.restore_latest(placed)
     if found is not None:
-        return jax.device_put(found.state, placement)
-    return jax.device_put(jax.jit(trainer.init)(jax.random.fold_in(root, _INIT)), placement)
+        return found.state
+
+    def init(seed: jax.Array) -> Any:
+        return trainer.init(jax.random.fold_in(jax.random.key(seed), _INIT))
+
+    return jax.jit(init, out_shardings=placement)(np.uint32(seed))
+
+
+def on_this_process(state: Any) -> Any:
+    """The state for use by one process alone: of several, without what is spread over all, which is left as it is."""
+    if jax.process_count() == 1:
+        return state
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0) if leaf.is_fully_replicated else leaf, state)
+
+
+def _placement(trainer: Trainer, state: Any) -> Any:
+    """The sharding of every leaf of a state, as a tree like it."""
+    mesh = population_mesh()
+    layout = trainer.layout(mesh.devices.size) if hasattr(trainer, "layout") else SHARED
+
+    def place(spec: PartitionSpec, part: Any) -> Any:
+        return jax.tree.map(lambda _: NamedSharding(mesh, spec), part)
+
+    return jax.tree.map(place, layout, state, is_leaf=lambda node: isinstance(node, PartitionSpec))
 
 
 def _wait(array: jax.Array) -> None:

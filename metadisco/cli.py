@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,28 +24,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command; those of the process by default.
 
     Returns:
-        The exit code: 0, 1 where a run failed, 2 for a user's mistake, 128 + number after a signal.
+        The exit code: 0, 1 where a run failed, 2 for a user's mistake, 75 where another process of the run was lost,
+        128 + number after a signal.
     """
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
     if rest and known.command != "discover":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     prepare_jax()
-    from metadisco import checkpoint, config, loop, run_folder
+    from metadisco import distributed
 
     sys.path.insert(0, str(Path.cwd()))  # a component of the user's own is named package.module:Class
     try:
         _check_seed(known)
-        return known.run(known, rest) if known.command == "discover" else known.run(known)
-    except (config.ConfigError, checkpoint.CheckpointError, run_folder.RunError, OSError, ValueError) as error:
-        print(f"metadisco: error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except loop.TrainingError as error:
-        print(f"metadisco: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("metadisco: interrupted", file=sys.stderr)
-        return 130
+        _join(known)
+        code = known.run(known, rest) if known.command == "discover" else known.run(known)
+        distributed.leave(code)
+    except BaseException as error:
+        code, failure = _explain(error)
+        print(f"metadisco: {failure}", file=sys.stderr)
+        distributed.leave(code, failure)
+    return code
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """The exit code of a failure and what to say about it. What nobody foresaw is raised, or said in full to others."""
+    from metadisco import checkpoint, config, distributed, loop, run_folder
+
+    mistakes = config.ConfigError, checkpoint.CheckpointError, run_folder.RunError, distributed.DistributedError
+    if isinstance(error, distributed.LostError):
+        return distributed.LOST, str(error)
+    if isinstance(error, (*mistakes, OSError, ValueError)):
+        return USER_ERROR, f"error: {error}"
+    if isinstance(error, loop.TrainingError):
+        return FAILED, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    if not distributed.is_joined():
+        raise error
+    return FAILED, "".join(traceback.format_exception(error))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +87,22 @@ def _parser() -> argparse.ArgumentParser:
         "--env-steps", type=float, help="stop after so many environment steps, those of antagonists included"
     )
     discover.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    discover.add_argument("--other-code", action="store_true", help="resume a run that other code began, too")
+    discover.add_argument(
+        "--wandb", choices=["offline", "online"], help="curves for Weights & Biases as well, kept in the folder or sent"
+    )
+    several = discover.add_argument_group("several processes", "One run on several hosts; see docs/batch.md.")
+    several.add_argument(
+        "--distributed",
+        action="store_true",
+        help="join the other processes of this run; on Slurm, Kubernetes, Open MPI and Cloud TPU it is known which",
+    )
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where it is not known")
+    several.add_argument("--num-processes", type=int, metavar="N", help="how many there are, likewise")
+    several.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0, likewise")
+    several.add_argument(
+        "--join-seconds", type=float, metavar="S", default=20.0, help="how long to wait for the others [default: 20]"
+    )
     discover.set_defaults(run=_discover)
 
     evaluate = commands.add_parser("evaluate", help="test discovered objectives on tasks that they never saw")
@@ -127,10 +161,21 @@ def prepare_jax() -> None:
     from metadisco.population import num_usable_cores
 
     with contextlib.suppress(RuntimeError):  # the backend runs already: somebody else has decided
-        jax.config.update("jax_num_cpu_devices", num_usable_cores())
+        jax.config.update("jax_num_cpu_devices", int(os.environ.get("JAX_NUM_CPU_DEVICES") or num_usable_cores()))
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]  # its options are set at run time
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metadisco" / "jax"
         jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def _join(known: argparse.Namespace) -> None:
+    """Join the other processes where there are any."""
+    from metadisco import distributed
+
+    who = [getattr(known, name, None) for name in ("coordinator", "num_processes", "process_id")]
+    if getattr(known, "distributed", False):
+        distributed.join(*who, seconds=known.join_seconds)
+    elif any(each is not None for each in who):
+        raise ValueError("--coordinator, --num-processes and --process-id need --distributed")
 
 
 def _overrides(rest: Sequence[str]) -> dict[str, str]:
@@ -164,7 +209,15 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
         if getattr(known, cap) is not None:
             preset = replace(preset, **{cap: getattr(known, cap)})
     out = known.out or f"runs/{preset.name}"
-    return discovery.discover(preset, out, seed=known.seed, resume=known.resume, console=_console()).exit_code
+    return discovery.discover(
+        preset,
+        out,
+        seed=known.seed,
+        resume=known.resume,
+        other_code=known.other_code,
+        wandb=known.wandb,
+        console=_console(),
+    ).exit_code
 
 
 def _evaluate(known: argparse.Namespace) -> int:

@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from metadisco import checkpoint, config, evaluation, loop, memory, results, stats
+from metadisco import checkpoint, config, evaluation, loop, memory, results, stats, trackers
 from metadisco.battery import Battery
 from metadisco.checkpoint import Discovered
 from metadisco.comparison import check_suites, compare, show
 from metadisco.comparison import meta_test as meta_test  # it belongs to what can be done with a discovery
 from metadisco.contestants import batteries, contestants, inner_loops, trained_with
 from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_interval
+from metadisco.distributed import is_first
 from metadisco.life import InnerLoop
 from metadisco.mixed_trainer import MixedTrainer
+from metadisco.population import check_even
 from metadisco.presets import Preset
 from metadisco.provenance import provenance
 from metadisco.types import MetaParams
@@ -28,7 +30,7 @@ class Discovery:
     """What came of a run.
 
     Attributes:
-        discovered: the objective, with its scores; None where the run stopped before its end.
+        discovered: the objective, with its scores; None where the run stopped before its end, or process 0 has it.
         folder: of the run.
         exit_code: 0, or 128 + the number of the signal that interrupted the run.
     """
@@ -38,7 +40,16 @@ class Discovery:
     exit_code: int
 
 
-def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = False, console: Any = None) -> Discovery:
+def discover(
+    preset: Preset,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    other_code: bool = False,
+    wandb: trackers.WandbMode | None = None,
+    console: Any = None,
+) -> Discovery:
     """Meta-train an objective from random weights, test it and write a report.
 
     Leaves in `out` what `metadisco.loop` leaves there, the levels that a curriculum keeps (`levels/<meta-step>/`, see
@@ -49,10 +60,13 @@ def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = F
         out: run folder, new or empty unless `resume`.
         seed: of the whole run.
         resume: go on with the run in `out`.
+        other_code: also if other code began it.
+        wandb: keep its curves as Weights & Biases does, too, in the run folder or online.
         console: `rich` console for progress and tables; a new one by default.
 
     Returns:
-        The discovery. A run that was interrupted is not tested: resume it.
+        The discovery. A run that was interrupted is not tested: resume it. Of several processes
+        (`metadisco.distributed`), 0 tests, on its own devices, and the others return at once without an objective.
 
     Raises:
         run_folder.RunError: where `out` cannot be used.
@@ -66,7 +80,10 @@ def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = F
     trainer, folder = preset.trainer, Path(out)
     _check(preset)
     memory.check(trainer)
-    console.print(f"[bold]metadisco[/bold] discovers {preset.name}: {preset.description}")
+    if wandb is not None:
+        trackers.check_wandb()
+    if is_first():
+        console.print(f"[bold]metadisco[/bold] discovers {preset.name}: {preset.description}")
     validate = _validation(preset) if preset.validate_every else None
     run = loop.run(
         trainer,
@@ -80,9 +97,13 @@ def discover(preset: Preset, out: str | Path, *, seed: int = 0, resume: bool = F
         snapshot_fn=_snapshots(preset, seed),
         snapshot_every=snapshot_interval(trainer.num_steps),
         provenance={"preset": preset.name},
+        other_code=other_code,
+        track=[trackers.tensorboard, *([functools.partial(trackers.Wandb, mode=wandb)] if wandb else [])],
         console=console,
     )
     begun = time.perf_counter()
+    if not is_first():
+        return Discovery(None, folder, run.exit_code)
     if run.status == "interrupted":
         console.print(f"Stopped after meta-step {run.step}; everything is saved. Go on with --resume.")
         return Discovery(None, folder, run.exit_code)
@@ -117,9 +138,14 @@ def inner_loop(discovered: Discovered) -> InnerLoop:
 
 
 def _check(preset: Preset) -> None:
-    """Refuse what could not be tested after it has been trained, or on the way."""
+    """Refuse what could not be tested after it has been trained, or on the way, or would leave devices idle."""
+    trainer = preset.trainer
+    for i, arena in enumerate(trainer.arenas if isinstance(trainer, MixedTrainer) else ()):
+        check_even(arena.num_tasks, trainer.meta_optimizer.replicas, name=f"arenas.{i}.num_tasks")
+    if not isinstance(trainer, MixedTrainer):
+        check_even(trainer.num_tasks, trainer.meta_optimizer.replicas)
     validation = [VALIDATION_SUITE] if preset.validate_every else []
-    check_suites({"discovered": (inner_loops(preset.trainer), ())}, [*preset.suites, *validation])
+    check_suites({"discovered": (inner_loops(trainer), ())}, [*preset.suites, *validation])
 
 
 def _snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:

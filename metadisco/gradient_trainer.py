@@ -6,6 +6,7 @@ and every meta-step finds some of them young and some old.
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from metadisco.curricula.base import Curriculum, CurriculumState, Proposal
 from metadisco.life import InnerLoop, Life, only_of_finite
 from metadisco.meta.base import mean_where
 from metadisco.meta.gradient import GradientState, MetaGradient
-from metadisco.population import population_mesh, share_out, sum_over
+from metadisco.population import SHARED, SPREAD, population_mesh, share_out, sum_over
 from metadisco.scores import LevelScore, Return
 from metadisco.types import Key, MetaParams, Metrics
 from metadisco.unroll import Lease, Unroll
@@ -71,6 +72,13 @@ class GradientTrainer:
         self.unroll.check(self.inner)
         self.curriculum.check(self.num_tasks)
         scores.check(self.score, self.inner)
+
+    def layout(self, num_devices: int) -> Any:
+        """Which parts of the state are spread over devices: the lives, which stay where they are lived."""
+        spread = SPREAD if self.num_tasks % num_devices == 0 else SHARED
+        parts: dict[str, Any] = {"step": SHARED, "meta": SHARED, "curriculum": SHARED}
+        parts |= {"lives": spread, "rivals": spread, "proposal": spread}
+        return GradientTrainState(**parts)
 
     def init(self, key: Key) -> GradientTrainState:
         """Random meta-parameters, fresh optimizer and curriculum, and the first lives."""

@@ -1,27 +1,25 @@
 """The host loop: do chunks of meta-steps, with progress, logs, checkpoints, resume and a clean stop.
 
 The numbers come from the trainer alone (see `metadisco.chunks`): however a run is cut up by pauses, signals and kills,
-it ends the same. What it leaves behind is in the run folder (see `metadisco.run_folder`).
+it ends the same. What it leaves behind is in the run folder (see `metadisco.run_folder`). Several processes run the
+loop side by side (see `metadisco.distributed`): what depends on a clock or a signal they agree on once per chunk.
 """
 
 import math
 import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
-import jax
-
-from metadisco.chunks import MAX_CHUNK, Advance, HostMetrics, Trainer, compile_chunk, restore
-from metadisco.progress import Display
-from metadisco.run_folder import Log, Row, cut_metrics, opened, read_metrics
+from metadisco import trackers
+from metadisco.chunks import MAX_CHUNK, HostMetrics, Trainer, compile_chunk, on_this_process, restore
+from metadisco.distributed import agree, is_first, require_same
+from metadisco.progress import Display, Pulse
+from metadisco.run_folder import Log, Row, cut_metrics, opened, read_metrics, same_run
+from metadisco.signals import Signals
 from metadisco.train_state import Checkpoints
-from metadisco.types import Key
 
 CHUNK_SECONDS = 1.0  # how often the host looks up, where meta-steps are shorter than that
 Status = Literal["finished", "paused", "interrupted", "out_of_time", "spent"]
@@ -39,7 +37,8 @@ class Result:
         status: "interrupted" by a signal (even in the last chunk), else "finished" at `num_steps`, "paused" at `steps`,
             "out_of_time" by `minutes`, or "spent" where `env_steps` are used up.
         step: meta-steps done since the start of the run.
-        state: the train state after them, which is also the newest checkpoint.
+        state: the train state after them, which is also the newest checkpoint. Of several processes each has its own
+            copy of what is not spread over all of them.
         seconds: how long they took, in all calls together.
         signal: the number of the signal that interrupted the run.
     """
@@ -72,11 +71,15 @@ def run(
     snapshot_fn: Callable[[Path, Any], None] | None = None,
     snapshot_every: int = 100,
     provenance: dict[str, Any] | None = None,
+    other_code: bool = False,
+    track: Sequence[trackers.MakeTracker] = (trackers.tensorboard,),
     console: Any = None,
 ) -> Result:
     """Run meta-steps from the start, or from the newest intact checkpoint, until the run is finished or has to stop.
 
-    SIGINT and SIGTERM stop it after the present chunk, with a checkpoint; a second signal aborts at once.
+    SIGINT and SIGTERM stop it after the present chunk, with a checkpoint; a second signal aborts at once. A chunk takes
+    about a second, or one meta-step where that is longer; `heartbeat.json` has the longest that stopping would have
+    taken so far. Several processes call this alike, and a signal to one of them stops all.
 
     Args:
         trainer: What to run.
@@ -98,11 +101,14 @@ def run(
         snapshot_every: Meta-steps between its calls, the first of which is for the state before any meta-step; it is
             also called when the run stops, for whatever reason but a kill.
         provenance: Added to what is written about this run's origin, such as the preset's name.
+        other_code: Resume a run that was begun by other code, too.
+        track: Where else the curves go.
         console: The `rich` console to show progress on.
 
     Raises:
         run_folder.RunError: If the folder holds something else, is in use, cannot be written, or was run with other
-            settings.
+            settings or by other code.
+        distributed.DistributedError: If processes were started with different settings, or one of them is gone.
         TrainingError: If no candidate of a generation is finite. The checkpoint before it stays the newest.
         files.CheckpointError: If a checkpoint cannot be written, or is of another version of the trainer.
     """
@@ -111,54 +117,68 @@ def run(
     intervals = [every for called, every in ((evaluate_fn, evaluate_every), (snapshot_fn, snapshot_every)) if called]
     pace = _Pace(started, last, minutes, env_steps, chunk, intervals)
     display = Display(console, last, trainer.num_steps)
-    with opened(out, trainer, seed, resume, provenance or {}) as folder:
+    require_same(same_run(trainer, seed, steps=steps, env_steps=env_steps, chunk=chunk, intervals=intervals))
+    with opened(out, trainer, seed, resume, provenance or {}, other_code=other_code) as folder:
         checkpoints = Checkpoints(folder / "checkpoints")
         display.say("Compiling a meta-step ...")
         advance, placement = compile_chunk(trainer)
         state = restore(trainer, seed, checkpoints, placement)
-        step = first = int(state.step)
-        pace.spend(read_metrics(folder / "metrics.jsonl", first))
-        is_over = first >= last or pace.is_spent()
+        step = int(state.step)
+        pace.spend(read_metrics(folder / "metrics.jsonl", step))
         snapshots = _Snapshots(folder, snapshot_fn, snapshot_every)
-        snapshots.take(step, state, only_if_due=not is_over)
-        if is_over:
-            display.say(f"{folder} is at meta-step {first} of {trainer.num_steps} already: nothing is left to do.")
-            return _result(trainer, pace, step, state, cut_metrics(folder / "metrics.jsonl", first))
-        with Log(folder, first) as log, display, _Signals() as signals:
-            saver = _Saver(checkpoints, log, checkpoint_seconds, first, state)
-            chunks = _chunks(advance, jax.random.key(seed), state, pace, signals)
-            for state, rows, seconds in chunks:
-                step = int(rows[-1]["step"])
+        count = agree(0 if pace.is_spent() else last - step)[0]
+        snapshots.take(step, state, only_if_due=count > 0)
+        if count <= 0:
+            display.say(f"{folder} is at meta-step {step} of {trainer.num_steps} already: nothing is left to do.")
+            seconds = cut_metrics(folder / "metrics.jsonl", step) if is_first() else 0.0
+            return _result(trainer, pace, step, state, seconds)
+        with Log(folder, step, track) as log, display, Signals() as signals:
+            saver = _Saver(checkpoints, log, checkpoint_seconds, step, state)
+            pulse = Pulse(folder, trainer.num_steps)
+            turn = _Turn.agreed(pace, signals, saver, step)
+            while turn.steps > 0:
+                begun = time.monotonic()
+                state, metrics = advance(seed, state, turn.steps)
+                rows = _rows(metrics, step, turn.steps)
+                step, seconds = step + turn.steps, time.monotonic() - begun
+                pace.seconds_per_step = seconds / turn.steps
                 pace.spend(rows)
-                if evaluate_fn and (step % evaluate_every == 0 or step == trainer.num_steps):
-                    rows[-1] |= {f"validation/{name}": float(value) for name, value in evaluate_fn(state).items()}
+                if evaluate_fn and is_first() and (step % evaluate_every == 0 or step == trainer.num_steps):
+                    scalars = evaluate_fn(on_this_process(state))
+                    rows[-1] |= {f"validation/{name}": float(value) for name, value in scalars.items()}
                 log.write(rows, time.monotonic() - started)
                 failure = _failure(rows, folder, saver.saved)
                 snapshots.take(step, state, only_if_due=failure is None)
                 if failure is not None:
                     raise failure
-                display.update(rows, seconds, pace.seconds_left(step))
-                saver.save(step, state, only_if_due=True)
+                pulse.beat(rows, seconds, pace.seconds_left(step))
+                display.update(rows, pulse)
+                turn = _Turn.agreed(pace, signals, saver, step)
+                if turn.saves:
+                    saver.save(step, state)
+                pulse.look()
             snapshots.take(step, state)
             saver.save(step, state)
+            pulse.look()
         seconds = log.seconds_before + time.monotonic() - started
-        return _result(trainer, pace, step, state, seconds, signals.received)
+        result = _result(trainer, pace, step, state, seconds, turn.signal or signals.received)
+        pulse.write(result.status, step)
+        return result
 
 
-def _chunks(
-    advance: Advance, root: Key, state: Any, pace: "_Pace", signals: "_Signals"
-) -> Iterator[tuple[Any, list[Row], float]]:
-    """Do chunk after chunk, at least one, until the run has to stop: the state, the rows and the seconds of each."""
-    step = first = int(state.step)
-    while step < pace.last and signals.received is None and not pace.is_spent():
-        if step > first and pace.out_of_time():
-            return
-        count, begun = pace.next_count(step), time.monotonic()
-        state, metrics = advance(root, state, count)
-        rows = _rows(metrics, step, count)
-        step, seconds = step + count, time.monotonic() - begun
-        pace.seconds_per_step = seconds / count
-        yield state, rows, seconds
+class _Turn(NamedTuple):
+    """What all processes do after a chunk of meta-steps."""
+
+    steps: int  # of the next chunk; 0: stop
+    saves: bool
+    signal: int | None  # that one of them has received
+
+    @classmethod
+    def agreed(cls, pace: "_Pace", signals: "Signals", saver: "_Saver", step: int) -> Self:
+        """The same on all processes: the least of their chunks, and what any of them has to do."""
+        count = 0 if signals.received or pace.is_over(step) else pace.next_count(step)
+        count, saves, number = agree(count, -int(saver.is_due()), -(signals.received or 0))
+        return cls(count, bool(saves), -number or None)
 
 
 def _result(
@@ -171,7 +191,7 @@ def _result(
         status = "finished" if step >= trainer.num_steps else "paused"
     elif pace.is_spent():
         status = "spent"
-    return Result(status, step, state, seconds, received)
+    return Result(status, step, on_this_process(state), seconds, received)
 
 
 class _Pace:
@@ -192,9 +212,10 @@ class _Pace:
         self.deadline = math.inf if minutes is None else started + 60 * minutes
         self.seconds_per_step: float | None = None
 
-    def out_of_time(self) -> bool:
-        """Whether the next meta-step would end after the deadline."""
-        return time.monotonic() + (self.seconds_per_step or 0.0) > self.deadline
+    def is_over(self, step: int) -> bool:
+        """Whether all meta-steps are done, or the next would end after the deadline, but for the first of a call."""
+        out_of_time = time.monotonic() + (self.seconds_per_step or -math.inf) > self.deadline
+        return step >= self.last or self.is_spent() or out_of_time
 
     def spend(self, rows: list[Row]) -> None:
         """Take note of the environment steps of some meta-steps."""
@@ -231,12 +252,16 @@ class _Saver:
     def __init__(self, checkpoints: Checkpoints, log: Log, seconds: float, step: int, state: Any) -> None:
         self.checkpoints, self.log, self.seconds = checkpoints, log, seconds
         self.saved, self.saved_at = step, time.monotonic()
-        if step not in checkpoints.steps():  # a folder that cannot be written is known before the work is done
+        if not agree(step in checkpoints.steps())[0]:  # what cannot be written is known before the work
             checkpoints.save(step, state)
 
-    def save(self, step: int, state: Any, *, only_if_due: bool = False) -> None:
-        """Save unless this step is saved already, or it is too early and `only_if_due`."""
-        if step == self.saved or (only_if_due and time.monotonic() - self.saved_at < self.seconds):
+    def is_due(self) -> bool:
+        """Whether the newest checkpoint is old enough for another."""
+        return time.monotonic() - self.saved_at >= self.seconds
+
+    def save(self, step: int, state: Any) -> None:
+        """Save unless this step is saved already."""
+        if step == self.saved:
             return
         self.log.sync()
         self.checkpoints.save(step, state)
@@ -251,38 +276,12 @@ class _Snapshots:
         self.taken: int | None = None
 
     def take(self, step: int, state: Any, *, only_if_due: bool = False) -> None:
-        """Take one unless there is one of this step already, or it is not due and `only_if_due`."""
+        """Take one unless there is one of this step already, or it is not due and `only_if_due`. Process 0 takes it."""
         if self.snapshot_fn is None or step == self.taken or (only_if_due and step % self.every):
             return
-        self.snapshot_fn(self.folder, state)
+        if is_first():
+            self.snapshot_fn(self.folder, on_this_process(state))
         self.taken = step
-
-
-class _Signals:
-    """Notes the first SIGINT or SIGTERM for the loop to stop at its leisure; the second ends the process."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self.previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self.previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _receive(self, number: int, _: object) -> None:
-        if self.received is None:
-            self.received = int(number)
-            os.write(2, b"\nStopping after this chunk of meta-steps and saving; a second signal aborts at once.\n")
-        elif "ipykernel" in sys.modules:
-            raise KeyboardInterrupt
-        else:
-            os.write(2, b"\x1b[?25h\n")  # the live bar hides the cursor
-            os._exit(128 + number)  # an ordinary exit waits for the computation under way
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
 
 
 def _last_step(

@@ -99,8 +99,8 @@ def _bytes(tree: object) -> int:
 
 
 def _available() -> int:
-    """Bytes of the local devices' memory, or of the machine's for a CPU."""
+    """Bytes of all devices' memory, or of the machines' for CPUs, if the other processes have what this one has."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("bytes_limit" in each for each in stats):
-        return sum(each["bytes_limit"] for each in stats)
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return sum(each["bytes_limit"] for each in stats) * jax.process_count()
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * jax.process_count()

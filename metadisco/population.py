@@ -1,9 +1,11 @@
 """Spread a population over devices.
 
 Lives do not talk to each other while they are lived, so every device runs its own loop over its share and waits for
-nobody. Shares are dealt like cards, longest life first, so that every device has about the same work.
+nobody. Shares are dealt like cards, longest life first, so that every device has about the same work. The devices may
+be those of several processes: the mesh spans them all.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,6 +38,32 @@ def population_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Devices along one axis; all devices of all processes by default."""
     devices = jax.devices() if devices is None else list(devices)
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def check_even(num_tasks: int, replicas: int, *, name: str = "num_tasks") -> None:
+    """Refuse a population that leaves accelerators, or other hosts, idle.
+
+    A CPU alone is exempt: its devices are as many as its cores, whatever their number, and shares are filled up with
+    copies, which for 64 pairs of lives on 6 cores costs 3 %.
+
+    Args:
+        num_tasks: N.
+        replicas: R; the population has N R lives.
+        name: Of the setting N.
+
+    Raises:
+        ValueError: Where the devices do not divide N R; it names the nearest N for which they do.
+    """
+    num_devices = jax.device_count()
+    if num_tasks * replicas % num_devices == 0 or (jax.process_count() == 1 and jax.default_backend() == "cpu"):
+        return
+    unit = num_devices // math.gcd(num_devices, replicas)
+    below, above = num_tasks // unit * unit, -(-num_tasks // unit) * unit
+    nearest = f"{below} or {above}" if below else str(above)
+    raise ValueError(
+        f"{name} = {num_tasks} makes {num_tasks * replicas} lives, which {num_devices} devices cannot share evenly: "
+        f"the nearest that they can is {name} = {nearest}. Or run on fewer devices."
+    )
 
 
 def deal(num_items: int, num_devices: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,13 @@
 """Where a result comes from: command, date, commit, versions and hardware, written beside whatever is kept of it."""
 
+import hashlib
 import os
 import platform
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,25 @@ def provenance(**details: Any) -> dict[str, Any]:
         "hardware": f"{len(devices)} x {devices[0]}, {os.cpu_count()} CPU cores, {platform.machine()}",
         **details,
     }
+
+
+def code_digest(modules: Iterable[str] = ()) -> str:
+    """A digest of metadisco's own source, and of the `modules` outside of it that take part in a run.
+
+    Args:
+        modules: Dotted names of imported modules; those of metadisco, and those without a source file, add nothing.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    package, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
+    for name in sorted(name for name in set(modules) if name.partition(".")[0] != "metadisco"):
+        source = getattr(sys.modules.get(name), "__file__", None)
+        if source is not None:
+            digest.update(f"{name}\0".encode() + Path(source).read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def _version(package: str) -> str | None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from metadisco.distributed import LostError, exchange, is_first, lost_processes, together
 from metadisco.files import CheckpointError, hash_file, hash_files, is_key, leaf_types, named_leaves, write_atomically
 
 FORMAT_VERSION = 1
@@ -35,8 +36,9 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The resumable train states of one run, newest last; see the module's docstring for what makes one count.
 
-    On several hosts every process makes the same calls on a shared file system; process 0 alone writes manifests and
-    deletes.
+    On several hosts every process makes the same calls on a shared file system and writes its part of the arrays;
+    process 0 alone chooses what is restored, writes manifests and deletes. A state is restored on any number of devices
+    and hosts: files hold whole arrays, and the target says where they go.
     """
 
     def __init__(self, folder: str | os.PathLike, *, keep: int = 3) -> None:
@@ -54,19 +56,25 @@ class Checkpoints:
         from orbax.checkpoint import v1 as orbax  # slow to import
 
         path, manifest = self._paths(step)
+        leaves = _to_leaves(state)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._delete(lambda known: known >= step)
-            orbax.save(path, _to_leaves(state))  # returns when every host has written; renames into place itself
-            if jax.process_index() == 0:
-                document = {
-                    "format_version": FORMAT_VERSION,
-                    "step": step,
-                    "leaves": leaf_types(state),
-                    "files": hash_files(path),
-                }
-                write_atomically(manifest, json.dumps(document, indent=1).encode())
-            self._delete(lambda known: known not in self.steps()[-self.keep :])
+            with together():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._delete(lambda known: known >= step)
+            with lost_processes():
+                orbax.save(path, leaves)  # returns when every host has written; renames into place itself
+            with together():
+                if is_first():
+                    document = {
+                        "format_version": FORMAT_VERSION,
+                        "step": step,
+                        "leaves": leaf_types(state),
+                        "files": hash_files(path),
+                    }
+                    write_atomically(manifest, json.dumps(document, indent=1).encode())
+                    self._delete(lambda known: known not in self.steps()[-self.keep :])
+        except LostError:
+            raise
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"Cannot write checkpoint {path}: {error}. Free space or make the folder writable; the checkpoints "
@@ -91,14 +99,24 @@ class Checkpoints:
             CheckpointError: If the checkpoint is intact but of another format version, or holds a state of other
                 leaves, shapes or types; if there are checkpoints and all are damaged.
         """
+        with together():
+            found = self._newest_intact() if is_first() else None
+        found = json.loads(exchange(json.dumps(found))[0])
+        if found is None:
+            return None
+        step, leaves = found
+        return Restored(step, self._read(self._paths(step)[0], leaves, target))
+
+    def _newest_intact(self) -> tuple[int, dict[str, str]] | None:
+        """The step to restore and the types of its leaves; None where no checkpoint was ever finished."""
         for step in reversed(self._candidates()):
             path, manifest = self._paths(step)
             try:
-                saved = _check(path, manifest)
+                leaves = _check(path, manifest)
             except _DamageError as damage:
-                warnings.warn(f"Skipping checkpoint {path}: {damage}.", stacklevel=2)
+                warnings.warn(f"Skipping checkpoint {path}: {damage}.", stacklevel=3)
             else:
-                return Restored(step, self._read(path, saved, target))
+                return step, leaves
         if self.steps():
             raise CheckpointError(
                 f"All checkpoints in {self.folder} are damaged. Put intact ones there from a copy, or delete the "
@@ -118,15 +136,13 @@ class Checkpoints:
                 )
         shapes = jax.eval_shape(_to_leaves, target)
         default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        shardings = {
-            name: default if is_key(leaf) else getattr(leaf, "sharding", None) or default
-            for name, leaf in named_leaves(target).items()
-        }
+        shardings = {name: getattr(leaf, "sharding", None) or default for name, leaf in named_leaves(target).items()}
         abstract = {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[name])
             for name, leaf in shapes.items()
         }
-        return _from_leaves(orbax.load(path, abstract), target)
+        with lost_processes():
+            return _from_leaves(orbax.load(path, abstract), target)
 
     def _paths(self, step: int) -> tuple[Path, Path]:
         return self.folder / f"{step:010d}", self.folder / f"{step:010d}.json"
@@ -138,7 +154,7 @@ class Checkpoints:
 
     def _delete(self, surplus: Any) -> None:
         """Delete what is unfinished or of a `surplus` step; the manifest first, so that nothing is left half valid."""
-        if jax.process_index() == 0:
+        if is_first():
             for step in filter(surplus, self._candidates()):
                 path, manifest = self._paths(step)
                 manifest.unlink(missing_ok=True)
@@ -148,10 +164,6 @@ class Checkpoints:
                     shutil.rmtree(path, ignore_errors=True)
                 elif path.name.endswith(".json.partial"):
                     path.unlink()
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            multihost_utils.sync_global_devices("metadisco_checkpoints_deleted")
 
 
 def _to_leaves(tree: Any) -> dict[str, jax.Array]:
@@ -164,7 +176,8 @@ def _from_leaves(leaves: dict[str, jax.Array], target: Any) -> Any:
     def restore(path: Any, wanted: Any) -> jax.Array:
         leaf = leaves.get(jax.tree_util.keystr(path))
         if leaf is None:
-            return jnp.zeros(wanted.shape, wanted.dtype)
+            sharding = getattr(wanted, "sharding", None)
+            return jax.jit(lambda: jnp.zeros(wanted.shape, wanted.dtype), out_shardings=sharding)()
         return jax.random.wrap_key_data(leaf, impl=_key_impl(wanted)) if is_key(wanted) else leaf
 
     return jax.tree_util.tree_map_with_path(restore, target)

@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up. A name stands for the module and, for a package, for everything in it.
 LAYERS = (
-    ("types", "trees", "design", "returns", "lowrank", "config", "differences", "stats", "files", "provenance"),
+    (
+        *("types", "trees", "design", "returns", "lowrank", "config", "differences", "stats", "files", "provenance"),
+        *("rollcall", "distributed"),
+    ),
     ("envs",),
     ("tasks",),
     ("agents",),
@@ -23,8 +26,8 @@ LAYERS = (
     ("baselines", "settings"),
     ("meta", "curricula"),
     ("antagonists", "arena", "gradient_trainer", "mixed_trainer", "population", "scores", "trainer", "unroll"),
-    ("checkpoint", "results", "run_folder", "train_state", "zoo"),  # what is on disk
-    ("chunks", "contestants", "evaluation", "loop", "memory", "progress", "suite_lookup", "suites"),
+    ("checkpoint", "results", "run_folder", "trackers", "train_state", "zoo"),  # what is on disk
+    ("chunks", "contestants", "evaluation", "loop", "memory", "progress", "signals", "suite_lookup", "suites"),
     ("drift_presets", "presets"),
     (
         "chart_style",
@@ -44,7 +47,9 @@ LAYERS = (
 STRANGERS = (("meta", "curricula"),)  # neighbors that never import each other
 
 # Slow to import or optional at run time: the function that needs one imports it.
-LAZY = frozenset({"ale_py", "brax", "gymnasium", "gymnax", "matplotlib", "rich", "scipy", "tensorboardX", "tyro"})
+LAZY = frozenset(
+    {"ale_py", "brax", "gymnasium", "gymnax", "matplotlib", "rich", "scipy", "tensorboardX", "tyro", "wandb"}
+)
 MAY_IMPORT_AT_TOP: dict[str, frozenset[str]] = {}  # {"metadisco.module": frozenset({"library"})}, with the reason
 
 PICKLES = frozenset({"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"})

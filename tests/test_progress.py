@@ -1,24 +1,65 @@
 """What a run shows of itself."""
 
+import json
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 
-from metadisco.progress import Bars
+from metadisco import progress
+from metadisco.progress import Bars, Pulse
 from tests.toy import Toy, quiet, run
 
 COLUMNS = (BarColumn(), TextColumn("{task.description}"))
 
 
-def test_plain_display_reports_fitness_and_rate(tmp_path):
+def test_plain_display_reports_fitness_rates_memory_and_time(tmp_path):
     console = quiet()
     run(Toy(), tmp_path / "run", console=console)
     last = console.file.getvalue().splitlines()[-1]
     assert last.startswith("meta-step 40/40 · fitness ")
-    assert all(part in last for part in ("agent updates/s", "elapsed 0:00:", "left 0:00:00"))
+    rates = ("meta-steps/s", "agent updates/s", "env steps/s")
+    assert all(part in last for part in (*rates, "memory ", " GiB", "elapsed 0:00:", "left 0:00:00"))
+
+
+def test_heartbeat_says_how_the_run_stands(tmp_path):
+    run(Toy(), tmp_path / "run", steps=17)
+    pulse = json.loads((tmp_path / "run" / "heartbeat.json").read_text())
+    assert (pulse["status"], pulse["meta_step"], pulse["num_meta_steps"]) == ("paused", 17, 40)
+    assert abs(pulse["unix_time"] - time.time()) < 60
+    assert pulse["memory_bytes"] > 1e7
+    assert pulse["stop_seconds"] >= 0.0
+    assert pulse["agent_updates_per_second"] == 10 * pulse["meta_steps_per_second"] > 0
+
+
+def test_heartbeat_is_there_while_the_run_goes_on(tmp_path):
+    seen = []
+
+    def look(_):
+        seen.append(json.loads((tmp_path / "run" / "heartbeat.json").read_text()))
+        return {}
+
+    run(Toy(), tmp_path / "run", evaluate_fn=look, evaluate_every=20, chunk=10)
+    assert [(each["status"], each["meta_step"]) for each in seen] == [("running", 10)] * 2
+
+
+def test_rates_are_those_of_the_chunk(tmp_path):
+    pulse = Pulse(tmp_path, 10)
+    pulse.beat([{"step": 1, "env_steps": 6.0}, {"step": 2, "env_steps": 10.0}], seconds=4.0, seconds_left=9.0)
+    assert pulse.rates == {"meta-steps": 0.5, "env steps": 4.0}
+
+
+def test_time_to_stop_is_the_longest_so_far(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    pulse = Pulse(tmp_path, 10)
+    for moment in (101.0, 105.0, 106.0):
+        now[0] = moment
+        pulse.look()
+    assert pulse.stop_seconds == 4.0
 
 
 @pytest.fixture

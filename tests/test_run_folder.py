@@ -7,7 +7,7 @@ from dataclasses import replace
 import jax
 import pytest
 
-from metadisco import config
+from metadisco import config, run_folder
 from metadisco.run_folder import RunError, cut_metrics, read_config
 from tests.toy import Toy, run
 
@@ -51,6 +51,15 @@ def test_resume_without_the_versions_that_began_a_run_warns(tmp_path, origin):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"provenance": origin}))
     with pytest.warns(UserWarning, match="begun with jax of an unknown version"):
         assert run(Toy(), tmp_path / "run", resume=True).status == "finished"
+
+
+def test_resume_by_other_code_is_refused_unless_asked(tmp_path, monkeypatch):
+    run(Toy(), tmp_path / "run", steps=1)
+    monkeypatch.setattr(run_folder, "code_digest", lambda modules: "other")
+    with pytest.raises(RunError, match=r"by other code \(digest \w{16}, now other\).*--other-code"):
+        run(Toy(), tmp_path / "run", resume=True)
+    with pytest.warns(UserWarning, match="by other code"):
+        assert run(Toy(), tmp_path / "run", resume=True, other_code=True).status == "finished"
 
 
 def test_folder_in_use_is_refused_naming_the_process(tmp_path):

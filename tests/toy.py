@@ -12,6 +12,7 @@ from rich.console import Console
 
 from metadisco import loop
 from metadisco.files import write_atomically
+from metadisco.population import SHARED, SPREAD, population_mesh, share_out, sum_over
 
 
 @struct.dataclass
@@ -50,6 +51,51 @@ class Toy:
         return ToyState(state.step + 1, weights, momentum, key, state.empty), metrics
 
 
+@struct.dataclass
+class SpreadState:
+    step: jax.Array  # [] int32
+    weights: jax.Array  # [8] float32
+    lives: jax.Array  # [16, 8] float32, spread over devices
+    keys: jax.Array  # [16] keys, likewise
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A toy on many devices: a population by evolution, and lives that last by gradients."""
+
+    num_steps: int = 20
+
+    def layout(self, num_devices):
+        return SpreadState(step=SHARED, weights=SHARED, lives=SPREAD, keys=SPREAD)
+
+    def init(self, key):
+        keys = jax.random.split(key, 16)
+        return SpreadState(jnp.int32(0), jax.random.normal(key, (8,)), jax.vmap(_noise)(keys), keys)
+
+    def step(self, key, state):
+        mesh = population_mesh()
+        noise = jax.random.normal(key, (16, 8))
+        fitness = share_out(
+            lambda population, lives: jnp.sum(jnp.sin(3.0 * population + lives), axis=1),
+            state.weights + 0.1 * noise,
+            state.lives,
+            work=jnp.arange(16.0) % 5.0,
+            mesh=mesh,
+        )
+        gradient, lives = sum_over(_advance, state.weights, (state.lives, state.keys), slots=4, mesh=mesh)
+        weights = state.weights + 0.1 * (fitness - jnp.mean(fitness)) @ noise / 16 - 0.01 * gradient / 16
+        return state.replace(step=state.step + 1, weights=weights, lives=lives), {"fitness": jnp.mean(fitness)}
+
+
+def _noise(key):
+    return jax.random.normal(key, (8,))
+
+
+def _advance(weights, item):
+    life, key = item
+    return jnp.tanh(weights * life), 0.9 * life + 0.1 * jnp.sin(weights) + 0.1 * _noise(key)
+
+
 @dataclass(frozen=True)
 class Slow:
     """Its first meta-step is quick, each later one takes a minute or more."""
@@ -67,7 +113,7 @@ class Slow:
         return state.replace(step=state.step + 1, weights=weights), {"fitness": jnp.mean(weights)}
 
 
-LONG, SLOW = Toy(num_steps=5000), Slow()
+LONG, SLOW, SPREAD_OUT = Toy(num_steps=5000), Slow(), Spread()
 
 
 def quiet():
