@@ -69,6 +69,14 @@ def _parser() -> argparse.ArgumentParser:
         "--env-steps", type=float, help="stop after so many environment steps, those of antagonists included"
     )
     discover.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    discover.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="FIELD=A,B,C",
+        help="one setting for each value; repeated, for each combination [default of --out: runs/PRESET-sweep]",
+    )
+    discover.add_argument("--seeds", type=int, help="runs of each setting, from --seed upward; one table of them all")
     discover.set_defaults(run=_discover)
 
     evaluate = commands.add_parser("evaluate", help="test discovered objectives on tasks that they never saw")
@@ -163,8 +171,26 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
     for cap in ("minutes", "env_steps"):
         if getattr(known, cap) is not None:
             preset = replace(preset, **{cap: getattr(known, cap)})
+    if known.sweep or known.seeds is not None:
+        return _sweep(known, preset, _overrides(rest))
     out = known.out or f"runs/{preset.name}"
     return discovery.discover(preset, out, seed=known.seed, resume=known.resume, console=_console()).exit_code
+
+
+def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) -> int:
+    from metadisco import config, sweep
+
+    fields = sweep.parse(known.sweep)
+    twice = sorted(set(fields) & set(overrides))
+    if twice:
+        raise config.ConfigError(f"{', '.join(twice)}: given with --sweep and as --{twice[0]}; give one of the two")
+    num_seeds = 1 if known.seeds is None else known.seeds
+    if not 1 <= num_seeds <= 2**32 - known.seed:
+        raise ValueError(f"--seeds must be 1 to {2**32 - known.seed}, got {num_seeds}")
+    if num_seeds > sweep.MAX_RUNS:  # said here, before so many seeds are listed
+        raise ValueError(f"--seeds must be at most {sweep.MAX_RUNS:,}, got {num_seeds:,}")
+    planned = sweep.plan(preset, fields, range(known.seed, known.seed + num_seeds))
+    return sweep.run(planned, known.out or f"runs/{preset.name}-sweep", resume=known.resume, console=_console())
 
 
 def _evaluate(known: argparse.Namespace) -> int:

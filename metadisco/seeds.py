@@ -1,13 +1,13 @@
 """Several seeds of one trainer in one program.
 
 Seeds differ in numbers only, so their meta-steps are one vmapped meta-step, and their lives are one population
-(`metadisco.arena`): S small populations fill a wide device as one large one does, and on a CPU nobody idles while the last
-lives of one seed run out. What a seed draws is what it draws alone, so it ends where its own run would have ended,
-up to the order of reductions in the meta-optimizer.
+(`metadisco.arena`): S small populations fill a wide device as one large one does, and on a CPU nobody idles while the
+last lives of one seed run out. What a seed draws is what it draws alone, so it ends where its own run would have ended,
+up to the order of reductions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -50,6 +50,20 @@ class Together:
         """Meta-steps of each run."""
         return self.trainer.num_steps
 
+    @property
+    def spread(self) -> MetaTrainer | MixedTrainer:
+        """The trainer with as many slots as suit the lives of all seeds.
+
+        An accelerator has room for S times the lives side by side. A CPU's cache has not: there the slots stay, and
+        with them the bits of every life.
+        """
+        if jax.default_backend() == "cpu":
+            return self.trainer
+        if isinstance(self.trainer, MixedTrainer):
+            arenas = tuple(replace(arena, slots=arena.slots * len(self.seeds)) for arena in self.trainer.arenas)
+            return replace(self.trainer, arenas=arenas)
+        return replace(self.trainer, slots=self.trainer.slots * len(self.seeds))
+
     def init(self, key: Key) -> SeedStates:
         """The first state of every seed. The key is not used: each seed has its own."""
         del key
@@ -65,7 +79,7 @@ class Together:
         """
         del key
         keys = jax.vmap(lambda root: step_key(root, state.step))(self._roots)
-        states, values = jax.vmap(self.trainer.step)(keys, state.states)
+        states, values = jax.vmap(self.spread.step)(keys, state.states)
         metrics = {name: jnp.sum(values[name]) for name in ("agent_updates", "env_steps")}
         metrics |= {name: jnp.mean(values[name]) for name in ("fitness", "finite_fraction")}
         for name, each in values.items():

@@ -24,7 +24,7 @@ LAYERS = (
     ("meta", "curricula"),
     ("antagonists", "arena", "gradient_trainer", "mixed_trainer", "population", "scores", "trainer", "unroll"),
     ("checkpoint", "results", "run_folder", "train_state", "zoo"),  # what is on disk
-    ("chunks", "contestants", "evaluation", "loop", "memory", "progress", "suite_lookup", "suites"),
+    ("chunks", "contestants", "evaluation", "loop", "memory", "progress", "seeds", "suite_lookup", "suites"),
     ("drift_presets", "presets"),
     (
         "chart_style",
@@ -35,6 +35,8 @@ LAYERS = (
         "inspection",
         "plots",
         "report",
+        "sweep",
+        "sweep_table",
         "testing",
         "cli",
         "__main__",

@@ -1,0 +1,398 @@
+"""The cost model (`benchmarks/cost_model.py`) held against the programs, and what it predicts for many accelerators.
+
+    python benchmarks/scaling.py --json docs/results/scaling.json    # some minutes on 2 CPU cores
+    python benchmarks/scaling.py --tables docs/results/scaling.json  # the tables of docs/scaling.md
+
+Arithmetic is read from the traced programs and from XLA's own count, memory and communication from the compiled ones,
+so none of these has to run. Only the rows of seconds do.
+"""
+
+import argparse
+import json
+import math
+import re
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.cost_model import Machine, Net, Workload, predict, step_flops, update_flops
+
+# Of the makers' data sheets, per device: NVIDIA H100 SXM (dense TF32, HBM3, NVLink in one direction), Google Cloud TPU
+# v5e (bfloat16, HBM2, interchip links). Achieved shares and latencies are assumptions.
+H100 = Machine("NVIDIA H100", peak=495e12, achieved=0.1, bandwidth=3.35e12, link=450e9, latency=4e-6, memory=80e9)
+V5E = Machine("TPU v5e", peak=197e12, achieved=0.2, bandwidth=819e9, link=200e9, latency=2e-6, memory=16e9)
+NUM_DEVICES = (1, 8, 64, 512)
+LOG_UNIFORM_MEAN = 240 / math.log(25)  # of lifetimes 10 to 250
+
+OUTCOME_METRICS = 6  # scalars that are sent back for each life besides fitness, updates and score
+ITEM_SIZES = {"pred": 1, "u8": 1, "s8": 1, "bf16": 2, "f16": 2, "f64": 8, "s64": 8, "u64": 8}
+COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
+
+
+def net(width: int) -> Net:
+    """The net of the objectives that are measured here."""
+    return Net(width=width)
+
+
+def trainer(kind: str, width: int, num_tasks: int, num_workers: int, num_steps: int, lifetime: int, slots: int):
+    """A trainer of the general grid worlds whose lives all have one lifetime."""
+    from metadisco.agents.networks import Table
+    from metadisco.critic import Critic
+    from metadisco.curricula.randomization import DomainRandomization
+    from metadisco.envs.gridworld_levels import GridLevels
+    from metadisco.gradient_trainer import GradientTrainer
+    from metadisco.life import InnerLoop
+    from metadisco.meta.evolution import Evolution
+    from metadisco.meta.lowrank_evolution import LowRankEvolution
+    from metadisco.objectives.lpg import LPG
+    from metadisco.tasks import LogUniformLifetime, Tasks
+    from metadisco.trainer import MetaTrainer
+    from metadisco.unroll import Unroll
+
+    levels = GridLevels()
+    is_gradient = kind == "gradient"
+    inner = InnerLoop(
+        levels.env,
+        Table(),
+        LPG(width=width, lifetime_features=True),
+        num_workers=num_workers,
+        num_steps=num_steps,
+        num_test_workers=num_workers,
+        critic=Critic() if is_gradient else None,
+    )
+    curriculum = DomainRandomization(Tasks(levels, LogUniformLifetime(lifetime, lifetime)))
+    if is_gradient:
+        unroll = Unroll(num_updates=lifetime)
+        return GradientTrainer(inner, curriculum, unroll=unroll, num_tasks=num_tasks, slots=slots)
+    optimizer = LowRankEvolution(rank=1) if kind == "low rank" else Evolution()
+    return MetaTrainer(inner, curriculum, optimizer, num_tasks=num_tasks, slots=slots)
+
+
+def workload(kind: str, width: int, num_tasks: int, num_workers: int, num_steps: int, lifetime: float) -> Workload:
+    """What `trainer` does in a meta-step, for the cost model."""
+    return Workload(
+        net=net(width),
+        num_tasks=num_tasks,
+        replicas=1 if kind == "gradient" else 2,
+        updates=lifetime,
+        longest=math.ceil(lifetime),
+        num_steps=num_steps,
+        num_workers=num_workers,
+        rank=int(kind == "low rank"),
+        is_gradient=kind == "gradient",
+    )
+
+
+def traced_product_flops(jaxpr) -> int:
+    """FLOPs of all matrix products of a traced program: a scan counts as often as it runs, a while loop once."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
+        times = equation.params["length"] if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    total += times * traced_product_flops(inner)
+    return total
+
+
+def flops_row(kind: str, width: int, num_workers: int, num_steps: int) -> dict:
+    """Products of one update as traced, and everything as XLA counts it where T = 1 leaves no loop."""
+    import jax
+
+    from metadisco.life import Birth
+    from metadisco.lowrank import LowRank
+    from metadisco.meta.lowrank_evolution import LowRankEvolution
+
+    chosen = trainer(kind, width, 1, num_workers, num_steps, 1, 1)
+    inner, key = chosen.inner, jax.random.key(0)
+    tasks = chosen.curriculum.propose(key, chosen.curriculum.init(key), 1)[1].tasks
+    task = jax.tree.map(lambda leaf: leaf[0], tasks)
+    meta_params = inner.objective.init(key)
+    life = inner.begin(key, Birth(key, task).task)
+    if kind == "gradient":
+        lease = chosen.unroll.begin(inner, key, task)
+
+        def run(meta_params, lease):
+            return jax.grad(lambda each: chosen.unroll.advance(inner, each, lease)[0])(meta_params)
+
+        arguments = (meta_params, lease)
+    else:
+        if kind == "low rank":
+            optimizer = LowRankEvolution(rank=1)
+            noise = optimizer._draw(key, meta_params, 1)
+            population = optimizer._population(meta_params, noise, 0.1)
+
+            def member(leaf):
+                if isinstance(leaf, LowRank):
+                    return LowRank(leaf.base, leaf.left[0], leaf.right[0], leaf.scale[0])
+                return leaf[0]
+
+            meta_params = jax.tree.map(member, population, is_leaf=lambda leaf: isinstance(leaf, LowRank))
+        run, arguments = inner.update, (meta_params, life)
+    traced = traced_product_flops(jax.make_jaxpr(run)(*arguments).jaxpr)
+    work = workload(kind, width, 1, num_workers, num_steps, 1)
+    row = {"kind": kind, "width": width, "B": num_workers, "T": num_steps}
+    row |= {"predicted": update_flops(work), "traced": traced}
+    if num_steps == 1 and kind == "evolution":
+        counted = jax.jit(run).lower(*arguments).compile().cost_analysis()
+        row["predicted_all"] = row["predicted"] + num_workers * work.net.elementwise
+        row["counted_by_xla"] = counted["flops"]
+    return row
+
+
+def program_row(kind: str, width: int, num_tasks: int, num_workers: int, slots: int, num_devices: int) -> dict:
+    """Memory and communication of a compiled meta-step, which is not run."""
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", num_devices)
+    from metadisco import memory
+
+    lifetime = 2
+    chosen = trainer(kind, width, num_tasks, num_workers, 5, lifetime, slots)
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(chosen.init, key)
+    compiled = jax.jit(chosen.step).lower(key, state).compile()
+    found = compiled.memory_analysis()
+    work = workload(kind, width, num_tasks, num_workers, 5, lifetime)
+    sent = communicated(compiled.as_text())
+    return {
+        "kind": kind,
+        "width": width,
+        "N": num_tasks,
+        "B": num_workers,
+        "slots": slots,
+        "devices": num_devices,
+        "predicted_bytes": memory.estimate(chosen) / num_devices,
+        "compiled_bytes": found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes,
+        "predicted_collective_bytes": collective_bytes(work, num_devices, life_bytes(chosen)),
+        "compiled_collective_bytes": sum(sent.values()),
+        "collectives": sent,
+    }
+
+
+def life_bytes(chosen) -> int:
+    """Of one life with its task."""
+    import jax
+
+    from metadisco.memory import _bytes
+
+    state = jax.eval_shape(chosen.init, jax.eval_shape(jax.random.key, 0))
+    lives = getattr(state, "lives", None)
+    return 0 if lives is None else _bytes(lives.life) // chosen.num_tasks
+
+
+def collective_bytes(work: Workload, num_devices: int, life: int) -> float:
+    """What the results of all collectives of a meta-step hold, as a device sees them.
+
+    Under evolution the outcomes of M lives. By meta-gradients one gradient, and the lives, which are dealt out anew to
+    be examined where they are over.
+    """
+    if num_devices == 1:
+        return 0.0
+    if work.is_gradient:
+        return 4.0 * work.net.num_params + float(work.num_lives * life)
+    return 4.0 * work.num_lives * (3 + OUTCOME_METRICS)
+
+
+def communicated(program: str) -> dict[str, int]:
+    """Bytes of the results of collectives in a compiled program, by kind."""
+    found: dict[str, int] = {}
+    for line in program.splitlines():
+        match = COLLECTIVE.search(line)
+        if match:
+            for dtype, shape in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", match[1]):
+                size = math.prod(int(side) for side in shape.split(",") if side) * ITEM_SIZES.get(dtype, 4)
+                found[match[2]] = found.get(match[2], 0) + size
+    return found
+
+
+def seconds_row(kind: str, width: int, num_tasks: int, num_workers: int, num_steps: int, lifetime: int) -> dict:
+    """The fastest of three meta-steps on one device."""
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", 1)
+    chosen = trainer(kind, width, num_tasks, num_workers, num_steps, lifetime, 4)
+    key = jax.random.key(1)
+    state = jax.jit(chosen.init)(key)
+    step = jax.jit(chosen.step)
+    seconds = []
+    for i in range(4):
+        begun = time.perf_counter()
+        state, _ = jax.block_until_ready(step(jax.random.fold_in(key, i), state))
+        seconds.append(time.perf_counter() - begun)
+    work = workload(kind, width, num_tasks, num_workers, num_steps, lifetime)
+    sizes = {"kind": kind, "width": width, "N": num_tasks, "B": num_workers, "T": num_steps, "lifetime": lifetime}
+    env_steps = work.num_lives * lifetime * num_steps * num_workers
+    return sizes | {"flops": step_flops(work), "env_steps": env_steps, "measured": min(seconds[1:])}
+
+
+def calibrate(rows: list[dict]) -> dict[str, float]:
+    """Rate and cost of an environment step, from the first and the last row: seconds = flops / rate + steps cost."""
+    import numpy as np
+
+    ends = [rows[0], rows[-1]]
+    matrix = np.array([[row["flops"], row["env_steps"]] for row in ends])
+    per_flop, per_step = np.linalg.solve(matrix, np.array([row["measured"] for row in ends]))
+    for row in rows:
+        row["predicted"] = float(row["flops"] * per_flop + row["env_steps"] * per_step)
+        row["is_calibration"] = any(row is end for end in ends)
+    return {"gflops": 1e-9 / float(per_flop), "nanoseconds_per_env_step": 1e9 * float(per_step)}
+
+
+FLOPS = [
+    (kind, width, workers, steps)
+    for kind in ("evolution", "low rank", "gradient")
+    for width, workers, steps in ((16, 4, 5), (64, 16, 20), (256, 64, 20))
+] + [("evolution", width, 16, 1) for width in (16, 64, 256)]
+PROGRAMS = [
+    (kind, width, num_tasks, 16, slots, devices)
+    for kind in ("evolution", "low rank", "gradient")
+    for width, num_tasks, slots, devices in ((32, 16, 4, 1), (32, 16, 4, 2), (64, 32, 8, 2))
+]
+SECONDS = [
+    ("evolution", 16, 8, 16, 20, 8),
+    ("evolution", 64, 8, 16, 20, 8),
+    ("evolution", 64, 16, 16, 20, 8),
+    ("evolution", 64, 8, 64, 20, 8),
+    ("evolution", 64, 8, 64, 10, 8),
+    ("evolution", 128, 8, 32, 20, 8),
+    ("evolution", 256, 8, 64, 20, 8),
+]
+PARTS = {"flops": (flops_row, FLOPS), "programs": (program_row, PROGRAMS), "seconds": (seconds_row, SECONDS)}
+
+
+def run_part(part: str) -> list[dict]:
+    """All rows of a part, in a process for each number of devices, which is chosen before JAX begins."""
+    sizes = PARTS[part][1]
+    devices = [each[-1] if part == "programs" else 1 for each in sizes]
+    rows: dict[int, dict] = {}
+    for num_devices in dict.fromkeys(devices):
+        indices = [i for i, each in enumerate(devices) if each == num_devices]
+        command = [sys.executable, __file__, "--rows", part, *map(str, indices)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        rows |= zip(indices, map(json.loads, done.stdout.splitlines()[-len(indices) :]))
+    return [rows[i] for i in range(len(sizes))]
+
+
+def predictions() -> list[dict]:
+    """Meta-steps at the published setting, and of populations that grow with the machine."""
+    rows = []
+    for machine in (H100, V5E):
+        for kind in ("evolution", "low rank", "gradient"):
+            for scaling in ("fixed", "grows"):
+                for num_devices in NUM_DEVICES:
+                    num_tasks = 512 * (num_devices if scaling == "grows" else 1)
+                    updates = 5 if kind == "gradient" else LOG_UNIFORM_MEAN
+                    work = replace(workload(kind, 256, num_tasks, 64, 20, updates), longest=5 if updates == 5 else 250)
+                    sent = collective_bytes(work, num_devices, GRID_LIFE_BYTES)
+                    found = predict(work, machine, num_devices, sent)
+                    row = {"machine": machine.name, "kind": kind, "scaling": scaling, "devices": num_devices}
+                    rows.append(row | {"N": num_tasks, **asdict(found), "bound": found.bound})
+    return rows
+
+
+GRID_LIFE_BYTES = 40_000  # a table of some hundred observations, its critic, 64 workers and a level; see program_row
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A table of Markdown, numbers to the right."""
+    lines = [columns, ["---" if i == 0 else "---:" for i in range(len(columns))], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def error(predicted: float, found: float) -> str:
+    """How far a prediction is off, in percent of what was found."""
+    return f"{100 * (predicted - found) / found:+.1f}%" if found else ("0%" if not predicted else "all")
+
+
+def tables(content: dict) -> dict[str, str]:
+    """The tables of docs/scaling.md by name."""
+    rows = content["flops"]
+    flops = [
+        [r["kind"], f"{r['width']}", f"{r['B']}", f"{r['T']}", f"{r['predicted']:,.0f}", f"{r['traced']:,}",
+         error(r["predicted"], r["traced"])]
+        for r in rows
+    ]  # fmt: skip
+    counted = [
+        [f"{r['width']}", f"{r['B']}", f"{r['predicted_all']:,.0f}", f"{r['counted_by_xla']:,.0f}",
+         error(r["predicted_all"], r["counted_by_xla"])]
+        for r in rows if "counted_by_xla" in r
+    ]  # fmt: skip
+    programs = [
+        [r["kind"], f"{r['width']}", f"{r['N']}", f"{r['slots']}", f"{r['devices']}",
+         f"{r['predicted_bytes'] / 2**20:.2f}", f"{r['compiled_bytes'] / 2**20:.2f}",
+         error(r["predicted_bytes"], r["compiled_bytes"]), f"{r['predicted_collective_bytes']:,.0f}",
+         f"{r['compiled_collective_bytes']:,}",
+         error(r["predicted_collective_bytes"], r["compiled_collective_bytes"])]
+        for r in content["programs"]
+    ]  # fmt: skip
+    seconds = [
+        [f"{r['width']}", f"{r['N']}", f"{r['B']}", f"{r['T']}", f"{r['predicted']:.3f}", f"{r['measured']:.3f}",
+         "calibrated" if r["is_calibration"] else error(r["predicted"], r["measured"])]
+        for r in content["seconds"]
+    ]  # fmt: skip
+    future = [
+        [r["machine"], r["kind"], f"{r['devices']}", f"{r['N']:,}", f"{r['seconds']:.3f}",
+         f"{r['updates_per_second']:,.0f}", r["bound"], f"{r['gib_per_device']:.2f}"]
+        for r in content["predictions"]
+    ]  # fmt: skip
+    sizes = ["kind", "width", "B", "T"]
+    return {
+        "flops": table([*sizes, "predicted", "traced", "error"], flops),
+        "counted": table(["width", "B", "predicted", "counted by XLA", "error"], counted),
+        "programs": table(
+            ["kind", "width", "N", "slots", "devices", "MiB predicted", "MiB compiled", "error",
+             "collective bytes predicted", "compiled", "error"],
+            programs,
+        ),
+        "seconds": table(["width", "N", "B", "T", "s predicted", "s measured", "error"], seconds),
+        "predictions": table(
+            ["machine", "kind", "devices", "N", "s per meta-step", "agent updates/s", "bound by", "GiB of candidates"],
+            future,
+        ),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure every row in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", help="write everything to this file")
+    parser.add_argument("--tables", help="print the tables of this file, measure nothing")
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS), help="others stay as they are")
+    parser.add_argument("--rows", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.rows:
+        measure, sizes = PARTS[options.rows[0]]
+        for index in options.rows[1:]:
+            print(json.dumps(measure(*sizes[int(index)])), flush=True)
+        return
+    if options.tables:
+        for name, text in tables(json.loads(Path(options.tables).read_text())).items():
+            print(f"\n{name}\n\n{text}")
+        return
+    path = Path(options.json) if options.json else None
+    content = json.loads(path.read_text()) if path and path.exists() else {}
+    for part in options.parts:
+        content[part] = run_part(part)
+    content["calibration"] = calibrate(content["seconds"])
+    content["predictions"] = predictions()
+    from metadisco.provenance import provenance
+
+    content["provenance"] = provenance()
+    for name, text in tables(content).items():
+        print(f"\n{name}\n\n{text}")
+    if path:
+        path.write_text(json.dumps(content, indent=1))
+
+
+if __name__ == "__main__":
+    main()
