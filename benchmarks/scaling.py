@@ -1,7 +1,7 @@
 """The cost model (`benchmarks/cost_model.py`) held against the programs, and what it predicts for many accelerators.
 
-    python benchmarks/scaling.py --json docs/results/scaling.json    # some minutes on 2 CPU cores
-    python benchmarks/scaling.py --tables docs/results/scaling.json  # the tables of docs/scaling.md
+    python benchmarks/scaling.py --json docs/results/scaling.json   # some minutes on 2 CPU cores
+    python benchmarks/scaling.py --page docs/scaling.md              # put its tables into the page, measure nothing
 
 Arithmetic is read from the traced programs and from XLA's own count, memory and communication from the compiled ones,
 so none of these has to run. Only the rows of seconds do.
@@ -28,7 +28,7 @@ V5E = Machine("TPU v5e", peak=197e12, achieved=0.2, bandwidth=819e9, link=200e9,
 NUM_DEVICES = (1, 8, 64, 512)
 LOG_UNIFORM_MEAN = 240 / math.log(25)  # of lifetimes 10 to 250
 
-OUTCOME_METRICS = 6  # scalars that are sent back for each life besides fitness, updates and score
+OUTCOME_NUMBERS = 10  # of a life, that are sent back: fitness, score, updates and seven metrics
 ITEM_SIZES = {"pred": 1, "u8": 1, "s8": 1, "bf16": 2, "f16": 2, "f64": 8, "s64": 8, "u64": 8}
 COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 
@@ -144,7 +144,7 @@ def flops_row(kind: str, width: int, num_workers: int, num_steps: int) -> dict:
     row |= {"predicted": update_flops(work), "traced": traced}
     if num_steps == 1 and kind == "evolution":
         counted = jax.jit(run).lower(*arguments).compile().cost_analysis()
-        row["predicted_all"] = row["predicted"] + num_workers * work.net.elementwise
+        row["net"] = row["predicted"] + num_workers * work.net.elementwise
         row["counted_by_xla"] = counted["flops"]
     return row
 
@@ -180,27 +180,30 @@ def program_row(kind: str, width: int, num_tasks: int, num_workers: int, slots: 
 
 
 def life_bytes(chosen) -> int:
-    """Of one life with its task."""
+    """What of a life is needed where it is examined: the agent, its task, its key, how far it is, and if it is over."""
     import jax
 
     from metadisco.memory import _bytes
 
     state = jax.eval_shape(chosen.init, jax.eval_shape(jax.random.key, 0))
     lives = getattr(state, "lives", None)
-    return 0 if lives is None else _bytes(lives.life) // chosen.num_tasks
+    if lives is None:
+        return 0
+    life = lives.life
+    return _bytes((life.agent_params, life.task, life.key, life.num_updates)) // chosen.num_tasks + 1
 
 
 def collective_bytes(work: Workload, num_devices: int, life: int) -> float:
     """What the results of all collectives of a meta-step hold, as a device sees them.
 
-    Under evolution the outcomes of M lives. By meta-gradients one gradient, and the lives, which are dealt out anew to
-    be examined where they are over.
+    Under evolution the outcomes of M lives. By meta-gradients one gradient, and what is needed of the lives to examine
+    those that are over, since they are dealt out anew for that.
     """
     if num_devices == 1:
         return 0.0
     if work.is_gradient:
         return 4.0 * work.net.num_params + float(work.num_lives * life)
-    return 4.0 * work.num_lives * (3 + OUTCOME_METRICS)
+    return 4.0 * work.num_lives * OUTCOME_NUMBERS
 
 
 def communicated(program: str) -> dict[str, int]:
@@ -233,6 +236,15 @@ def seconds_row(kind: str, width: int, num_tasks: int, num_workers: int, num_ste
     sizes = {"kind": kind, "width": width, "N": num_tasks, "B": num_workers, "T": num_steps, "lifetime": lifetime}
     env_steps = work.num_lives * lifetime * num_steps * num_workers
     return sizes | {"flops": step_flops(work), "env_steps": env_steps, "measured": min(seconds[1:])}
+
+
+def add_agents(rows: list[dict]) -> float:
+    """FLOPs of agent, optimizer and environment in one update, from the first row that XLA counted; added to all."""
+    counted = [row for row in rows if "counted_by_xla" in row]
+    agent = counted[0]["counted_by_xla"] - counted[0]["net"]
+    for row in counted:
+        row["predicted_all"], row["is_calibration"] = row["net"] + agent, row is counted[0]
+    return agent
 
 
 def calibrate(rows: list[dict]) -> dict[str, float]:
@@ -300,7 +312,7 @@ def predictions() -> list[dict]:
     return rows
 
 
-GRID_LIFE_BYTES = 40_000  # a table of some hundred observations, its critic, 64 workers and a level; see program_row
+GRID_LIFE_BYTES = 0
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
@@ -324,7 +336,7 @@ def tables(content: dict) -> dict[str, str]:
     ]  # fmt: skip
     counted = [
         [f"{r['width']}", f"{r['B']}", f"{r['predicted_all']:,.0f}", f"{r['counted_by_xla']:,.0f}",
-         error(r["predicted_all"], r["counted_by_xla"])]
+         "calibrated" if r["is_calibration"] else error(r["predicted_all"], r["counted_by_xla"])]
         for r in rows if "counted_by_xla" in r
     ]  # fmt: skip
     programs = [
@@ -362,11 +374,20 @@ def tables(content: dict) -> dict[str, str]:
     }  # fmt: skip
 
 
+def with_tables(page: str, content: dict) -> str:
+    """A page with what stands between `<!-- table NAME -->` and `<!-- end -->` replaced by the tables."""
+    for name, text in tables(content).items():
+        begin, end = f"<!-- table {name} -->\n", "\n<!-- end -->"
+        before, _, rest = page.partition(begin)
+        page = before + begin + text + end + rest.partition(end)[2]
+    return page
+
+
 def main() -> None:
     """Measure every row in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", help="write everything to this file")
-    parser.add_argument("--tables", help="print the tables of this file, measure nothing")
+    parser.add_argument("--json", default="docs/results/scaling.json", help="the file of all numbers")
+    parser.add_argument("--page", help="put the tables of the file of numbers into this page, measure nothing")
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS), help="others stay as they are")
     parser.add_argument("--rows", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -375,23 +396,22 @@ def main() -> None:
         for index in options.rows[1:]:
             print(json.dumps(measure(*sizes[int(index)])), flush=True)
         return
-    if options.tables:
-        for name, text in tables(json.loads(Path(options.tables).read_text())).items():
-            print(f"\n{name}\n\n{text}")
+    path = Path(options.json)
+    content = json.loads(path.read_text()) if path.exists() else {}
+    if options.page:
+        page = Path(options.page)
+        page.write_text(with_tables(page.read_text(), content))
         return
-    path = Path(options.json) if options.json else None
-    content = json.loads(path.read_text()) if path and path.exists() else {}
     for part in options.parts:
         content[part] = run_part(part)
-    content["calibration"] = calibrate(content["seconds"])
+    content["calibration"] = calibrate(content["seconds"]) | {"agent_flops": add_agents(content["flops"])}
     content["predictions"] = predictions()
     from metadisco.provenance import provenance
 
     content["provenance"] = provenance()
     for name, text in tables(content).items():
         print(f"\n{name}\n\n{text}")
-    if path:
-        path.write_text(json.dumps(content, indent=1))
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
