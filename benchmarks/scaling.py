@@ -14,13 +14,12 @@ import os
 import re
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.cost_model import Machine, Net, Workload, predict, step_flops, update_flops
+from benchmarks.cost_model import Machine, Net, Workload, predict, update_flops
 
 # Of the makers' data sheets, per device: NVIDIA H100 SXM (dense TF32, HBM3, NVLink in one direction), Google Cloud TPU
 # v5e (bfloat16, HBM2, interchip links). Achieved shares and latencies are assumptions.
@@ -29,6 +28,7 @@ V5E = Machine("TPU v5e", peak=197e12, achieved=0.2, bandwidth=819e9, link=200e9,
 NUM_DEVICES = (1, 8, 64, 512)
 LOG_UNIFORM_MEAN = 240 / math.log(25)  # of lifetimes 10 to 250
 
+MEASURED = Path(__file__).parents[1] / "docs" / "results" / "meta_step.json"
 OUTCOME_NUMBERS = 10  # of a life, that are sent back: fitness, score, updates and seven metrics
 ITEM_SIZES = {"pred": 1, "u8": 1, "s8": 1, "bf16": 2, "f16": 2, "f64": 8, "s64": 8, "u64": 8}
 COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
@@ -219,46 +219,40 @@ def communicated(program: str) -> dict[str, int]:
     return found
 
 
-def seconds_row(kind: str, width: int, num_tasks: int, num_workers: int, num_steps: int, lifetime: int) -> dict:
-    """CPU seconds of the cheapest of three meta-steps on one device; what else the machine does changes them little."""
-    import jax
-
-    jax.config.update("jax_num_cpu_devices", 1)
-    chosen = trainer(kind, width, num_tasks, num_workers, num_steps, lifetime, 4)
-    key = jax.random.key(1)
-    state = jax.jit(chosen.init)(key)
-    step = jax.jit(chosen.step)
-    seconds = []
-    for i in range(4):
-        begun = time.process_time()
-        state, _ = jax.block_until_ready(step(jax.random.fold_in(key, i), state))
-        seconds.append(time.process_time() - begun)
-    work = workload(kind, width, num_tasks, num_workers, num_steps, lifetime)
-    sizes = {"kind": kind, "width": width, "N": num_tasks, "B": num_workers, "T": num_steps, "lifetime": lifetime}
-    env_steps = work.num_lives * lifetime * num_steps * num_workers
-    return sizes | {"flops": step_flops(work), "env_steps": env_steps, "measured": min(seconds[1:])}
-
-
-def add_agents(rows: list[dict]) -> float:
+def add_agents(rows: list[dict]) -> None:
     """FLOPs of agent, optimizer and environment in one update, from the first row that XLA counted; added to all."""
     counted = [row for row in rows if "counted_by_xla" in row]
     agent = counted[0]["counted_by_xla"] - counted[0]["net"]
     for row in counted:
         row["predicted_all"], row["is_calibration"] = row["net"] + agent, row is counted[0]
-    return agent
 
 
-def calibrate(rows: list[dict]) -> dict[str, float]:
-    """Rate and cost of an environment step, from the first and the last row: seconds = flops / rate + steps cost."""
+def speed_rows(measured: list[dict]) -> list[dict]:
+    """Agent updates per second of `benchmarks/meta_step.py`, and what the model makes of them.
+
+    An update takes FLOPs / rate + T B cost. Both constants come from two rows on one device, the narrowest training net
+    and the published setting; devices divide the work.
+    """
     import numpy as np
 
-    ends = [rows[0], rows[-1]]
-    matrix = np.array([[row["flops"], row["env_steps"]] for row in ends])
-    per_flop, per_step = np.linalg.solve(matrix, np.array([row["measured"] for row in ends]))
-    for row in rows:
-        row["predicted"] = float(row["flops"] * per_flop + row["env_steps"] * per_step)
-        row["is_calibration"] = any(row is end for end in ends)
-    return {"gflops": 1e-9 / float(per_flop), "nanoseconds_per_env_step": 1e9 * float(per_step)}
+    def terms(row: dict) -> list[float]:
+        work = Workload(net=Net(row["width"]), num_workers=row["workers"], rank=row["rank"])
+        return [update_flops(work), float(work.num_steps * work.num_workers)]
+
+    ends = [row for row in measured if row["row"] in CALIBRATED and row["devices"] == 1]
+    seconds = [1.0 / row["agent_updates_per_second"] for row in ends]
+    constants = np.linalg.solve(np.array([terms(row) for row in ends]), np.array(seconds))
+    return [
+        {name: row[name] for name in ("row", "width", "pairs", "workers", "rank", "slots", "devices")}
+        | {
+            "predicted": float(row["devices"] / np.dot(terms(row), constants)),
+            "measured": row["agent_updates_per_second"],
+            "is_calibration": any(row is end for end in ends),
+            "gflops": 1e-9 / float(constants[0]),
+            "nanoseconds_per_env_step": 1e9 * float(constants[1]),
+        }
+        for row in measured
+    ]
 
 
 FLOPS = [
@@ -271,15 +265,8 @@ PROGRAMS = [
     for kind in ("evolution", "low rank", "gradient")
     for width, num_tasks, slots, devices in ((32, 16, 4, 1), (32, 16, 4, 2))
 ] + [("evolution", 64, 32, 16, 8, 2)]
-SECONDS = [
-    ("evolution", 16, 8, 16, 20, 8),
-    ("evolution", 64, 8, 16, 20, 8),
-    ("evolution", 64, 16, 16, 20, 8),
-    ("evolution", 64, 8, 64, 10, 8),
-    ("evolution", 128, 8, 32, 20, 8),
-    ("evolution", 256, 8, 64, 20, 8),
-]
-PARTS = {"flops": (flops_row, FLOPS), "programs": (program_row, PROGRAMS), "seconds": (seconds_row, SECONDS)}
+CALIBRATED = ("width 32", "reference")  # rows of meta_step.json
+PARTS = {"flops": (flops_row, FLOPS), "programs": (program_row, PROGRAMS)}
 
 
 def run_part(part: str) -> list[dict]:
@@ -351,10 +338,10 @@ def tables(content: dict) -> dict[str, str]:
          error(r["predicted_collective_bytes"], r["compiled_collective_bytes"])]
         for r in content["programs"]
     ]  # fmt: skip
-    seconds = [
-        [f"{r['width']}", f"{r['N']}", f"{r['B']}", f"{r['T']}", f"{r['predicted']:.3f}", f"{r['measured']:.3f}",
-         "calibrated" if r["is_calibration"] else error(r["predicted"], r["measured"])]
-        for r in content["seconds"]
+    speed = [
+        [r["row"], f"{r['width']}", f"{r['workers']}", f"{r['devices']}", f"{r['predicted']:,.0f}",
+         f"{r['measured']:,.0f}", "calibrated" if r["is_calibration"] else error(r["predicted"], r["measured"])]
+        for r in content["speed"]
     ]  # fmt: skip
     future = [
         [r["machine"], r["kind"], f"{r['devices']}", f"{r['N']:,}", f"{r['seconds']:.3f}",
@@ -371,7 +358,7 @@ def tables(content: dict) -> dict[str, str]:
              "collective bytes predicted", "compiled", "error"],
             programs,
         ),
-        "seconds": table(["width", "N", "B", "T", "CPU s predicted", "CPU s measured", "error"], seconds),
+        "speed": table(["row", "width", "B", "devices", "updates/s predicted", "updates/s measured", "error"], speed),
         "predictions": table(
             ["machine", "kind", "devices", "N", "s per meta-step", "agent updates/s", "bound by", "GiB of candidates"],
             future,
@@ -382,9 +369,10 @@ def tables(content: dict) -> dict[str, str]:
 def with_tables(page: str, content: dict) -> str:
     """A page with what stands between `<!-- table NAME -->` and `<!-- end -->` replaced by the tables."""
     for name, text in tables(content).items():
-        begin, end = f"<!-- table {name} -->\n", "\n<!-- end -->"
-        before, _, rest = page.partition(begin)
-        page = before + begin + text + end + rest.partition(end)[2]
+        begin, end = f"<!-- table {name} -->\n", "<!-- end -->"
+        before, mark, rest = page.partition(begin)
+        if mark:
+            page = before + begin + text + "\n" + end + rest.partition(end)[2]
     return page
 
 
@@ -409,7 +397,8 @@ def main() -> None:
         return
     for part in options.parts:
         content[part] = run_part(part)
-    content["calibration"] = calibrate(content["seconds"]) | {"agent_flops": add_agents(content["flops"])}
+    add_agents(content["flops"])
+    content["speed"] = speed_rows(json.loads(MEASURED.read_text())["rows"])
     content["predictions"] = predictions()
     from metadisco.provenance import provenance
 
