@@ -131,6 +131,7 @@ def test_predictions_of_scaling_are_those_of_the_present_model():
         assert found == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_products_of_an_update_are_those_of_the_model():
     for kind in ("evolution", "low rank", "gradient"):
         row = scaling.flops_row(kind, 8, 2, 3)
