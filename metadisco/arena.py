@@ -1,14 +1,17 @@
 """Where lives are lived: an environment with its agents, its curriculum, and how its levels are scored.
 
-A trainer has one arena (`metadisco.trainer`) or several (`metadisco.mixed_trainer`).
+A trainer has one arena (`metadisco.trainer`) or several (`metadisco.mixed_trainer`). Under `jax.vmap`, as when several
+seeds are trained by one program (`metadisco.seeds`), the lives of all seeds are one population.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from metadisco import scores
+from metadisco import lowrank, scores
 from metadisco.critic import Critique
 from metadisco.curricula.base import Curriculum
 from metadisco.life import VALIDATE, Birth, InnerLoop, Life, only_of_finite
@@ -67,7 +70,10 @@ class Arena:
         def live(population: Population, births: Birth) -> Outcome:
             return rival.live(population, births, slots=self.slots)[1]
 
-        outcomes = share_out(live, (), births, work=births.task.lifetime, mesh=population_mesh())
+        def spend(population: Population, births: Birth) -> Outcome:
+            return share_out(live, population, births, work=births.task.lifetime, mesh=population_mesh())
+
+        outcomes = _as_one_population(spend)((), births)
         return outcomes.fitness, jnp.sum(outcomes.num_updates)
 
     def live(self, population: Population, items: tuple[Birth, jax.Array]) -> Outcome:
@@ -77,7 +83,11 @@ class Arena:
             population: meta-parameters, leading axis M.
             items: births, and mean returns of rivals; leading axis M.
         """
-        return share_out(self._live, population, items, work=items[0].task.lifetime, mesh=population_mesh())
+
+        def spend(population: Population, items: tuple[Birth, jax.Array]) -> Outcome:
+            return share_out(self._live, population, items, work=items[0].task.lifetime, mesh=population_mesh())
+
+        return _as_one_population(spend)(population, items)
 
     def _live(self, population: Population, items: tuple[Birth, jax.Array]) -> Outcome:
         births, rival_returns = items
@@ -92,6 +102,34 @@ class Arena:
 
     def _judge(self, life: Life) -> Critique:
         return self.inner.judge(life, self.inner.perceive(life, self.inner.act(life, VALIDATE)[0]))
+
+
+def _as_one_population(spend: Callable[[Population, Any], Outcome]) -> Callable[[Population, Any], Outcome]:
+    """Let `jax.vmap` over S populations spend their lives as one population of S M.
+
+    Vmapped loops would go on for everybody until the last of S is done; packed into one population nobody waits. Lives
+    are computed as they are without vmap, so their numbers are the same. Low-rank populations of different bases do not
+    make one population and come one after the other.
+    """
+    packed = jax.custom_batching.custom_vmap(spend)
+
+    def merge(leaf: jax.Array) -> jax.Array:
+        return leaf.reshape(-1, *leaf.shape[2:])
+
+    @packed.def_vmap
+    def rule(num_seeds: int, in_batched: Any, population: Population, items: Any) -> tuple[Outcome, Any]:
+        def lead(leaf: jax.Array, is_batched: bool) -> jax.Array:
+            return leaf if is_batched else jnp.broadcast_to(leaf, (num_seeds, *leaf.shape))
+
+        population, items = jax.tree.map(lead, (population, items), tuple(in_batched))
+        if lowrank.is_shared(population):
+            outcomes = jax.lax.map(lambda each: spend(*each), (population, items))
+        else:
+            outcomes = spend(jax.tree.map(merge, population), jax.tree.map(merge, items))
+            outcomes = jax.tree.map(lambda leaf: leaf.reshape(num_seeds, -1, *leaf.shape[1:]), outcomes)
+        return outcomes, jax.tree.map(lambda _: True, outcomes)
+
+    return packed
 
 
 def of_better(outcomes: Outcome) -> jax.Array:

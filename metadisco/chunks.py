@@ -44,6 +44,16 @@ class Trainer(Protocol):
         """Return the next state, its `step` one higher, and scalars."""
 
 
+def first_key(root: Key) -> Key:
+    """What `init` draws from in a run whose root key is `root`."""
+    return jax.random.fold_in(root, _INIT)
+
+
+def step_key(root: Key, step: jax.Array) -> Key:
+    """What the meta-step after `step` meta-steps draws from."""
+    return jax.random.fold_in(root, step)
+
+
 def compile_chunk(trainer: Trainer) -> tuple[Advance, Any]:
     """Compile `advance(seed, state, count) -> (state, metrics)`, which does `count` meta-steps and donates the state.
 
@@ -57,7 +67,7 @@ def compile_chunk(trainer: Trainer) -> tuple[Advance, Any]:
 
         def body(index: jax.Array, carry: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
             state, rows = carry
-            state, metrics = trainer.step(jax.random.fold_in(root, state.step), state)
+            state, metrics = trainer.step(step_key(root, state.step), state)
             return state, jax.tree.map(lambda row, value: row.at[index].set(value), rows, metrics)
 
         shapes = jax.eval_shape(trainer.step, root, state)[1]
@@ -100,7 +110,7 @@ def restore(trainer: Trainer, seed: int, checkpoints: Checkpoints, placement: An
         return found.state
 
     def init(seed: jax.Array) -> Any:
-        return trainer.init(jax.random.fold_in(jax.random.key(seed), _INIT))
+        return trainer.init(first_key(jax.random.key(seed)))
 
     return jax.jit(init, out_shardings=placement)(np.uint32(seed))
 

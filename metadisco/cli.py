@@ -87,6 +87,14 @@ def _parser() -> argparse.ArgumentParser:
         "--env-steps", type=float, help="stop after so many environment steps, those of antagonists included"
     )
     discover.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    discover.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="FIELD=A,B,C",
+        help="one setting for each value; repeated, for each combination [default of --out: runs/PRESET-sweep]",
+    )
+    discover.add_argument("--seeds", type=int, help="runs of each setting, from --seed upward; one table of them all")
     discover.add_argument("--other-code", action="store_true", help="resume a run that other code began, too")
     discover.add_argument(
         "--wandb", choices=["offline", "online"], help="curves for Weights & Biases as well, kept in the folder or sent"
@@ -208,6 +216,8 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
     for cap in ("minutes", "env_steps"):
         if getattr(known, cap) is not None:
             preset = replace(preset, **{cap: getattr(known, cap)})
+    if known.sweep or known.seeds is not None:
+        return _sweep(known, preset, _overrides(rest))
     out = known.out or f"runs/{preset.name}"
     return discovery.discover(
         preset,
@@ -218,6 +228,22 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
         wandb=known.wandb,
         console=_console(),
     ).exit_code
+
+
+def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) -> int:
+    from metadisco import config, sweep
+
+    fields = sweep.parse(known.sweep)
+    twice = sorted(set(fields) & set(overrides))
+    if twice:
+        raise config.ConfigError(f"{', '.join(twice)}: given with --sweep and as --{twice[0]}; give one of the two")
+    num_seeds = 1 if known.seeds is None else known.seeds
+    if not 1 <= num_seeds <= 2**32 - known.seed:
+        raise ValueError(f"--seeds must be 1 to {2**32 - known.seed}, got {num_seeds}")
+    if num_seeds > sweep.MAX_RUNS:  # said here, before so many seeds are listed
+        raise ValueError(f"--seeds must be at most {sweep.MAX_RUNS:,}, got {num_seeds:,}")
+    planned = sweep.plan(preset, fields, range(known.seed, known.seed + num_seeds))
+    return sweep.run(planned, known.out or f"runs/{preset.name}-sweep", resume=known.resume, console=_console())
 
 
 def _evaluate(known: argparse.Namespace) -> int:
@@ -273,50 +299,13 @@ def _report(known: argparse.Namespace) -> int:
 def _list(known: argparse.Namespace) -> int:
     from rich.table import Table
 
+    from metadisco import listing
+
     table = Table(box=None, pad_edge=False, show_header=False)
-    for name, description in _listing(known.kind):
+    for name, description in listing.rows(known.kind):
         table.add_row(f"[bold]{name}[/bold]", description)
     _console().print(table)
     return 0
-
-
-def _listing(kind: str) -> list[tuple[str, str]]:
-    from metadisco import checkpoint, objectives, presets
-
-    if kind == "presets":
-        return [(name, make().description) for name, make in presets.PRESETS.items()]
-    if kind == "suites":
-        return _suites()
-    if kind == "objectives":
-        classes = [getattr(objectives, name) for name in objectives.__all__]
-        return [(f"{each.__module__}:{each.__qualname__}", _first_line(each)) for each in classes]
-    return [(name, _headline(checkpoint.load(name).evaluation)) for name in checkpoint.zoo_names()]
-
-
-def _suites() -> list[tuple[str, str]]:
-    """Grid suites one by one, all others by their group."""
-    from metadisco import battery, settings, suites
-
-    rows = [(name, suite.description) for name, suite in suites.SUITES.items() if name not in settings.NAMES]
-    for group, members in suites.GROUPS.items():
-        tops = dict.fromkeys(battery.TOPS[settings.top_of(name)] for name in members)
-        rows.append((group, f"each of {', '.join(members)}, with agents of its own; 1 is {' or '.join(tops)}"))
-    times = "any of them at 1/4, 1, 4 and 16 times its lifetime; NAME@x4 is one of these, NAME@250 any lifetime"
-    return [*rows, ("horizons:NAME", times)]
-
-
-def _first_line(documented: Any) -> str:
-    return (documented.__doc__ or "").strip().splitlines()[0]
-
-
-def _headline(scores: dict[str, Any]) -> str:
-    """What it reached on each suite, and whom it was compared with."""
-    lines = []
-    for suite, agents in scores.items():
-        rivals = [f"{name} {row['iqm']:.2f}" for name, row in agents.items() if name in ("a2c", "ppo", "dpo")]
-        if "discovered" in agents and rivals:
-            lines.append(f"{suite}: IQM {agents['discovered']['iqm']:.2f} ({', '.join(rivals)})")
-    return "; ".join(lines)
 
 
 def _console() -> Any:

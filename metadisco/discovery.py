@@ -74,17 +74,15 @@ def discover(
     """
     from rich.console import Console
 
-    from metadisco import report
-
     console = console or Console()
     trainer, folder = preset.trainer, Path(out)
-    _check(preset)
+    check(preset)
     memory.check(trainer)
     if wandb is not None:
         trackers.check_wandb()
     if is_first():
         console.print(f"[bold]metadisco[/bold] discovers {preset.name}: {preset.description}")
-    validate = _validation(preset) if preset.validate_every else None
+    validate = validation(preset) if preset.validate_every else None
     run = loop.run(
         trainer,
         folder,
@@ -94,25 +92,46 @@ def discover(
         resume=resume,
         evaluate_fn=validate,
         evaluate_every=max(preset.validate_every, 1),
-        snapshot_fn=_snapshots(preset, seed),
+        snapshot_fn=snapshots(preset, seed),
         snapshot_every=snapshot_interval(trainer.num_steps),
         provenance={"preset": preset.name},
         other_code=other_code,
         track=[trackers.tensorboard, *([functools.partial(trackers.Wandb, mode=wandb)] if wandb else [])],
         console=console,
     )
-    begun = time.perf_counter()
     if not is_first():
         return Discovery(None, folder, run.exit_code)
     if run.status == "interrupted":
         console.print(f"Stopped after meta-step {run.step}; everything is saved. Go on with --resume.")
         return Discovery(None, folder, run.exit_code)
-    meta_params = trainer.meta_params(run.state)
-    origin = provenance(preset=preset.name, seed=seed, meta_steps=run.step, trainer=config.to_data(trainer))
+    discovered = finish(
+        preset, folder, trainer.meta_params(run.state), seed=seed, step=run.step, seconds=run.seconds, console=console
+    )
+    return Discovery(discovered, folder, run.exit_code)
+
+
+def finish(
+    preset: Preset, folder: Path, meta_params: MetaParams, *, seed: int, step: int, seconds: float, console: Any
+) -> Discovered:
+    """Save what a run has come to, test it and write the report.
+
+    Args:
+        preset: what was run.
+        folder: of the run.
+        meta_params: at its end.
+        seed: of the run.
+        step: meta-steps done.
+        seconds: how long they took.
+        console: `rich` console.
+    """
+    from metadisco import report
+
+    begun, trainer = time.perf_counter(), preset.trainer
+    origin = provenance(preset=preset.name, seed=seed, meta_steps=step, trainer=config.to_data(trainer))
     untested = Discovered(inner_loops(trainer)[0].objective, meta_params, origin)
     checkpoint.save(untested, folder / "objective", overwrite=True)  # whatever becomes of the test
     then = "Now the meta-test:" if preset.suites else "There is no suite to test it on."
-    console.print(f"Meta-training is done after {run.step} meta-steps. {then}")
+    console.print(f"Meta-training is done after {step} meta-steps. {then}")
     outcome = compare(
         {"discovered": (inner_loops(trainer), meta_params)},
         [each for name in preset.suites for each in batteries(name)],
@@ -120,7 +139,7 @@ def discover(
         seed=seed,
         console=console,
     )
-    origin["minutes"] = round((run.seconds + time.perf_counter() - begun) / 60, 2)
+    origin["minutes"] = round((seconds + time.perf_counter() - begun) / 60, 2)
     scores = results.table(outcome)
     discovered = replace(untested, provenance=origin, evaluation=scores)
     checkpoint.save(discovered, folder / "objective", overwrite=True)
@@ -129,7 +148,7 @@ def discover(
     page = report.write(folder)
     show(scores, console)
     console.print(f"objective: {folder / 'objective'}\nreport:    {page}", soft_wrap=True)
-    return Discovery(discovered, folder, run.exit_code)
+    return discovered
 
 
 def inner_loop(discovered: Discovered) -> InnerLoop:
@@ -137,18 +156,18 @@ def inner_loop(discovered: Discovered) -> InnerLoop:
     return trained_with(discovered)[0]
 
 
-def _check(preset: Preset) -> None:
+def check(preset: Preset) -> None:
     """Refuse what could not be tested after it has been trained, or on the way, or would leave devices idle."""
     trainer = preset.trainer
     for i, arena in enumerate(trainer.arenas if isinstance(trainer, MixedTrainer) else ()):
         check_even(arena.num_tasks, trainer.meta_optimizer.replicas, name=f"arenas.{i}.num_tasks")
     if not isinstance(trainer, MixedTrainer):
         check_even(trainer.num_tasks, trainer.meta_optimizer.replicas)
-    validation = [VALIDATION_SUITE] if preset.validate_every else []
-    check_suites({"discovered": (inner_loops(trainer), ())}, [*preset.suites, *validation])
+    validated = [VALIDATION_SUITE] if preset.validate_every else []
+    check_suites({"discovered": (inner_loops(trainer), ())}, [*preset.suites, *validated])
 
 
-def _snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:
+def snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:
     """What leaves the levels of a train state in the run folder; None for a curriculum that keeps none."""
     trainer = preset.trainer
     keeper = None if isinstance(trainer, MixedTrainer) else level_keeper(trainer.curriculum)
@@ -161,7 +180,7 @@ def _snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:
     return leave
 
 
-def _validation(preset: Preset) -> Callable[[Any], dict[str, Any]]:
+def validation(preset: Preset) -> Callable[[Any], dict[str, Any]]:
     """Scores of a train state on the validation levels, next to those of the baselines; built when first called."""
     roster = contestants(inner_loops(preset.trainer), (), None, suite=VALIDATION_SUITE)
     inner, _ = roster.pop("discovered")

@@ -48,6 +48,11 @@ def dense(weight: jax.Array | LowRank) -> jax.Array:
     return weight
 
 
+def is_shared(population: Any) -> bool:
+    """Whether the members of a population share a base."""
+    return any(_is_lowrank(leaf) for leaf in jax.tree.leaves(population, is_leaf=_is_lowrank))
+
+
 def label(population: Any, *, base: Any, other: Any) -> Any:
     """A tree like a population, with `base` in place of every shared base and `other` in place of all other arrays."""
 

@@ -55,6 +55,11 @@ def check(trainer: MetaTrainer | GradientTrainer | MixedTrainer) -> None:
         )
 
 
+def num_side_by_side(trainer: MetaTrainer | GradientTrainer | MixedTrainer) -> int:
+    """How many such runs fit into memory at the same time; at least 1."""
+    return max(1, int(_available() // estimate(trainer)))
+
+
 def _alone(trainer: MixedTrainer) -> list[MetaTrainer]:
     """Each arena as if it were the only one."""
     return [

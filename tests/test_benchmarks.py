@@ -4,10 +4,15 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from benchmarks import groove, meta_step, ppo
+from benchmarks import cost_model, groove, meta_step, ppo, scaling
+
+ROOT = Path(__file__).parents[1]
 
 ROW = {
     "devices": 1,
@@ -111,3 +116,55 @@ def test_ppo_is_compared_with_rejax_and_many_agents_with_one():
     assert row["speedup_of_many"] == 4.0
     assert "1.50 times" in text
     assert "4.0 times the throughput of one" in text
+
+
+def test_page_of_scaling_has_the_numbers_of_its_file():
+    page, content = ROOT / "docs/scaling.md", json.loads((ROOT / "docs/results/scaling.json").read_text())
+    for name in scaling.tables(content):
+        assert f"<!-- table {name} -->" in page.read_text()
+    assert scaling.with_tables(page.read_text(), content) == page.read_text()
+
+
+def test_predictions_of_scaling_are_those_of_the_present_model():
+    content = json.loads((ROOT / "docs/results/scaling.json").read_text())
+    for found, expected in zip(content["predictions"], scaling.predictions(), strict=True):
+        assert found == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_products_of_an_update_are_those_of_the_model():
+    for kind in ("evolution", "low rank", "gradient"):
+        row = scaling.flops_row(kind, 8, 2, 3)
+        assert row["traced"] == row["predicted"], kind
+
+
+def test_products_in_a_scan_count_as_often_as_it_runs():
+    def run(x):
+        return jax.lax.scan(lambda carry, _: (carry @ x, None), x, None, length=7)[0]
+
+    jaxpr = jax.make_jaxpr(run)(jnp.ones((3, 3))).jaxpr
+    assert scaling.traced_product_flops(jaxpr) == 7 * 2 * 3**3
+
+
+def test_collectives_of_a_program_are_added_up_by_kind():
+    program = """
+      %a = f32[8,16]{1,0} all-gather(f32[4,16]{1,0} %x), dimensions={0}
+      ROOT %b = (f32[3]{0}, s32[]) all-reduce(f32[3]{0} %y, s32[] %z), to_apply=%add
+      %c = f32[100]{0} add(f32[100]{0} %a, f32[100]{0} %b)
+    """
+    assert scaling.communicated(program) == {"all-gather": 4 * 8 * 16, "all-reduce": 4 * 3 + 4}
+
+
+def test_meta_step_takes_as_long_as_the_longest_life_however_many_devices_there_are():
+    work = cost_model.Workload(num_tasks=512, longest=250)
+    few, many = (cost_model.predict(work, scaling.H100, devices, 0.0) for devices in (8, 512))
+    assert many.compute == pytest.approx(few.compute / 64)
+    assert many.latency == pytest.approx(few.latency)  # 250 updates one after the other
+    assert few.seconds / many.seconds < 64
+
+
+def test_parameters_of_the_model_are_those_of_the_net():
+    from metadisco.objectives.lpg import LPG
+
+    shapes = jax.eval_shape(LPG(width=24, lifetime_features=True).init, jax.random.key(0))
+    assert cost_model.Net(width=24).num_params == sum(leaf.size for leaf in jax.tree.leaves(shapes))

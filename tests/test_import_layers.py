@@ -27,7 +27,7 @@ LAYERS = (
     ("meta", "curricula"),
     ("antagonists", "arena", "gradient_trainer", "mixed_trainer", "population", "scores", "trainer", "unroll"),
     ("checkpoint", "results", "run_folder", "trackers", "train_state", "zoo"),  # what is on disk
-    ("chunks", "contestants", "evaluation", "loop", "memory", "progress", "signals", "suite_lookup", "suites"),
+    ("chunks", "contestants", "evaluation", "loop", "memory", "progress", "seeds", "signals", "suite_lookup", "suites"),
     ("drift_presets", "presets"),
     (
         "chart_style",
@@ -36,8 +36,11 @@ LAYERS = (
         "discovery",
         "drift_plots",
         "inspection",
+        "listing",
         "plots",
         "report",
+        "sweep",
+        "sweep_table",
         "testing",
         "cli",
         "__main__",

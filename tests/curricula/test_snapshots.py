@@ -19,7 +19,7 @@ from metadisco.curricula.handover import Levels, load_levels, save_levels
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.snapshots import find_snapshots, level_keeper, save_snapshot, snapshot_interval
-from metadisco.discovery import _snapshots
+from metadisco.discovery import snapshots as leaving
 from metadisco.files import CheckpointError
 from metadisco.presets import Preset
 from metadisco.tasks import LogUniformLifetime, Tasks
@@ -58,7 +58,7 @@ class Nobody:
 
 def run(folder, trainer, **options):
     """A tiny run, wired up as in a discovery."""
-    leave = _snapshots(Preset("tiny", "", trainer), 3)
+    leave = leaving(Preset("tiny", "", trainer), 3)
     options = {"seed": 3, "console": Console(file=io.StringIO()), "snapshot_every": 2} | options
     return loop.run(trainer, folder, snapshot_fn=leave, **options)
 

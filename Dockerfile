@@ -1,0 +1,41 @@
+# One file, an image for each kind of machine:
+#
+#     docker build --target cpu --tag metadisco:cpu .
+#     docker build --target cuda --tag metadisco:cuda .     # run with --gpus all; the host brings the driver only
+#     docker build --target tpu --tag metadisco:tpu .
+#     docker run --rm --volume "$PWD/runs:/runs" metadisco:cpu discover quickstart --out /runs/quickstart
+#
+# `docker stop` sends SIGTERM: the run saves and exits with 143, and --resume goes on. Give it time: --time 120.
+ARG PYTHON=3.12
+
+FROM python:${PYTHON}-slim AS base
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/var/cache/metadisco
+# Compilations that a container leaves in a volume mounted there are found by the next.
+RUN useradd --uid 1000 --create-home metadisco \
+    && mkdir -p /runs /var/cache/metadisco \
+    && chown metadisco /runs /var/cache/metadisco
+WORKDIR /opt/metadisco
+COPY pyproject.toml README.md LICENSE ./
+COPY constraints ./constraints
+COPY metadisco ./metadisco
+ENTRYPOINT ["metadisco"]
+CMD ["--help"]
+
+FROM base AS cuda
+RUN version=$(python -c 'import sys; print("py%d%d" % sys.version_info[:2])') \
+    && pip install '.[cuda]' --constraint "constraints/$version.txt"
+USER metadisco
+WORKDIR /runs
+
+FROM base AS tpu
+RUN version=$(python -c 'import sys; print("py%d%d" % sys.version_info[:2])') \
+    && pip install '.[tpu]' --constraint "constraints/$version.txt"
+USER metadisco
+WORKDIR /runs
+
+# The last one, so that it is what is built where nobody names a target.
+FROM base AS cpu
+RUN version=$(python -c 'import sys; print("py%d%d" % sys.version_info[:2])') \
+    && pip install . --constraint "constraints/$version.txt"
+USER metadisco
+WORKDIR /runs

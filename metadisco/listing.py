@@ -1,0 +1,41 @@
+"""What there is to choose from, in words: for `metadisco list`."""
+
+from typing import Any
+
+from metadisco import battery, checkpoint, objectives, presets, settings, suites
+
+
+def rows(kind: str) -> list[tuple[str, str]]:
+    """Name and description of everything of a kind: presets, suites, objectives or checkpoints."""
+    if kind == "presets":
+        return [(name, make().description) for name, make in presets.PRESETS.items()]
+    if kind == "suites":
+        return _suites()
+    if kind == "objectives":
+        classes = [getattr(objectives, name) for name in objectives.__all__]
+        return [(f"{each.__module__}:{each.__qualname__}", _first_line(each)) for each in classes]
+    return [(name, _headline(checkpoint.load(name).evaluation)) for name in checkpoint.zoo_names()]
+
+
+def _suites() -> list[tuple[str, str]]:
+    """Grid suites one by one, all others by their group."""
+    rows = [(name, suite.description) for name, suite in suites.SUITES.items() if name not in settings.NAMES]
+    for group, members in suites.GROUPS.items():
+        tops = dict.fromkeys(battery.TOPS[settings.top_of(name)] for name in members)
+        rows.append((group, f"each of {', '.join(members)}, with agents of its own; 1 is {' or '.join(tops)}"))
+    times = "any of them at 1/4, 1, 4 and 16 times its lifetime; NAME@x4 is one of these, NAME@250 any lifetime"
+    return [*rows, ("horizons:NAME", times)]
+
+
+def _first_line(documented: Any) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]
+
+
+def _headline(scores: dict[str, Any]) -> str:
+    """What it reached on each suite, and whom it was compared with."""
+    lines = []
+    for suite, agents in scores.items():
+        rivals = [f"{name} {row['iqm']:.2f}" for name, row in agents.items() if name in ("a2c", "ppo", "dpo")]
+        if "discovered" in agents and rivals:
+            lines.append(f"{suite}: IQM {agents['discovered']['iqm']:.2f} ({', '.join(rivals)})")
+    return "; ".join(lines)

@@ -1,0 +1,111 @@
+"""Several seeds of one trainer in one program.
+
+Seeds differ in numbers only, so their meta-steps are one vmapped meta-step, and their lives are one population
+(`metadisco.arena`): S small populations fill a wide device as one large one does, and on a CPU nobody idles while the
+last lives of one seed run out. What a seed draws is what it draws alone, so it ends where its own run would have ended,
+up to the order of reductions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metadisco.chunks import first_key, step_key
+from metadisco.mixed_trainer import MixedTrainer
+from metadisco.run_folder import Row
+from metadisco.trainer import MetaTrainer
+from metadisco.types import Key, Metrics
+
+
+@struct.dataclass
+class SeedStates:
+    """The train states of several seeds."""
+
+    step: jax.Array  # [] int32, meta-steps done
+    states: Any  # of the trainer, leading axis S
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several seeds of one trainer, as a trainer.
+
+    Attributes:
+        trainer: what is run; by evolution, whose lives last for one meta-step.
+        seeds: of the runs, all different.
+    """
+
+    trainer: MetaTrainer | MixedTrainer
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"Together.seeds must be different and at least one, got {self.seeds}")
+
+    @property
+    def num_steps(self) -> int:
+        """Meta-steps of each run."""
+        return self.trainer.num_steps
+
+    @property
+    def spread(self) -> MetaTrainer | MixedTrainer:
+        """The trainer with as many slots as suit the lives of all seeds.
+
+        An accelerator has room for S times the lives side by side. A CPU's cache has not: there the slots stay, and
+        with them the bits of every life.
+        """
+        if jax.default_backend() == "cpu":
+            return self.trainer
+        if isinstance(self.trainer, MixedTrainer):
+            arenas = tuple(replace(arena, slots=arena.slots * len(self.seeds)) for arena in self.trainer.arenas)
+            return replace(self.trainer, arenas=arenas)
+        return replace(self.trainer, slots=self.trainer.slots * len(self.seeds))
+
+    def init(self, key: Key) -> SeedStates:
+        """The first state of every seed. The key is not used: each seed has its own."""
+        del key
+        states = jax.lax.map(lambda root: self.trainer.init(first_key(root)), self._roots)
+        return SeedStates(jnp.zeros((), jnp.int32), states)
+
+    def step(self, key: Key, state: SeedStates) -> tuple[SeedStates, Metrics]:
+        """One meta-step of every seed.
+
+        Returns:
+            The next state, and the metrics of each seed as `NAME/seed<k>`; `agent_updates` and `env_steps` are sums,
+            `fitness` and `finite_fraction` means over seeds.
+        """
+        del key
+        keys = jax.vmap(lambda root: step_key(root, state.step))(self._roots)
+        states, values = jax.vmap(self.spread.step)(keys, state.states)
+        metrics = {name: jnp.sum(values[name]) for name in ("agent_updates", "env_steps")}
+        metrics |= {name: jnp.mean(values[name]) for name in ("fitness", "finite_fraction")}
+        for name, each in values.items():
+            metrics |= {label(name, seed): each[i] for i, seed in enumerate(self.seeds)}
+        return SeedStates(state.step + 1, states), metrics
+
+    def of_seed(self, state: SeedStates, seed: int) -> Any:
+        """The train state of one seed, as its own run has it."""
+        return jax.tree.map(lambda leaf: leaf[self.seeds.index(seed)], state.states)
+
+    @property
+    def _roots(self) -> Key:
+        return jax.vmap(jax.random.key)(jnp.array(self.seeds, jnp.uint32))
+
+
+def label(name: str, seed: int) -> str:
+    """What a metric of one seed is called among those of all."""
+    return f"{name}/seed{seed}"
+
+
+def rows_of_seed(rows: Sequence[Row], seed: int) -> list[Row]:
+    """The log of one seed, out of that of all."""
+    suffix = label("", seed)
+    shared = ("step", "seconds")
+    return [
+        {name: row[name] for name in shared if name in row}
+        | {name.removesuffix(suffix): value for name, value in row.items() if name.endswith(suffix)}
+        for row in rows
+    ]

@@ -1,0 +1,238 @@
+"""Sweeps: what is refused before anything runs, seeds in one program, and going on after an interruption."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+import metadisco
+from metadisco import cli, config, discovery, memory, presets, run_folder, sweep, sweep_table
+from metadisco.chunks import compile_chunk, first_key
+from metadisco.meta.lowrank_evolution import LowRankEvolution
+from metadisco.seeds import Together, label, rows_of_seed
+from metadisco.train_state import Checkpoints
+from tests import small
+from tests.toy import quiet
+
+TINY = ["--num_tasks", "2", "--inner.num_workers", "2", "--inner.num_test_workers", "2"]
+LENGTHS = ["--sweep", "num_steps=2,3", "--seeds", "2", "--seed", "3"]  # not in the program: it is compiled once
+FIRST = "num_steps=2"
+BOUND = 1e-6  # of meta-parameters of order 1, after some meta-steps: what the order of reductions can do
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep of two settings and two seeds that was interrupted in the third meta-test and gone on with."""
+    folder = tmp_path_factory.mktemp("sweep") / "runs"
+    arguments = ["discover", "smoke", "--out", str(folder), *LENGTHS, *TINY]
+    finish, calls = discovery.finish, []
+
+    def interrupted(*args, **options):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return finish(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(discovery, "finish", interrupted)
+        assert cli.main(arguments) == 130
+        tested = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/evaluation.json")}
+        assert cli.main([*arguments, "--resume"]) == 0
+    return folder, arguments, tested, len(calls)
+
+
+def test_an_interrupted_sweep_goes_on_and_skips_what_is_done(swept):
+    folder, _, tested, num_calls = swept
+    assert len(tested) == 2
+    assert all(path.stat().st_mtime_ns == before for path, before in tested.items())
+    assert num_calls == 5  # the interrupted test again, and the last
+    runs = json.loads((folder / "sweep.json").read_text())["runs"]
+    assert [run["status"] for run in runs.values()] == ["done"] * 4
+
+
+def test_every_run_of_a_sweep_has_a_folder_that_can_be_reported(swept):
+    folder = swept[0]
+    runs = sorted(folder.glob("*/seed*"))
+    assert len(runs) == 4
+    assert cli.main(["report", str(runs[0])]) == 0
+    for run in runs:
+        num_steps = int(run.parent.name.removeprefix("num_steps="))
+        assert len(run_folder.read_metrics(run / "metrics.jsonl")) == num_steps
+        assert metadisco.load(run / "objective").provenance["seed"] == int(run.name.removeprefix("seed"))
+
+
+def test_table_has_the_mean_over_seeds_of_each_setting(swept):
+    folder = swept[0]
+    rows = json.loads((folder / "sweep.json").read_text())["table"]
+    assert [row["values"] for row in rows] == [{"num_steps": "2"}, {"num_steps": "3"}]
+    for row in rows:
+        score = row["scores"]["grid-tiny"]
+        paths = [folder / row["setting"] / f"seed{seed}" / "evaluation.json" for seed in (3, 4)]
+        iqms = [json.loads(path.read_text())["grid-tiny"]["discovered"]["iqm"] for path in paths]
+        assert score["mean"] == pytest.approx(np.mean(iqms))
+        # Student's quantile for one degree of freedom is 12.706; the error of a mean of two is half their distance.
+        assert score["high"] - score["mean"] == pytest.approx(12.706 * abs(iqms[0] - iqms[1]) / 2, rel=1e-4)
+        assert f"{score['mean']:.3f} ({score['low']:.3f} to {score['high']:.3f})" in (folder / "sweep.md").read_text()
+
+
+def test_a_run_of_a_sweep_ends_as_the_run_alone(swept, tmp_path):
+    trainer = config.from_data(run_folder.read_config(swept[0] / FIRST / "seed4")["trainer"])
+    alone, placement = compile_chunk(trainer)
+    root = jax.random.key(4)
+    state, _ = alone(root, jax.device_put(jax.jit(trainer.init)(first_key(root)), placement), 2)
+    small.assert_trees_close(
+        trainer.meta_params(state), metadisco.load(swept[0] / FIRST / "seed4" / "objective").meta_params, atol=BOUND
+    )
+    restored = Checkpoints(swept[0] / FIRST / "seed4" / "checkpoints").restore_latest(state)
+    small.assert_trees_close(state, restored.state, atol=BOUND)
+
+
+def test_a_changed_sweep_is_refused_and_the_change_named(swept, capsys):
+    _, arguments, _, _ = swept
+    changes = {
+        ("--seeds", "3"): "seeds",
+        ("--num_tasks", "3"): "trainer.num_tasks: 2 -> 3",
+        ("--sweep", "num_steps=2,4"): "num_steps=4: is new",
+    }
+    for (option, value), words in changes.items():
+        changed = list(arguments)
+        changed[changed.index(option) + 1] = value
+        assert cli.main([*changed, "--resume"]) == 2
+        message = capsys.readouterr().err
+        assert "holds another sweep" in message
+        assert words in message
+    assert cli.main(arguments) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--sweep", "num_tasks"], ["num_tasks=64,128"]),
+        (["--sweep", "num_tasks=2,,4"], ["FIELD=VALUE"]),
+        (["--sweep", "num_tsks=2,4"], ["num_tsks", "num_tasks"]),
+        (["--sweep", "num_tasks=2,many"], ["many"]),
+        (["--sweep", "num_tasks=2,0"], ["num_tasks must be at least 1"]),
+        (["--sweep", "num_tasks=2,2"], ["value 2 twice"]),
+        (["--sweep", "num_tasks=2", "--sweep", "num_tasks=3"], ["num_tasks twice"]),
+        (["--sweep", "meta_optimizer.sigma.start=0.1,0.10"], ["the same setting"]),
+        (["--sweep", "num_tasks=2,3", "--num_tasks", "4"], ["one of the two"]),
+        (["--sweep", "inner.num_workers=8,100000000"], ["GiB"]),
+        (["--sweep", "num_tasks=2,3", "--seeds", "0"], ["--seeds must be 1 to"]),
+        (["--seeds", "99999999"], ["at most 10,000"]),
+        (["--sweep", "num_tasks=2,3", "--seeds", "9999"], ["19,998 runs"]),
+    ],
+)
+def test_a_mistake_in_a_sweep_is_known_before_anything_runs(options, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["discover", "smoke", *options]) == 2
+    message = capsys.readouterr().err
+    for word in words:
+        assert word in message, message
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_are_every_combination():
+    fields = sweep.parse(["num_tasks=2,3", "inner.num_workers=4,8"])
+    planned = sweep.plan(presets.smoke(), fields, range(2))
+    chosen = [(each.preset.trainer.num_tasks, each.preset.trainer.inner.num_workers) for each in planned.settings]
+    assert chosen == [(2, 4), (2, 8), (3, 4), (3, 8)]
+    assert planned.settings[1].name == "num_tasks=2,inner.num_workers=8"
+
+
+def test_commas_in_brackets_belong_to_a_value():
+    assert sweep.parse(["inner.torso.widths=(32,32),(64,)"]) == {"inner.torso.widths": ("(32,32)", "(64,)")}
+
+
+def test_meta_gradients_and_caps_on_env_steps_are_queued(monkeypatch):
+    monkeypatch.setattr(memory, "num_side_by_side", lambda trainer: 2)
+    smoke = presets.smoke()
+    assert sweep._groups(smoke, (0, 1, 2)) == [(0, 1), (2,)]
+    assert sweep._groups(replace(smoke, env_steps=1e6), (0, 1)) == [(0,), (1,)]
+    assert sweep._groups(presets.lpg_grid_gradient(), (0, 1)) == [(0,), (1,)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", [small.trainer().meta_optimizer, LowRankEvolution()], ids=["full", "low rank"])
+def test_seeds_in_one_program_end_as_each_alone(optimizer):
+    trainer, seeds, num_steps = small.trainer(optimizer, num_steps=20), (3, 4, 8), 20
+    together = Together(trainer, seeds)
+    advance, placement = compile_chunk(together)
+    begun = jax.device_put(together.init(jax.random.key(0)), placement)
+    states, rows = advance(jax.random.key(0), begun, num_steps)
+    alone, placement = compile_chunk(trainer)
+    for seed in seeds[:2]:
+        root = jax.random.key(seed)
+        state, expected = alone(root, jax.device_put(jax.jit(trainer.init)(first_key(root)), placement), num_steps)
+        np.testing.assert_array_equal(rows[label("fitness", seed)], expected["fitness"])
+        found = trainer.meta_params(together.of_seed(states, seed))
+        small.assert_trees_close(trainer.meta_params(state), found, rtol=0, atol=BOUND)
+
+
+def test_log_of_one_seed_is_as_its_own():
+    own = {"fitness/seed1": 0.25, "validation/iqm/seed1": 0.125}
+    row = {"step": 1, "seconds": 2.0, "fitness": 0.5, "fitness/seed11": 3.0} | own
+    assert rows_of_seed([row], 1) == [{"step": 1, "seconds": 2.0, "fitness": 0.25, "validation/iqm": 0.125}]
+
+
+def test_accelerators_get_slots_for_all_seeds(monkeypatch):
+    together = Together(small.trainer(), (0, 1, 2))
+    assert together.spread.slots == small.trainer().slots
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert together.spread.slots == 3 * small.trainer().slots
+
+
+def test_equal_seeds_are_refused():
+    with pytest.raises(ValueError, match="different"):
+        Together(small.trainer(), (1, 1))
+
+
+def test_a_run_that_fails_is_noted_and_the_others_are_tabled(tmp_path, monkeypatch):
+    """Queued runs of which the second has no finite candidate; the table has the others, and says why."""
+    planned = sweep.plan(replace(presets.smoke(), env_steps=1e9), {}, (0, 1, 2))
+    asked = []
+
+    def discover(preset, out, *, seed, resume, console):
+        asked.append(seed)
+        if seed == 1:
+            raise metadisco.loop.TrainingError("No candidate of meta-step 7 has a finite fitness")
+        out.mkdir(parents=True)
+        (out / "evaluation.json").write_text(json.dumps({"grid-tiny": {"discovered": {"iqm": 0.5 + 0.1 * seed}}}))
+        return discovery.Discovery(None, out, 0)
+
+    monkeypatch.setattr(discovery, "discover", discover)
+    for resume in (False, True):
+        assert sweep.run(planned, tmp_path / "out", resume=resume, console=quiet()) == 0
+    assert asked == [0, 1, 2]  # a failed run would meet the same numbers again
+    text = (tmp_path / "out" / "sweep.md").read_text()
+    assert "2 of 3" in text
+    assert "0.600" in text
+    assert "preset/seed1: No candidate of meta-step 7" in text
+
+
+def test_a_signal_stops_a_sweep(tmp_path, monkeypatch):
+    planned = sweep.plan(replace(presets.smoke(), env_steps=1e9), {}, (0, 1))
+    monkeypatch.setattr(discovery, "discover", lambda preset, out, **_: discovery.Discovery(None, out, 143))
+    assert sweep.run(planned, tmp_path / "out", console=quiet()) == 143
+    assert not json.loads((tmp_path / "out" / "sweep.json").read_text())["runs"]
+
+
+def test_several_hosts_are_refused(tmp_path, monkeypatch):
+    planned = sweep.plan(presets.smoke(), {}, (0, 1))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="one host"):
+        sweep.run(planned, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_are_no_sweep_are_refused(tmp_path):
+    (tmp_path / "thing").write_text("")
+    with pytest.raises(run_folder.RunError, match="not a sweep"):
+        sweep_table.Ledger.open(tmp_path, {}, False)
+    with pytest.raises(run_folder.RunError, match="is a file"):
+        sweep_table.Ledger.open(tmp_path / "thing", {}, False)
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(run_folder.RunError, match="damaged"):
+        sweep_table.Ledger.open(tmp_path, {}, True)
