@@ -1,0 +1,113 @@
+"""Every shipped objective against tuned A2C, PPO and DPO, on every suite that a CPU finishes, at three horizons.
+
+    python -m experiments.compare_zoo
+
+Writes docs/results/zoo.json and the table of docs/results/index.md. Nothing is tuned here. Each suite is measured once
+and kept in a folder, so the script can be stopped at any time and goes on where it was; a change of its code or of
+what it depends on is not noticed, so give it another `--runs` then.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from metadisco import checkpoint, comparison, comparison_folder, results
+from metadisco.cli import prepare_jax
+from metadisco.provenance import provenance
+
+PAGE = Path("docs/results/index.md")
+BEGIN, END = "<!-- written by experiments/compare_zoo.py -->", "<!-- end of the table -->"
+GRIDS, NETWORKS = ("a2c", "ppo", "dpo"), ("ppo", "dpo")
+
+
+class Row(NamedTuple):
+    """A suite at some horizons; A2C is tuned for tables only."""
+
+    suite: str
+    horizons: tuple[str, ...]
+    baselines: tuple[str, ...]
+    num_seeds: int
+    num_levels: int | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """On the command line of `metadisco evaluate`."""
+        return [f"{self.suite}@{horizon}" for horizon in self.horizons]
+
+
+LONG, SHORT = ("x1/4", "x1", "x4"), ("x1/16", "x1/4", "x1")
+ROWS = (
+    Row("grid-unseen", LONG, GRIDS, 1, 64),
+    Row("grid-designed", LONG, GRIDS, 1),
+    Row("grid-random", LONG, GRIDS, 1),
+    Row("mazes", LONG, GRIDS, 1),
+    *(Row(name, LONG, NETWORKS, 4) for name in ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")),
+    *(Row(f"{name}-bsuite", LONG, NETWORKS, 4) for name in ("Catch", "DeepSea", "DiscountingChain", "UmbrellaChain")),
+    *(Row(f"brax-{name}", SHORT, NETWORKS, 2) for name in ("inverted_pendulum", "reacher")),
+    *(Row(f"{name}-MinAtar", ("x1/16", "x1/8", "x1/4"), NETWORKS, 2) for name in ("Breakout", "SpaceInvaders")),
+)
+
+
+def measure(row: Row, name: str, runs: Path, seed: int) -> dict:
+    """The comparison on one suite at one horizon, from the folder where it is there."""
+    path = runs / f"{name.replace('/', '_')}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    named = comparison.load_all(checkpoint.zoo_names())
+    found = comparison.run(
+        named, [name], num_seeds=row.num_seeds, seed=seed, num_levels=row.num_levels, baselines=row.baselines
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results.write_json(path, comparison_folder.document(named, found, seed=seed))
+    return json.loads(path.read_text())
+
+
+def table(scores: dict[str, dict]) -> str:
+    """A line for each suite and horizon: the interquartile mean of everybody, the best in bold."""
+    agents = [*GRIDS, *checkpoint.zoo_names()]
+    lines = [f"| suite | updates | {' | '.join(agents)} |", "|---" * (len(agents) + 2) + "|"]
+    for suite, rows in scores.items():
+        best = max(rows[agent]["iqm"] for agent in agents if agent in rows)
+        cells = [_cell(rows[agent], best) if agent in rows else "" for agent in agents]
+        lifetime = next(iter(rows.values()))["lifetime"]
+        lines.append(f"| {suite.partition('@')[0]} | {lifetime} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict, best: float) -> str:
+    point, low, high = (f"{row[name] + 0.0:.2f}" for name in ("iqm", "iqm_low", "iqm_high"))
+    return f"{f'**{point}**' if row['iqm'] == best else point} ({low} to {high})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suites", nargs="*", default=[row.suite for row in ROWS], help="[default: all]")
+    parser.add_argument("--runs", type=Path, default=Path("runs/compare_zoo"), help="where measurements are kept")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/zoo.json"))
+    parser.add_argument("--seed", type=int, default=2000, help="of the agents [default: 2000]")
+    known = parser.parse_args()
+    unknown = set(known.suites) - {row.suite for row in ROWS}
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(row.suite for row in ROWS)}")
+    prepare_jax()
+    scores: dict = {}
+    improvement: dict = {}
+    differences: list[str] = []
+    for row in ROWS:
+        for name in row.names if row.suite in known.suites else ():
+            found = measure(row, name, known.runs, known.seed)
+            scores |= found["scores"]
+            improvement |= found["improvement"]
+            differences = list(dict.fromkeys([*differences, *found["differences"]]))
+            ((suite, agents),) = found["scores"].items()
+            print(suite, {agent: round(each["iqm"], 2) for agent, each in agents.items()}, flush=True)
+            document = {"scores": scores, "improvement": improvement, "differences": differences}
+            results.write_json(known.out, document | {"seed": known.seed, "provenance": provenance()})
+    before, begin, rest = PAGE.read_text().partition(BEGIN)
+    if begin:
+        PAGE.write_text(f"{before}{BEGIN}\n\n{table(scores)}\n\n{END}{rest.partition(END)[2]}")
+
+
+if __name__ == "__main__":
+    main()
