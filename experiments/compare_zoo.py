@@ -2,13 +2,14 @@
 
     python -m experiments.compare_zoo
 
-Writes docs/results/zoo.json and the table of docs/results/index.md. Nothing is tuned here. Each suite is measured once
-and kept in a folder, so the script can be stopped at any time and goes on where it was; a change of its code or of
-what it depends on is not noticed, so give it another `--runs` then.
+Writes docs/results/zoo.json, the table of docs/results/index.md and the scores of the cards. Nothing is tuned here.
+Each suite is measured once and kept in a folder, so the script can be stopped at any time and goes on where it was; a
+change of the code or of what it depends on is not noticed, so give it another `--runs` then.
 """
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ class Row(NamedTuple):
 
 LONG, SHORT = ("x1/4", "x1", "x4"), ("x1/16", "x1/4", "x1")
 ROWS = (
+    Row("grid-tiny", ("x1",), GRIDS, 1),  # quick enough for a test to see whether it is so
     Row("grid-unseen", LONG, GRIDS, 1, 64),
     Row("grid-designed", LONG, GRIDS, 1),
     Row("grid-random", LONG, GRIDS, 1),
@@ -80,6 +82,23 @@ def _cell(row: dict, best: float) -> str:
     return f"{f'**{point}**' if row['iqm'] == best else point} ({low} to {high})"
 
 
+def write_cards(scores: dict[str, dict], seed: int) -> None:
+    """Add the scores to the objectives of the zoo; what its own meta-test found on a grid suite stays."""
+    for name in checkpoint.zoo_names():
+        discovered = checkpoint.load(name)
+        kept = {suite: rows for suite, rows in discovered.evaluation.items() if "optimal" in rows}
+        found = {
+            suite: {
+                "discovered" if agent == name else agent: row | ({} if row["is_exact"] else {"seed": seed})
+                for agent, row in rows.items()
+                if agent == name or agent not in checkpoint.zoo_names()
+            }
+            for suite, rows in scores.items()
+        }
+        changed = replace(discovered, evaluation=found | kept)
+        checkpoint.save(changed, checkpoint.ZOO / name, overwrite=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suites", nargs="*", default=[row.suite for row in ROWS], help="[default: all]")
@@ -104,6 +123,7 @@ def main() -> None:
             print(suite, {agent: round(each["iqm"], 2) for agent, each in agents.items()}, flush=True)
             document = {"scores": scores, "improvement": improvement, "differences": differences}
             results.write_json(known.out, document | {"seed": known.seed, "provenance": provenance()})
+    write_cards(scores, known.seed)
     before, begin, rest = PAGE.read_text().partition(BEGIN)
     if begin:
         PAGE.write_text(f"{before}{BEGIN}\n\n{table(scores)}\n\n{END}{rest.partition(END)[2]}")

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ import safetensors.flax
 from flax import traverse_util
 
 from metadisco import config
+from metadisco.card import card
 from metadisco.files import (
     CheckpointError,
     hash_document,
@@ -198,31 +198,6 @@ def _check_shapes(objective: config.Component, meta_params: Any, folder: Path) -
 
 def _card(document: dict[str, Any], folder: Path) -> str:
     """The README.md of a portable objective."""
-    count = sum(math.prod(leaf["shape"]) for leaf in document["meta_params"].values())
-    name = folder.name
-    place = name if folder.parent == ZOO else f"path/to/{name}"
-    usage = f'import metadisco\n\ndiscovered = metadisco.load("{place}")'
-    summary = f"A discovered objective, `{document['objective']['class']}`, with {count} parameters. Load it with"
-    sections = [f"# {name}", summary, f"```python\n{usage}\n```"]
-    if document["features"]:
-        sections.append(
-            "Input features, in order: " + ", ".join(f"`{feature}`" for feature in document["features"]) + "."
-        )
-    if document["evaluation"]:
-        sections.append("## Evaluation")
-        sections.extend(f"{suite}\n\n{_table(agents)}" for suite, agents in document["evaluation"].items())
-    for title in ("objective", "provenance"):
-        sections.append(f"## {title.capitalize()}\n\n```json\n{json.dumps(document[title], indent=2)}\n```")
-    return "\n\n".join(sections) + "\n"
-
-
-def _table(agents: Any) -> str:
-    """Agent -> scores as a Markdown table; anything else as JSON."""
-    if not isinstance(agents, dict) or not all(isinstance(scores, dict) for scores in agents.values()):
-        return f"```json\n{json.dumps(agents, indent=2)}\n```"
-    columns = list(dict.fromkeys(name for scores in agents.values() for name in scores))
-    rows = [["agent", *columns], ["---"] * (len(columns) + 1)]
-    for agent, scores in agents.items():
-        cells = [scores.get(name, "") for name in columns]
-        rows.append([agent, *(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    is_shipped = folder.parent == ZOO
+    place = folder.name if is_shipped else f"path/to/{folder.name}"
+    return card(document, folder.name, place, is_shipped=is_shipped)

@@ -26,7 +26,7 @@ LAYERS = (
     ("baselines", "settings"),
     ("meta", "curricula"),
     ("antagonists", "arena", "gradient_trainer", "mixed_trainer", "population", "scores", "trainer", "unroll"),
-    ("checkpoint", "results", "run_folder", "trackers", "train_state", "zoo"),  # what is on disk
+    ("card", "checkpoint", "results", "run_folder", "trackers", "train_state", "zoo"),  # what is on disk
     ("chunks", "contestants", "evaluation", "loop", "memory", "progress", "seeds", "signals", "suite_lookup", "suites"),
     ("drift_presets", "presets"),
     (
