@@ -36,7 +36,7 @@ test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.dev ## Run the learning tests that take minutes each
-	@$(BIN)/python -m pytest -q -m slow --timeout 3600 $(PYTEST_ARGS)
+	@JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -q -m slow --timeout 3600 $(PYTEST_ARGS)
 
 check: lint types test ## Run style, types and tests
 

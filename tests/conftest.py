@@ -12,6 +12,8 @@ _CACHE = Path(__file__).parents[1] / ".cache" / "jax" / os.environ.get("PYTEST_X
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)  # a worker begins with that of the process that started it
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Most of the time of tiny programs is compiling them. The slow tests (`make test-slow`) compile as users do.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["MPLBACKEND"] = "Agg"
 
 import jax  # noqa: E402 - it reads the environment when it is imported
@@ -22,4 +24,5 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 jax.config.update(
     "jax_persistent_cache_min_compile_time_secs", float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"])
 )
+jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
 jax.config.update("jax_num_cpu_devices", 2)

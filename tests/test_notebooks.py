@@ -91,7 +91,7 @@ def test_one_cell_has_the_parameters(path):
 
 
 def test_a_chart_shows_itself_where_nobody_has_heard_of_pyplot():
-    image, size = plots.profile({"a2c": np.array([0.2, 0.6])})._repr_png_()
+    image, size = plots.profile({"a2c": np.array([[0.2], [0.6]])})._repr_png_()
     assert image.startswith(b"\x89PNG")
     assert size == {"width": chart_style.WIDTH, "height": chart_style.HEIGHT}
 

@@ -80,8 +80,8 @@ def test_table_has_the_mean_over_seeds_of_each_setting(swept):
 def test_a_run_of_a_sweep_ends_as_the_run_alone(swept, tmp_path):
     trainer = config.from_data(run_folder.read_config(swept[0] / FIRST / "seed4")["trainer"])
     alone, placement = compile_chunk(trainer)
-    root = jax.random.key(4)
-    state, _ = alone(root, jax.device_put(jax.jit(trainer.init)(first_key(root)), placement), 2)
+    first = jax.device_put(jax.jit(trainer.init)(first_key(jax.random.key(4))), placement)
+    state, _ = alone(4, first, 2)
     small.assert_trees_close(
         trainer.meta_params(state), metadisco.load(swept[0] / FIRST / "seed4" / "objective").meta_params, atol=BOUND
     )

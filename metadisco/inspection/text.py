@@ -61,7 +61,7 @@ def _table(*columns: str) -> "Table":
 
     table = Table(box=box.SIMPLE_HEAD)
     for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=True)
+        table.add_column(column, justify="right" if place else "left")
     return table
 
 
@@ -127,7 +127,7 @@ def _mirror_learning(discovered: Discovered) -> Any:
 
 
 def _sensitivity(found: Inspection) -> Any:
-    table = _table("input", "to the policy", "", "to predictions", "")
+    table = _table("input", "policy", "", "predictions", "")
     table.columns[2].justify = table.columns[4].justify = "left"
     for name, (push, pull) in sorted(found.sensitivity.items(), key=lambda item: -item[1][0]):
         table.add_row(INPUTS[name], _percent(push), _bar(push), _percent(pull), _bar(pull))
@@ -135,8 +135,8 @@ def _sensitivity(found: Inspection) -> Any:
         "What each input is worth",
         table,
         "Share of the variance that is left if only this input is unknown (total effect, Jansen 1999), on independent "
-        "random draws; together more than 100% where inputs act jointly. To the policy: the push on the action taken, "
-        "which reads as an advantage. To predictions: where the agent's other outputs are pulled.",
+        "random draws; together more than 100% where inputs act jointly. Policy: the push on the action taken, "
+        "which reads as an advantage. Predictions: where the agent's other outputs are pulled.",
     )
 
 
@@ -144,7 +144,7 @@ def _percent(share: float) -> str:
     return "0" if share == 0.0 else "<0.1%" if share < 1e-3 else f"{100 * share:.1f}%"
 
 
-def _bar(share: float, width: int = 10) -> str:
+def _bar(share: float, width: int = 5) -> str:
     return "█" * round(share * width)
 
 
