@@ -41,9 +41,9 @@ LONG, SHORT = ("x1/4", "x1", "x4"), ("x1/16", "x1/4", "x1")
 ROWS = (
     Row("grid-tiny", ("x1",), GRIDS, 1),  # quick enough for a test to see whether it is so
     Row("grid-unseen", LONG, GRIDS, 1, 64),
-    Row("grid-designed", LONG, GRIDS, 1),
-    Row("grid-random", LONG, GRIDS, 1),
-    Row("mazes", LONG, GRIDS, 1),
+    Row("grid-designed", SHORT, GRIDS, 1),
+    Row("grid-random", SHORT, GRIDS, 1),
+    Row("mazes", SHORT, GRIDS, 1),
     *(Row(name, LONG, NETWORKS, 4) for name in ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")),
     *(Row(f"{name}-bsuite", LONG, NETWORKS, 4) for name in ("Catch", "DeepSea", "DiscountingChain", "UmbrellaChain")),
     *(Row(f"brax-{name}", SHORT, NETWORKS, 2) for name in ("inverted_pendulum", "reacher")),
