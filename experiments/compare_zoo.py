@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from metadisco import checkpoint, comparison, comparison_folder, results
+from metadisco import checkpoint, comparison, comparison_folder, contestants, results
 from metadisco.cli import prepare_jax
 from metadisco.provenance import provenance
 
@@ -57,12 +57,23 @@ def measure(row: Row, name: str, runs: Path, seed: int) -> dict:
     if path.exists():
         return json.loads(path.read_text())
     named = comparison.load_all(checkpoint.zoo_names())
+    named = {each: discovered for each, discovered in named.items() if fits(discovered, name)}
     found = comparison.run(
         named, [name], num_seeds=row.num_seeds, seed=seed, num_levels=row.num_levels, baselines=row.baselines
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     results.write_json(path, comparison_folder.document(named, found, seed=seed))
     return json.loads(path.read_text())
+
+
+def fits(discovered: checkpoint.Discovered, name: str) -> bool:
+    """Whether an objective can teach the agents of a suite; LPG cannot where actions are continuous."""
+    entrant = (contestants.trained_with(discovered), discovered.meta_params)
+    try:
+        comparison.check_suites({"discovered": entrant}, [name], ())
+    except ValueError:
+        return False
+    return True
 
 
 def table(scores: dict[str, dict]) -> str:
@@ -94,6 +105,7 @@ def write_cards(scores: dict[str, dict], seed: int) -> None:
                 if agent == name or agent not in checkpoint.zoo_names()
             }
             for suite, rows in scores.items()
+            if name in rows
         }
         changed = replace(discovered, evaluation=found | kept)
         checkpoint.save(changed, checkpoint.ZOO / name, overwrite=True)
