@@ -222,6 +222,7 @@ def test_drift_presets_train_one_objective_in_all_arenas():
             assert len(inner.objective.features) == features
 
 
+@pytest.mark.slow
 def test_a_run_on_several_environments_is_tested_and_saved(tmp_path):
     grid = replace(small.inner_loop(LPO), num_workers=8)
     arena = Arena(grid, DomainRandomization(small.TASKS), 2, slots=2, name="grid")

@@ -26,7 +26,10 @@ from metadisco import checkpoint, cli, config, presets, suite_lookup
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-HEAVY = ("accel", "brax_adapter", "paired", "plr", "fixed", "teacher")  # modules whose examples take seconds each
+HEAVY = (  # modules whose examples take seconds each; checks of metadisco.testing run in tests/contracts anyway
+    *("accel", "brax_adapter", "paired", "plr", "fixed", "teacher"),
+    *("testing.curricula", "testing.environments", "testing.meta_optimizers", "testing.objectives"),
+)
 FENCE = re.compile(r"(?m)(?:^<!-- (?P<mark>.*?) -->\n)?^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$", re.DOTALL)
 
 

@@ -129,7 +129,8 @@ def test_a_life_that_is_not_a_number_is_counted_and_spares_the_others():
         np.testing.assert_allclose(table[others], healthy.lives.life.agent_params[name][others], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("num_tasks", [pytest.param(4, marks=pytest.mark.slow), 5])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_tasks", [4, 5])
 def test_one_and_two_devices_give_the_same(num_tasks, monkeypatch):
     assert jax.device_count() == 2
     trainer = _trainer(num_tasks=num_tasks)
@@ -140,6 +141,7 @@ def test_one_and_two_devices_give_the_same(num_tasks, monkeypatch):
     small.assert_trees_close(_data(both), _data(alone), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_slots_do_not_change_the_result(course):
     trainer = _trainer(slots=1)
     state = _go_on(jax.jit(trainer.step), _begin(trainer), 2)[0][-1]

@@ -44,7 +44,8 @@ def test_work_is_counted(two_steps):
     assert metrics["env_steps"] == metrics["agent_updates"] * 4 * 5
 
 
-@pytest.mark.parametrize("optimizer", [Evolution(), pytest.param(LowRankEvolution(), marks=pytest.mark.slow)])
+@pytest.mark.slow  # the fast ones are in test_distributed
+@pytest.mark.parametrize("optimizer", [Evolution(), LowRankEvolution()])
 def test_one_and_two_devices_give_the_same_meta_parameters(optimizer, two_steps, monkeypatch):
     assert jax.device_count() == 2
     trainer = small.trainer(optimizer)
@@ -55,6 +56,7 @@ def test_one_and_two_devices_give_the_same_meta_parameters(optimizer, two_steps,
     small.assert_trees_close(trainer.meta_params(both), trainer.meta_params(alone), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_slots_do_not_change_the_result(two_steps):
     state, _ = _steps(small.trainer(slots=8))
     trainer = small.trainer()
