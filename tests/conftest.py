@@ -6,6 +6,8 @@ Processes that a test starts (the command line) inherit the platform, the compil
 import os
 from pathlib import Path
 
+import pytest
+
 # One folder per xdist worker: JAX writes its cache without a lock, so two workers must not share one.
 _CACHE = Path(__file__).parents[1] / ".cache" / "jax" / os.environ.get("PYTEST_XDIST_WORKER", "main")
 
@@ -26,3 +28,13 @@ jax.config.update(
 )
 jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
 jax.config.update("jax_num_cpu_devices", 2)
+
+_MAPS = Path("/proc/self/maps")  # every compiled program takes some, and Linux gives a process 65,530 at most
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Drop the compiled programs of earlier modules before there are too many of them."""
+    yield
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
