@@ -60,7 +60,7 @@ def trainer_named(name):
     from tests import small, toy
 
     makers = {
-        "long": lambda: toy.LONG,
+        "long": lambda: toy.Toy(num_steps=20_000),
         "spread": lambda: toy.SPREAD_OUT,
         "long spread": lambda: toy.Spread(num_steps=3000),
         "evolution": small.trainer,
