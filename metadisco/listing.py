@@ -14,7 +14,7 @@ def rows(kind: str) -> list[tuple[str, str]]:
     if kind == "objectives":
         classes = [getattr(objectives, name) for name in objectives.__all__]
         return [(f"{each.__module__}:{each.__qualname__}", _first_line(each)) for each in classes]
-    return [(name, _headline(checkpoint.load(name).evaluation)) for name in checkpoint.zoo_names()]
+    return [(name, _headline(checkpoint.load(name))) for name in checkpoint.zoo_names()]
 
 
 def _suites() -> list[tuple[str, str]]:
@@ -31,10 +31,13 @@ def _first_line(documented: Any) -> str:
     return (documented.__doc__ or "").strip().splitlines()[0]
 
 
-def _headline(scores: dict[str, Any]) -> str:
-    """What it reached on each suite, and whom it was compared with."""
+def _headline(discovered: checkpoint.Discovered) -> str:
+    """What it reached on the suites of its preset, or on all where there is none, and whom it was compared with."""
+    preset, scores = discovered.provenance.get("preset"), discovered.evaluation
+    wanted = presets.PRESETS[preset]().suites if preset in presets.PRESETS else tuple(scores)
     lines = []
-    for suite, agents in scores.items():
+    for suite in (suite for suite in wanted if suite in scores):
+        agents = scores[suite]
         rivals = [f"{name} {row['iqm']:.2f}" for name, row in agents.items() if name in ("a2c", "ppo", "dpo")]
         if "discovered" in agents and rivals:
             lines.append(f"{suite}: IQM {agents['discovered']['iqm']:.2f} ({', '.join(rivals)})")
