@@ -102,18 +102,23 @@ def styled(plot: Callable[..., Drawn]) -> Callable[..., Drawn]:
         with style.context(["default", STYLE]):
             drawn = plot(*arguments, **options)
         if isinstance(drawn, Figure):  # IPython itself knows figures only after pyplot has made one
-            drawn._repr_png_ = functools.partial(_png, drawn)  # type: ignore[attr-defined]
+            drawn._repr_png_ = functools.partial(_for_notebook, drawn)  # type: ignore[attr-defined]
         return drawn
 
     return styled
 
 
-def _png(figure: "Figure") -> tuple[bytes, dict[str, int]]:
-    """A figure for a notebook: twice as fine as it is large, with its size in pixels."""
+def png(figure: "Figure", dpi: float = 200) -> bytes:
+    """A figure as the bytes of a PNG, `dpi` pixels to an inch."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=2 * figure.dpi, facecolor="white")
+    figure.savefig(content, format="png", dpi=dpi, facecolor="white")
+    return content.getvalue()
+
+
+def _for_notebook(figure: "Figure") -> tuple[bytes, dict[str, int]]:
+    """A figure twice as fine as it is large, with its size in pixels."""
     width, height = (round(inches * figure.dpi) for inches in figure.get_size_inches())
-    return content.getvalue(), {"width": width, "height": height}
+    return png(figure, 2 * figure.dpi), {"width": width, "height": height}
 
 
 def new_axes(*, left: float = 0.115, right: float = 0.80, top: float = 0.885) -> tuple["Figure", "Axes"]:

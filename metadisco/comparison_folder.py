@@ -4,7 +4,6 @@ The JSON says what a reader has to know to judge the numbers: in what the object
 each baseline was tuned and on what, and where everything comes from.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -101,7 +100,7 @@ def write(folder: Path, document: Mapping[str, Any], outcome: Results, *, overwr
     folder = folder.absolute()
     check_folder(folder, overwrite=overwrite)
     pictures = {
-        f"{kind}-{suite}.png": _png(figure)
+        f"{kind}-{suite}.png": chart_style.png(figure)
         for suite, agents in outcome.items()
         for kind, figure in figures(agents, document["scores"][suite]).items()
     }
@@ -177,9 +176,3 @@ def _ends(row: Mapping[str, float], name: str) -> str:
 def _pipes(rows: Sequence[Sequence[str]]) -> str:
     head, *body = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
-
-
-def _png(figure: "Figure") -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=200, facecolor="white")
-    return content.getvalue()

@@ -7,7 +7,6 @@ share one scale of colors, symmetric about a neutral 0, and by default all pictu
 """
 
 import functools
-import io
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metadisco import chart_style
 from metadisco.chart_style import PALETTE, STYLE, styled
 from metadisco.checkpoint import Discovered
 from metadisco.files import write_atomically
@@ -288,7 +288,5 @@ def png(draw: Callable[[], "Figure"]) -> bytes:
     """A figure as the bytes of a PNG."""
     from matplotlib import style
 
-    content = io.BytesIO()
     with style.context(["default", STYLE]):
-        draw().savefig(content, format="png", dpi=200, facecolor="white")
-    return content.getvalue()
+        return chart_style.png(draw())
