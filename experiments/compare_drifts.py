@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from metadisco import chart_style, checkpoint, config, discovery, evaluation, results, settings, stats, suites
+from metadisco import chart_style, checkpoint, config, contestants, evaluation, results, settings, stats, suites
 from metadisco.cli import prepare_jax
 from metadisco.files import CheckpointError, write_atomically
 from metadisco.objectives.drift import DPODrift, PPODrift
@@ -36,7 +36,9 @@ def agents(names: list[str], envs: list[str]) -> dict[str, tuple]:
         discovered = checkpoint.load(name)
         if not isinstance(discovered.objective, MirrorLearning):
             raise config.ConfigError(f"{name} is a {type(discovered.objective).__name__}, which has no drift")
-        seen = {inner.env for inner in discovery.trained_with(discovered)} & {suites.suite(e).build().env for e in envs}
+        seen = {inner.env for inner in contestants.trained_with(discovered)} & {
+            suites.suite(e).build().env for e in envs
+        }
         if seen:
             raise config.ConfigError(f"{name} was trained on {seen}; leave it out of --environments")
         label = Path(name).name if Path(name).name != "objective" else Path(name).parent.name

@@ -11,7 +11,6 @@ from metadisco import checkpoint, config, evaluation, loop, memory, results, sta
 from metadisco.battery import Battery
 from metadisco.checkpoint import Discovered
 from metadisco.comparison import check_suites, compare, show
-from metadisco.comparison import meta_test as meta_test  # it belongs to what can be done with a discovery
 from metadisco.contestants import batteries, contestants, inner_loops, trained_with
 from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_interval
 from metadisco.distributed import is_first

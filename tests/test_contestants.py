@@ -9,11 +9,21 @@ import pytest
 from rich.console import Console
 
 from experiments import suite_table
-from metadisco import checkpoint, config, discovery, evaluation, results, settings, suite_lookup, suites
+from metadisco import (
+    checkpoint,
+    comparison,
+    config,
+    discovery,
+    evaluation,
+    results,
+    settings,
+    suite_lookup,
+    suites,
+)
 from metadisco.agents.networks import MLP, Table
 from metadisco.arena import Arena
 from metadisco.checkpoint import Discovered
-from metadisco.contestants import batteries, contestants, inner_loops
+from metadisco.contestants import batteries, contestants, inner_loops, trained_with
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.gridworld import GridWorld
 from metadisco.life import InnerLoop
@@ -201,7 +211,7 @@ def test_a_learned_drift_is_tested_on_an_environment_with_its_own_agents():
     objective = small.inner_loop(LPO).objective
     trainer = config.to_data(preset("lpo-quick").trainer)
     found = Discovered(objective, objective.init(jax.random.key(0)), {"trainer": trainer})
-    row = results.table(discovery.meta_test(found, ["CartPole-v1@1"], baselines=()))["CartPole-v1@1"]
+    row = results.table(comparison.meta_test(found, ["CartPole-v1@1"], baselines=()))["CartPole-v1@1"]
     assert list(row) == ["random", "discovered", "reference"]
     assert row["reference"]["mean_return"] == 500.0
     assert 8.0 < row["discovered"]["mean_return"] < 100.0  # after a single update
@@ -209,7 +219,7 @@ def test_a_learned_drift_is_tested_on_an_environment_with_its_own_agents():
 
 def test_a_suite_is_tested_once():
     with pytest.raises(config.ConfigError, match="once"):
-        discovery.compare(
+        comparison.compare(
             {"mine": ([CARTPOLE], ())}, [*batteries("CartPole-v1"), *batteries("CartPole-v1")], num_seeds=1, seed=0
         )
 
@@ -233,7 +243,7 @@ def test_a_run_on_several_environments_is_tested_and_saved(tmp_path):
     assert loaded.objective == LPO
     assert loaded.provenance["minutes"] > 0.0  # what was saved before the test is replaced
     assert set(loaded.evaluation["grid-tiny@4"]) == {"random", "a2c", "discovered", "optimal"}
-    assert discovery.trained_with(loaded) == (grid, grid)
+    assert trained_with(loaded) == (grid, grid)
     assert "The drift" in (outcome.folder / "report.html").read_text()
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from metadisco import checkpoint, discovery, results
+from metadisco import checkpoint, comparison, discovery, results
 
 FAST = ("quickstart", "lpo-quick")  # whose nets are small
 
@@ -50,7 +50,7 @@ def test_a_number_of_its_card_comes_out_again(name):
     """Other machines round otherwise, and a life amplifies that; eight updates leave it small."""
     discovered = checkpoint.load(name)
     row = discovered.evaluation["grid-tiny"]["discovered"]
-    found = discovery.meta_test(discovered, ["grid-tiny"], num_seeds=row["num_seeds"], seed=row["seed"], baselines=())
+    found = comparison.meta_test(discovered, ["grid-tiny"], num_seeds=row["num_seeds"], seed=row["seed"], baselines=())
     again = results.summarize(found["grid-tiny"]["discovered"])
     assert again["num_tasks"] == row["num_tasks"]
     assert again["mean_return"] == pytest.approx(row["mean_return"], abs=0.02)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metadisco import discovery
+from metadisco import contestants
 from metadisco.agents.networks import Table
 from metadisco.checkpoint import Discovered
 from metadisco.config import ConfigError
@@ -186,7 +186,7 @@ def _credit(ask: Examiner, drawn: Probe) -> np.ndarray:
 def _learner(discovered: Discovered) -> Learner:
     """How tabular agents learned in the meta-training, or by default."""
     try:
-        inners = discovery.trained_with(discovered)
+        inners = contestants.trained_with(discovered)
     except ConfigError:
         return Learner()
     return next((inner.learner for inner in inners if isinstance(inner.env, GridWorld)), Learner())

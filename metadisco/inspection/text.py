@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metadisco import discovery
+from metadisco import comparison
 from metadisco.checkpoint import Discovered
 from metadisco.inspection.measures import INPUTS, LIFETIMES, LIVED, NUM_POINTS, Inspection
 from metadisco.inspection.pictures import is_scheduled
@@ -51,7 +51,7 @@ def explain(discovered: Discovered, found: Inspection | None, console: Any) -> N
         for part in (_sensitivity(found), _credit(discovered, found), _schedule(found), _entropy(found)):
             if part is not None:
                 console.print(part, width=WIDTH)
-    discovery.show(discovered.evaluation, console)
+    comparison.show(discovered.evaluation, console)
 
 
 def _table(*columns: str) -> "Table":
