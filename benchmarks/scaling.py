@@ -28,7 +28,9 @@ V5E = Machine("TPU v5e", peak=197e12, achieved=0.2, bandwidth=819e9, link=200e9,
 NUM_DEVICES = (1, 8, 64, 512)
 LOG_UNIFORM_MEAN = 240 / math.log(25)  # of lifetimes 10 to 250
 
-MEASURED = Path(__file__).parents[1] / "docs" / "results" / "meta_step.json"
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+MEASURED, MEASURED_GRADIENT = RESULTS / "meta_step.json", RESULTS / "groove_speed.json"
+SORTED_BYTES = 2 * 4 * 100  # of a general grid world: walls, then objects, are the first in an order of its cells
 OUTCOME_NUMBERS = 10  # of a life, that are sent back: fitness, score, updates and seven metrics
 ITEM_SIZES = {"pred": 1, "u8": 1, "s8": 1, "bf16": 2, "f16": 2, "f64": 8, "s64": 8, "u64": 8}
 COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
@@ -174,36 +176,22 @@ def program_row(kind: str, width: int, num_tasks: int, num_workers: int, slots: 
         "devices": num_devices,
         "predicted_bytes": memory.estimate(chosen) / num_devices,
         "compiled_bytes": found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes,
-        "predicted_collective_bytes": collective_bytes(work, num_devices, life_bytes(chosen)),
+        "predicted_collective_bytes": collective_bytes(work, num_devices),
         "compiled_collective_bytes": sum(sent.values()),
         "collectives": sent,
     }
 
 
-def life_bytes(chosen) -> int:
-    """What of a life is needed where it is examined: the agent, its task, its key, how far it is, and if it is over."""
-    import jax
-
-    from metadisco.memory import _bytes
-
-    state = jax.eval_shape(chosen.init, jax.eval_shape(jax.random.key, 0))
-    lives = getattr(state, "lives", None)
-    if lives is None:
-        return 0
-    life = lives.life
-    return _bytes((life.agent_params, life.task, life.key, life.num_updates)) // chosen.num_tasks + 1
-
-
-def collective_bytes(work: Workload, num_devices: int, life: int) -> float:
+def collective_bytes(work: Workload, num_devices: int) -> float:
     """What the results of all collectives of a meta-step hold, as a device sees them.
 
-    Under evolution the outcomes of M lives. By meta-gradients one gradient, and what is needed of the lives to examine
-    those that are over, since they are dealt out anew for that.
+    Under evolution the outcomes of M lives. By meta-gradients one gradient, and for each new level what its cells are
+    sorted by, since XLA does not divide sorts.
     """
     if num_devices == 1:
         return 0.0
     if work.is_gradient:
-        return 4.0 * work.net.num_params + float(work.num_lives * life)
+        return 4.0 * work.net.num_params + float(work.num_tasks * SORTED_BYTES)
     return 4.0 * work.num_lives * OUTCOME_NUMBERS
 
 
@@ -227,31 +215,38 @@ def add_agents(rows: list[dict]) -> None:
         row["predicted_all"], row["is_calibration"] = row["net"] + agent, row is counted[0]
 
 
-def speed_rows(measured: list[dict]) -> list[dict]:
-    """Agent updates per second of `benchmarks/meta_step.py`, and what the model makes of them.
+def speed_rows(measured: list[dict], gradient: dict) -> list[dict]:
+    """Agent updates per second as measured by other benchmarks, and what the model makes of them.
 
     An update takes FLOPs / rate + T B cost. Both constants come from two rows on one device, the narrowest training net
     and the published setting; devices divide the work.
+
+    Args:
+        measured: rows of `benchmarks/meta_step.py`.
+        gradient: the row "reference" of `benchmarks/groove.py`.
     """
     import numpy as np
 
-    def terms(row: dict) -> list[float]:
-        work = Workload(net=Net(row["width"]), num_workers=row["workers"], rank=row["rank"])
+    def terms(work: Workload) -> list[float]:
         return [update_flops(work), float(work.num_steps * work.num_workers)]
 
-    ends = [row for row in measured if row["row"] in CALIBRATED and row["devices"] == 1]
-    seconds = [1.0 / row["agent_updates_per_second"] for row in ends]
-    constants = np.linalg.solve(np.array([terms(row) for row in ends]), np.array(seconds))
+    works = [Workload(net=Net(row["width"]), num_workers=row["workers"], rank=row["rank"]) for row in measured]
+    ends = [i for i, row in enumerate(measured) if row["row"] in CALIBRATED and row["devices"] == 1]
+    seconds = [1.0 / measured[i]["agent_updates_per_second"] for i in ends]
+    constants = np.linalg.solve(np.array([terms(works[i]) for i in ends]), np.array(seconds))
+    # 8 lives of 5 updates each.
+    rate = 8 * 5 / gradient["seconds_per_meta_step"]
+    last = {"row": "reference, meta-gradients", "devices": gradient["devices"], "agent_updates_per_second": rate}
     return [
-        {name: row[name] for name in ("row", "width", "pairs", "workers", "rank", "slots", "devices")}
+        {"row": row["row"], "width": work.net.width, "workers": work.num_workers, "devices": row["devices"]}
         | {
-            "predicted": float(row["devices"] / np.dot(terms(row), constants)),
+            "predicted": float(row["devices"] / np.dot(terms(work), constants)),
             "measured": row["agent_updates_per_second"],
-            "is_calibration": any(row is end for end in ends),
+            "is_calibration": i in ends,
             "gflops": 1e-9 / float(constants[0]),
             "nanoseconds_per_env_step": 1e9 * float(constants[1]),
         }
-        for row in measured
+        for i, (row, work) in enumerate(zip([*measured, last], [*works, Workload(is_gradient=True)], strict=True))
     ]
 
 
@@ -295,15 +290,12 @@ def predictions() -> list[dict]:
                     num_tasks = 512 * (num_devices if scaling == "grows" else 1)
                     updates = 5 if kind == "gradient" else LOG_UNIFORM_MEAN
                     work = replace(workload(kind, 256, num_tasks, 64, 20, updates), longest=5 if updates == 5 else 250)
-                    sent = collective_bytes(work, num_devices, GRID_LIFE_BYTES)
+                    sent = collective_bytes(work, num_devices)
                     found = predict(work, machine, num_devices, sent)
                     row = {"machine": machine.name, "kind": kind, "scaling": scaling, "devices": num_devices}
                     fits = found.gib_per_device * 2**30 <= machine.memory
                     rows.append(row | {"N": num_tasks, **asdict(found), "bound": found.bound, "fits": fits})
     return rows
-
-
-GRID_LIFE_BYTES = 166_625  # of `life_bytes` in the general grid worlds: a table of logits and predictions
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
@@ -398,7 +390,8 @@ def main() -> None:
     for part in options.parts:
         content[part] = run_part(part)
     add_agents(content["flops"])
-    content["speed"] = speed_rows(json.loads(MEASURED.read_text())["rows"])
+    gradient = next(row for row in json.loads(MEASURED_GRADIENT.read_text())["rows"] if row["row"] == "reference")
+    content["speed"] = speed_rows(json.loads(MEASURED.read_text())["rows"], gradient)
     content["predictions"] = predictions()
     from metadisco.provenance import provenance
 

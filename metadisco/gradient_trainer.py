@@ -18,7 +18,7 @@ from metadisco.curricula.base import Curriculum, CurriculumState, Proposal
 from metadisco.life import InnerLoop, Life, only_of_finite
 from metadisco.meta.base import mean_where
 from metadisco.meta.gradient import GradientState, MetaGradient
-from metadisco.population import SHARED, SPREAD, population_mesh, share_out, sum_over
+from metadisco.population import SHARED, SPREAD, population_mesh, sum_over, where_they_are
 from metadisco.scores import LevelScore, Return
 from metadisco.types import Key, MetaParams, Metrics
 from metadisco.unroll import Lease, Unroll
@@ -111,12 +111,8 @@ class GradientTrainer:
             spread=partial(sum_over, slots=self.slots, mesh=mesh),
         )
         finished = lives.life.num_updates >= proposal.tasks.lifetime
-        rivals, fitness, level_scores = share_out(
-            self._conclude,
-            (),
-            (lives.life, rivals, critiques, finished),
-            work=finished.astype(jnp.float32),
-            mesh=mesh,
+        rivals, fitness, level_scores = where_they_are(
+            self._conclude, (lives.life, rivals, critiques, finished), mesh=mesh
         )
         curriculum, curriculum_metrics = self.curriculum.observe(
             observe_key, curriculum, proposal, level_scores, finished
@@ -162,7 +158,7 @@ class GradientTrainer:
         return loss, ((lease, critique if self.score.uses_critic else None), metrics)
 
     def _conclude(
-        self, _: tuple[()], items: tuple[Life, Life | None, Critique | None, jax.Array]
+        self, items: tuple[Life, Life | None, Critique | None, jax.Array]
     ) -> tuple[Life | None, jax.Array, jax.Array]:
         """Let rivals catch up with their lives; fitness and scores of the lives that have come to their end."""
         lives, rivals, critiques, finished = items

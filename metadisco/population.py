@@ -134,6 +134,32 @@ def _specs(population: Population) -> Any:
     return lowrank.label(population, base=SHARED, other=SPREAD)
 
 
+def where_they_are(run: Callable[[Items], Results], items: Items, *, mesh: Mesh) -> Results:
+    """Run items on the devices that have them: device d has the d-th part of them, and nothing is sent around.
+
+    Args:
+        run: what a device does with its share, [M / D] to results [M / D].
+        items: leading axis M. Copies of the last one fill the shares up.
+        mesh: from `population_mesh`.
+
+    Returns:
+        Results, leading axis M.
+    """
+    num_items = jax.tree.leaves(items)[0].shape[0]
+    size = -(-num_items // mesh.devices.size) * mesh.devices.size
+    results = on_each_device(run, mesh, (SPREAD,))(_filled_up(items, size))
+    return jax.tree.map(lambda leaf: leaf[:num_items], results)
+
+
+def _filled_up(items: Items, size: int) -> Items:
+    """Items with copies of the last one behind them, leading axis `size`."""
+    num_items = jax.tree.leaves(items)[0].shape[0]
+    if size == num_items:
+        return items
+    held = np.minimum(np.arange(size), num_items - 1)
+    return jax.tree.map(lambda leaf: leaf[held], items)
+
+
 def sum_over(
     run: Callable[[Any, Any], tuple[Sums, Results]], shared: Any, items: Items, *, slots: int, mesh: Mesh
 ) -> tuple[Sums, Results]:
@@ -155,9 +181,6 @@ def sum_over(
     num_items = jax.tree.leaves(items)[0].shape[0]
     slots = min(slots, -(-num_items // mesh.devices.size))
     size = -(-num_items // (slots * mesh.devices.size)) * slots * mesh.devices.size
-    if size > num_items:
-        held = np.minimum(np.arange(size), num_items - 1)
-        items = jax.tree.map(lambda leaf: leaf[held], items)
 
     def group(leaf: jax.Array) -> jax.Array:
         return leaf.reshape(-1, slots, *leaf.shape[1:])
@@ -186,7 +209,9 @@ def sum_over(
             lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results
         )
 
-    totals, results = on_each_device(share, mesh, (SHARED, SPREAD, SPREAD))(shared, items, np.arange(size) < num_items)
+    totals, results = on_each_device(share, mesh, (SHARED, SPREAD, SPREAD))(
+        shared, _filled_up(items, size), np.arange(size) < num_items
+    )
     return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), totals), jax.tree.map(
         lambda leaf: leaf[:num_items], results
     )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import scaling
 from metadisco import config, gradient_trainer, memory, presets
 from metadisco.critic import Critic
 from metadisco.curricula.randomization import DomainRandomization
@@ -59,6 +60,15 @@ def test_agents_and_critics_move(course):
     for name, table in after.lives.life.agent_params.items():
         assert jnp.any(table != before.lives.life.agent_params[name]), name
     assert jnp.any(after.lives.life.critic.params["value"] != before.lives.life.critic.params["value"])
+
+
+def test_lives_are_not_sent_around(course):
+    program = STEP.lower(jax.random.key(0), course[0][0]).compile().as_text()
+    sent = scaling.communicated(program)
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(TRAINER.meta_params(course[0][0])))
+    assert sent.pop("all-reduce") == pytest.approx(4 * num_params, rel=0.3)  # the gradient, and some counts
+    agents = sum(leaf.nbytes for leaf in jax.tree.leaves(course[0][0].lives.life.agent_params))
+    assert sum(sent.values()) < agents / 2  # what new levels are made of
 
 
 def test_nobody_lives_past_its_end(course):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metadisco.lowrank import LowRank
-from metadisco.population import deal, population_mesh, share_out
+from metadisco.population import deal, population_mesh, share_out, where_they_are
 
 
 def _double(population, items):
@@ -22,6 +22,16 @@ def test_results_come_back_in_order_however_many_items_there_are(num_items):
     results = share_out(_double, population, items, work=work, mesh=population_mesh())
     np.testing.assert_array_equal(results["item"], items)
     np.testing.assert_array_equal(results["sum"], items * population["w"])
+
+
+@pytest.mark.parametrize("num_items", [1, 4, 5])
+def test_each_device_has_a_stretch_of_those_that_stay_where_they_are(num_items):
+    def with_its_device(items):
+        return items, jnp.full(items.shape, jax.lax.axis_index("population"))
+
+    items, devices = where_they_are(with_its_device, jnp.arange(num_items), mesh=population_mesh())
+    np.testing.assert_array_equal(items, np.arange(num_items))
+    np.testing.assert_array_equal(devices, np.arange(num_items) // ((num_items + 1) // 2))
 
 
 def test_a_shared_base_is_not_dealt():
