@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-
 from metadisco import checkpoint, comparison, comparison_folder, contestants, results
 from metadisco.cli import prepare_jax
 from metadisco.provenance import provenance
@@ -65,7 +63,6 @@ def measure(row: Row, name: str, runs: Path, seed: int) -> dict:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     results.write_json(path, comparison_folder.document(named, found, seed=seed))
-    jax.clear_caches()  # so many programs do not fit into the memory maps of one process
     return json.loads(path.read_text())
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from metadisco import checkpoint, config, contestants, evaluation, results, suite_lookup
+from metadisco import checkpoint, config, contestants, evaluation, programs, results, suite_lookup
 from metadisco.battery import TOPS, Battery, GridSuite
 from metadisco.checkpoint import Discovered
 from metadisco.contestants import FOR_TABLES, Entrant, Roster
@@ -146,6 +146,7 @@ def compare(
             found |= evaluation.compare(
                 rosters[each.name], [each], seed=seed, num_seeds=num_seeds, num_points=8, on_progress=advance
             )
+            programs.forget_if_many()
         return found
 
 

@@ -20,6 +20,8 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import jax  # noqa: E402 - it reads the environment when it is imported
 
+from metadisco.programs import forget_if_many  # noqa: E402
+
 # Said again to JAX itself, in case a pytest plugin has imported it before.
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
@@ -29,12 +31,9 @@ jax.config.update(
 jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
 jax.config.update("jax_num_cpu_devices", 2)
 
-_MAPS = Path("/proc/self/maps")  # every compiled program takes some, and Linux gives a process 65,530 at most
-
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
     """Drop the compiled programs of earlier modules before there are too many of them."""
     yield
-    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 30_000:
-        jax.clear_caches()
+    forget_if_many()

@@ -27,7 +27,19 @@ LAYERS = (
     ("meta", "curricula"),
     ("antagonists", "arena", "gradient_trainer", "mixed_trainer", "population", "scores", "trainer", "unroll"),
     ("card", "checkpoint", "results", "run_folder", "trackers", "train_state", "zoo"),  # what is on disk
-    ("chunks", "contestants", "evaluation", "loop", "memory", "progress", "seeds", "signals", "suite_lookup", "suites"),
+    (
+        "chunks",
+        "contestants",
+        "evaluation",
+        "loop",
+        "memory",
+        "programs",
+        "progress",
+        "seeds",
+        "signals",
+        "suite_lookup",
+        "suites",
+    ),
     ("drift_presets", "presets"),
     (
         "chart_style",
