@@ -5,6 +5,7 @@ of the objective's recurrent net. Agents are tables, whose own arithmetic is sma
 measured; `benchmarks/scaling.py` holds it against the programs themselves.
 """
 
+import math
 from dataclasses import dataclass
 
 FLOAT = 4  # bytes
@@ -165,9 +166,6 @@ KERNELS_AN_UPDATE = 60  # of the loss, its gradient, the optimizer and the bookk
 
 def iterations(work: Workload, num_devices: int, slots: int) -> float:
     """Updates that the busiest device does in turn, `slots` lives at a time; never fewer than the longest life has."""
-    if work.is_gradient:
-        groups = -(-work.num_lives // (slots * num_devices))
-        return groups * work.updates
     lives = -(-work.num_lives // num_devices)
     return max(float(work.longest), lives * work.updates / min(slots, lives))
 
@@ -194,18 +192,19 @@ class Prediction:
 def predict(work: Workload, machine: Machine, num_devices: int, collective_bytes: float) -> Prediction:
     """Time of a meta-step: I T k tau + max(FLOPs / (D peak share), bytes / (D bandwidth)) + communication.
 
-    All lives of a device run side by side, as many as there are.
+    As many lives run side by side as let the longest and the sum of all end together (`population.num_side_by_side`).
     """
     lives = -(-work.num_lives // num_devices)
-    count = iterations(work, num_devices, lives)
+    slots = math.ceil(lives * work.updates / work.longest)
+    count = iterations(work, num_devices, slots)
     latency = count * (work.num_steps * KERNELS_A_STEP + KERNELS_AN_UPDATE) * machine.latency
     if work.is_gradient:
         latency *= 3  # forward, and twice as much backward
-    share = lives * work.updates  # updates of one device
+    share = count * slots  # updates of one device, those of slots that idle included
     compute = share * update_flops(work) / (machine.peak * machine.achieved)
     shared_reads = work.rank > 0 or work.is_gradient
     turns = count if shared_reads else share
-    memory = turns * weight_bytes(work, lives if shared_reads else 1) / machine.bandwidth
+    memory = turns * weight_bytes(work, slots if shared_reads else 1) / machine.bandwidth
     collective = collective_bytes / machine.link if num_devices > 1 else 0.0
     seconds = latency + max(compute, memory) + collective
     updates = work.num_lives * work.updates / seconds

@@ -11,14 +11,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metadisco import lowrank, scores
+from metadisco import lowrank, scores, trees
 from metadisco.critic import Critique
 from metadisco.curricula.base import Curriculum
 from metadisco.life import VALIDATE, Birth, InnerLoop, Life, only_of_finite
 from metadisco.meta.base import Population
-from metadisco.population import population_mesh, share_out
+from metadisco.population import num_side_by_side, population_mesh, share_out
 from metadisco.scores import LevelScore, Return
+from metadisco.tasks import evenness
 from metadisco.types import Outcome
+
+MAX_CPU_SLOTS = 8  # what narrow nets like best on a CPU core; see benchmarks/meta_step.py
+CPU_CACHE = 2**20  # bytes of meta-parameters that stay in the cache of a core: the wider the net, the fewer slots
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Arena:
         curriculum: which tasks come next.
         num_tasks: N, tasks per meta-step.
         score: how informative a level was, for the curriculum to keep and replay it.
-        slots: lives that run side by side on one device.
+        slots: lives that run side by side on one device. None chooses: as many as fill an accelerator, as few as stay
+            in a CPU's cache.
         name: what its metrics are called by, where there are several arenas.
         random_return: of a random policy, 0 on the scale on which arenas are compared.
         reference_return: of a good agent, 1 on that scale.
@@ -40,15 +45,16 @@ class Arena:
     curriculum: Curriculum
     num_tasks: int = 64
     score: LevelScore = Return()
-    slots: int = 32
+    slots: int | None = None
     name: str = "arena"
     random_return: float = 0.0
     reference_return: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("num_tasks", "slots"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Arena.{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"Arena.{name} must be at least 1, got {value}")
         if not self.reference_return > self.random_return:
             raise ValueError(
                 f"Arena.reference_return must be above random_return, got {self.reference_return} and "
@@ -56,6 +62,12 @@ class Arena:
             )
         self.curriculum.check(self.num_tasks)
         scores.check(self.score, self.inner)
+
+    def num_side_by_side(self, num_lives: int) -> int:
+        """How many of its lives a device advances side by side."""
+        meta_params = trees.num_bytes(jax.eval_shape(self.inner.objective.init, jax.eval_shape(jax.random.key, 0)))
+        on_cpu = max(1, min(MAX_CPU_SLOTS, CPU_CACHE // max(meta_params, 1)))
+        return num_side_by_side(self.slots, num_lives, on_cpu=on_cpu, evenness=evenness(self.curriculum))
 
     def normalize(self, fitness: jax.Array) -> jax.Array:
         """Fitness on the common scale. [...] float32."""
@@ -68,7 +80,8 @@ class Arena:
             return jnp.zeros(births.task.lifetime.shape), jnp.zeros((), jnp.int32)
 
         def live(population: Population, births: Birth) -> Outcome:
-            return rival.live(population, births, slots=self.slots)[1]
+            slots = self.num_side_by_side(births.task.lifetime.shape[0])
+            return rival.live(population, births, slots=slots)[1]
 
         def spend(population: Population, births: Birth) -> Outcome:
             return share_out(live, population, births, work=births.task.lifetime, mesh=population_mesh())
@@ -91,11 +104,12 @@ class Arena:
 
     def _live(self, population: Population, items: tuple[Birth, jax.Array]) -> Outcome:
         births, rival_returns = items
-        lives, metrics = self.inner.spend(population, births, slots=self.slots)
-        returns = only_of_finite(lives, self.inner.examine(lives, slots=self.slots))
+        slots = self.num_side_by_side(rival_returns.shape[0])
+        lives, metrics = self.inner.spend(population, births, slots=slots)
+        returns = only_of_finite(lives, self.inner.examine(lives, slots=slots))
         critiques: Critique | None = None
         if self.score.uses_critic:
-            critiques = jax.lax.map(self._judge, lives, batch_size=self.slots)
+            critiques = jax.lax.map(self._judge, lives, batch_size=slots)
         everybody = jnp.ones(rival_returns.shape, bool)
         level_scores = scores.score_lives(self.score, self.inner, lives, returns, rival_returns, critiques, everybody)
         return Outcome(jnp.mean(returns, axis=1), lives.num_updates, metrics, level_scores)

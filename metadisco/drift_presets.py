@@ -30,7 +30,6 @@ def _small(name: str, objective: MirrorLearning, num_tasks: int) -> Arena:
         inner=inner,
         curriculum=DomainRandomization(Tasks(usual.levels, _QUICK)),
         num_tasks=num_tasks,
-        slots=4,
         name=name,
         random_return=usual.random_return,
         reference_return=usual.reference_return,
@@ -45,7 +44,6 @@ def _grid(objective: MirrorLearning, num_tasks: int) -> Arena:
         inner=plug(objective, table),
         curriculum=DomainRandomization(Tasks(levels, _QUICK)),
         num_tasks=num_tasks,
-        slots=4,
         name="grid",
         reference_return=2.0,
     )
@@ -77,5 +75,4 @@ def space_invaders(*, temporal: bool) -> MetaTrainer:
         meta_optimizer=Evolution(sigma=Decay(0.05), learning_rate=Decay(0.01, rate=0.995, floor=1e-3)),
         num_tasks=32,
         num_steps=500,
-        slots=8,
     )

@@ -24,7 +24,7 @@ from metadisco.learner import Learner
 from metadisco.life import Birth, InnerLoop, Life, only_of_finite
 from metadisco.objectives.base import Objective, Predictions, Targets
 from metadisco.objectives.drift import DPODrift
-from metadisco.population import SHARED, SPREAD, deal, on_each_device, population_mesh
+from metadisco.population import SHARED, SPREAD, deal, num_side_by_side, on_each_device, population_mesh
 from metadisco.results import Evaluation, Results
 from metadisco.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Task, Trajectory
 
@@ -111,7 +111,7 @@ def evaluate(
     seed: int = 0,
     num_seeds: int = 1,
     num_points: int = 8,
-    slots: int = 32,
+    slots: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> Evaluation:
@@ -125,7 +125,7 @@ def evaluate(
         seed: of the lives.
         num_seeds: S, lives per task.
         num_points: P, equal parts of the lifetime after each of which agents are examined.
-        slots: lives that run side by side on one device.
+        slots: lives that run side by side on one device; None for 32 on a CPU, and all of an accelerator's.
         devices: all of this process by default.
         on_progress: called with the fraction of the lifetime that is over, 0 to begin with.
 
@@ -151,6 +151,7 @@ def evaluate(
     # Neighbors go to different devices; copies of the last life, which do nothing, fill the shares up.
     dealt, places = deal(num_lives, len(devices))
     mesh = population_mesh(devices)
+    slots = num_side_by_side(slots, len(dealt) // len(devices), on_cpu=32)
     key = jax.random.fold_in(jax.random.key(seed), LIVES)
     births = _births(key, battery.tasks, num_seeds, np.minimum(dealt, num_lives - 1))
     births, meta_params = _place(births, mesh, SPREAD), _place(jax.device_get(meta_params), mesh, SHARED)
@@ -233,7 +234,7 @@ def compare(
     seed: int = 0,
     num_seeds: int = 1,
     num_points: int = 8,
-    slots: int = 32,
+    slots: int | None = None,
     on_progress: Callable[[str, str, float], None] = lambda suite, agent, fraction: None,
 ) -> Results:
     """Evaluate agents on the same lives, between the two ends of each battery's scale.
@@ -244,7 +245,7 @@ def compare(
         seed: as the three that follow, see `evaluate`.
         num_seeds: S.
         num_points: P; less on a battery whose lifetime is shorter.
-        slots: on one device.
+        slots: on one device, see `evaluate`.
         on_progress: called with suite, agent and the fraction of its lifetime that is over.
 
     Returns:

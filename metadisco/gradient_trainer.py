@@ -18,7 +18,7 @@ from metadisco.curricula.base import Curriculum, CurriculumState, Proposal
 from metadisco.life import InnerLoop, Life, only_of_finite
 from metadisco.meta.base import mean_where
 from metadisco.meta.gradient import GradientState, MetaGradient
-from metadisco.population import SHARED, SPREAD, population_mesh, sum_over, where_they_are
+from metadisco.population import SHARED, SPREAD, num_side_by_side, population_mesh, sum_over, where_they_are
 from metadisco.scores import LevelScore, Return
 from metadisco.types import Key, MetaParams, Metrics
 from metadisco.unroll import Lease, Unroll
@@ -53,7 +53,8 @@ class GradientTrainer:
         num_tasks: N, lives that are lived at the same time, one for each task.
         num_steps: meta-steps of the whole run.
         score: how informative a level was, for the curriculum to keep and replay it.
-        slots: lives that run side by side on one device.
+        slots: lives that run side by side on one device. None chooses: all of an accelerator's, and one on a CPU, since
+            what a backward pass keeps of it just fits into the cache.
     """
 
     inner: InnerLoop
@@ -63,15 +64,20 @@ class GradientTrainer:
     num_tasks: int = 512
     num_steps: int = 5000
     score: LevelScore = Return()
-    slots: int = 32
+    slots: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_tasks", "num_steps", "slots"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"GradientTrainer.{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"GradientTrainer.{name} must be at least 1, got {value}")
         self.unroll.check(self.inner)
         self.curriculum.check(self.num_tasks)
         scores.check(self.score, self.inner)
+
+    def num_side_by_side(self, num_lives: int) -> int:
+        """How many of its lives a device advances side by side."""
+        return num_side_by_side(self.slots, num_lives, on_cpu=1)
 
     def layout(self, num_devices: int) -> Any:
         """Which parts of the state are spread over devices: the lives, which stay where they are lived."""
@@ -108,7 +114,7 @@ class GradientTrainer:
             lives,
             self._advance,
             trains=proposal.trains,
-            spread=partial(sum_over, slots=self.slots, mesh=mesh),
+            spread=partial(sum_over, slots=self.num_side_by_side(self.num_tasks), mesh=mesh),
         )
         finished = lives.life.num_updates >= proposal.tasks.lifetime
         rivals, fitness, level_scores = where_they_are(
@@ -162,12 +168,12 @@ class GradientTrainer:
     ) -> tuple[Life | None, jax.Array, jax.Array]:
         """Let rivals catch up with their lives; fitness and scores of the lives that have come to their end."""
         lives, rivals, critiques, finished = items
-        rival = scores.rival(self.score, self.inner)
+        rival, slots = scores.rival(self.score, self.inner), self.num_side_by_side(finished.shape[0])
         rival_returns = jnp.zeros(finished.shape)
         if rival is not None and rivals is not None:
-            rivals = rival.advance((), rivals, lives.num_updates, slots=self.slots)[0]
-            returns = rival.examine(rivals, slots=self.slots, chosen=finished)
+            rivals = rival.advance((), rivals, lives.num_updates, slots=slots)[0]
+            returns = rival.examine(rivals, slots=slots, chosen=finished)
             rival_returns = jnp.mean(only_of_finite(rivals, returns), axis=1)
-        returns = only_of_finite(lives, self.inner.examine(lives, slots=self.slots, chosen=finished))
+        returns = only_of_finite(lives, self.inner.examine(lives, slots=slots, chosen=finished))
         level_scores = scores.score_lives(self.score, self.inner, lives, returns, rival_returns, critiques, finished)
         return rivals, jnp.mean(returns, axis=1), level_scores

@@ -6,10 +6,12 @@ from functools import partial
 
 import jax
 
+from metadisco.arena import Arena
 from metadisco.gradient_trainer import GradientTrainer
 from metadisco.life import Birth
 from metadisco.mixed_trainer import MixedTrainer
 from metadisco.trainer import MetaTrainer
+from metadisco.trees import num_bytes
 from metadisco.unroll import Unroll
 
 ROLLOUT_COPIES = 6  # of a rollout that are alive at once: trajectory, outputs before and after, targets, gradients
@@ -22,7 +24,7 @@ def estimate(trainer: MetaTrainer | GradientTrainer | MixedTrainer) -> int:
     if isinstance(trainer, MixedTrainer):  # arenas come one after the other
         return max(estimate(alone) for alone in _alone(trainer))
     inner, num_lives = trainer.inner, trainer.num_tasks * trainer.meta_optimizer.replicas
-    num_slots = min(trainer.slots * jax.device_count(), num_lives)
+    num_slots = _num_slots(trainer.arena, num_lives)
     key = jax.eval_shape(jax.random.key, 0)
     state = jax.eval_shape(trainer.init, key)
     propose = partial(trainer.curriculum.propose, num_tasks=1)
@@ -32,8 +34,8 @@ def estimate(trainer: MetaTrainer | GradientTrainer | MixedTrainer) -> int:
     trajectory = jax.eval_shape(lambda life: inner.act(life)[0], life)
     meta_params = jax.eval_shape(trainer.meta_params, state)
     # Lives wait in the population and are copied into slots, where their gradients are as large again.
-    lives = _bytes(life) * (num_lives + 3 * num_slots)
-    return lives + _bytes(trajectory) * num_slots * ROLLOUT_COPIES + 3 * _bytes(meta_params) * num_lives
+    lives = num_bytes(life) * (num_lives + 3 * num_slots)
+    return lives + num_bytes(trajectory) * num_slots * ROLLOUT_COPIES + 3 * num_bytes(meta_params) * num_lives
 
 
 def check(trainer: MetaTrainer | GradientTrainer | MixedTrainer) -> None:
@@ -48,9 +50,11 @@ def check(trainer: MetaTrainer | GradientTrainer | MixedTrainer) -> None:
         return
     needed, available = estimate(trainer), _available()
     if needed > available:
+        place = trainer if isinstance(trainer, GradientTrainer) else trainer.arena
+        num_slots = place.num_side_by_side(-(-trainer.num_tasks // jax.device_count()))
         raise ValueError(
             f"a meta-step needs about {needed / 2**30:.1f} GiB and there are {available / 2**30:.1f} GiB; lower "
-            f"num_tasks (now {trainer.num_tasks}), slots ({trainer.slots}), inner.num_workers "
+            f"num_tasks (now {trainer.num_tasks}), slots ({num_slots}), inner.num_workers "
             f"({trainer.inner.num_workers}) or inner.num_steps ({trainer.inner.num_steps})"
         )
 
@@ -72,7 +76,7 @@ def _alone(trainer: MixedTrainer) -> list[MetaTrainer]:
 
 def _estimate_gradient(trainer: GradientTrainer) -> int:
     """As `estimate`: what a backward pass needs is read from the shapes of what the forward pass keeps for it."""
-    num_slots = min(trainer.slots * jax.device_count(), trainer.num_tasks)
+    num_slots = _num_slots(trainer, trainer.num_tasks)
     state = jax.eval_shape(trainer.init, jax.eval_shape(jax.random.key, 0))
     lease = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.lives)
     meta_params = jax.eval_shape(trainer.meta_params, state)
@@ -84,23 +88,20 @@ def _estimate_gradient(trainer: GradientTrainer) -> int:
             meta_params,
             lease,
         )
-        return _bytes(pullback)
+        return num_bytes(pullback)
 
     backward = kept(trainer.unroll)
     if trainer.unroll.remat:  # one update at a time is kept whole
         backward += kept(replace(trainer.unroll, num_updates=1, remat=False))
     # Lives before, those that might be born instead, and afterwards; in slots, agents and gradients again.
-    lives = _bytes(lease) * (3 * trainer.num_tasks + 3 * num_slots) + 3 * _bytes(state.rivals)
-    return lives + (backward + 3 * _bytes(meta_params)) * num_slots
+    lives = num_bytes(lease) * (3 * trainer.num_tasks + 3 * num_slots) + 3 * num_bytes(state.rivals)
+    return lives + (backward + 3 * num_bytes(meta_params)) * num_slots
 
 
-def _bytes(tree: object) -> int:
-    def size(leaf: jax.ShapeDtypeStruct) -> int:
-        # A key is two words, whatever its dtype says.
-        itemsize = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
-        return leaf.size * itemsize
-
-    return sum(size(leaf) for leaf in jax.tree.leaves(tree))
+def _num_slots(place: Arena | GradientTrainer, num_lives: int) -> int:
+    """Lives that run side by side on all devices together."""
+    num_devices = jax.device_count()
+    return min(num_devices * place.num_side_by_side(-(-num_lives // num_devices)), num_lives)
 
 
 def _available() -> int:

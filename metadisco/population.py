@@ -34,6 +34,23 @@ def num_usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def num_side_by_side(wanted: int | None, num_lives: int, *, on_cpu: int, evenness: float = 1.0) -> int:
+    """How many of its lives a device advances side by side.
+
+    Few stay in a CPU's cache. An accelerator is filled by as many as let the longest life and the sum of all lives end
+    together: more would idle, and fewer would make it take longer.
+
+    Args:
+        wanted: what the user has set; None to choose.
+        num_lives: of one device.
+        on_cpu: what suits a CPU.
+        evenness: mean lifetime over the longest.
+    """
+    if wanted is not None:
+        return wanted
+    return on_cpu if jax.default_backend() == "cpu" else max(1, math.ceil(evenness * num_lives))
+
+
 def population_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Devices along one axis; all devices of all processes by default."""
     devices = jax.devices() if devices is None else list(devices)
@@ -172,7 +189,7 @@ def sum_over(
         run: (shared, one item) to what is added up, and what is kept.
         shared: the same for all items.
         items: leading axis M, all of about the same work. Copies of the last one fill the shares up.
-        slots: items that run side by side on one device.
+        slots: items that run side by side on one device; more than it has are as many as it has.
         mesh: from `population_mesh`.
 
     Returns:

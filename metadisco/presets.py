@@ -81,7 +81,6 @@ def _grid_trainer(
         meta_optimizer=Evolution(sigma=sigma, learning_rate=learning_rate, shaping=PairwiseRoot()),
         num_tasks=num_tasks,
         num_steps=num_steps,
-        slots=8,  # what a CPU likes best; see benchmarks/meta_step.py
     )
 
 
@@ -203,7 +202,6 @@ def _gradient_trainer() -> GradientTrainer:
         meta_optimizer=MetaGradient(learning_rate=Decay(1e-3, rate=0.998, floor=1e-4)),
         num_tasks=64,
         num_steps=5000,
-        slots=1,  # what a backward pass keeps of one life just fits into a CPU's cache
     )
 
 

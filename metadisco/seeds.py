@@ -7,7 +7,7 @@ up to the order of reductions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -50,20 +50,6 @@ class Together:
         """Meta-steps of each run."""
         return self.trainer.num_steps
 
-    @property
-    def spread(self) -> MetaTrainer | MixedTrainer:
-        """The trainer with as many slots as suit the lives of all seeds.
-
-        An accelerator has room for S times the lives side by side. A CPU's cache has not: there the slots stay, and
-        with them the bits of every life.
-        """
-        if jax.default_backend() == "cpu":
-            return self.trainer
-        if isinstance(self.trainer, MixedTrainer):
-            arenas = tuple(replace(arena, slots=arena.slots * len(self.seeds)) for arena in self.trainer.arenas)
-            return replace(self.trainer, arenas=arenas)
-        return replace(self.trainer, slots=self.trainer.slots * len(self.seeds))
-
     def init(self, key: Key) -> SeedStates:
         """The first state of every seed. The key is not used: each seed has its own."""
         del key
@@ -79,7 +65,7 @@ class Together:
         """
         del key
         keys = jax.vmap(lambda root: step_key(root, state.step))(self._roots)
-        states, values = jax.vmap(self.spread.step)(keys, state.states)
+        states, values = jax.vmap(self.trainer.step)(keys, state.states)
         metrics = {name: jnp.sum(values[name]) for name in ("agent_updates", "env_steps")}
         metrics |= {name: jnp.mean(values[name]) for name in ("fitness", "finite_fraction")}
         for name, each in values.items():

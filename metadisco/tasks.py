@@ -4,7 +4,8 @@ A distribution that says what a small change of a task is has `mutate`; one that
 `design` (`metadisco.design`).
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol, cast
 
 import jax
@@ -105,6 +106,13 @@ class LogUniformLifetime:
     shortest: int = 10
     longest: int = 250
 
+    @property
+    def evenness(self) -> float:
+        """The mean lifetime over the longest."""
+        if self.shortest == self.longest:
+            return 1.0
+        return (1.0 - self.shortest / self.longest) / math.log(self.longest / self.shortest)
+
     def __post_init__(self) -> None:
         if not 1 <= self.shortest <= self.longest:
             raise ValueError(
@@ -171,6 +179,20 @@ class Tasks:
         """Level by choice, then lifetime; both distributions must be `Designable`, see `undesignable_parts`."""
         levels, lifetimes = cast(Designable, self.levels), cast(Designable, self.lifetimes)
         return TaskDesign(levels.design(num_bins), lifetimes.design(num_bins))
+
+
+def evenness(component: Any) -> float:
+    """How even the lifetimes are that a curriculum offers: the mean over the longest, as their distribution has it.
+
+    Args:
+        component: a curriculum, or a part of one. 1 where nobody in it says how long lives are.
+    """
+    if hasattr(component, "evenness"):
+        return float(component.evenness)
+    parts: tuple[Any, ...] = component if isinstance(component, tuple) else ()
+    if is_dataclass(component):
+        parts = tuple(getattr(component, field.name) for field in fields(component))
+    return min((evenness(part) for part in parts), default=1.0)
 
 
 def immutable_parts(tasks: TaskDistribution) -> list[str]:

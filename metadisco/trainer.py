@@ -34,8 +34,8 @@ class MetaTrainer:
         num_tasks: N, tasks per meta-step; the population has N times `meta_optimizer.replicas` lives.
         num_steps: meta-steps of the whole run.
         score: how informative a level was, for the curriculum to keep and replay it.
-        slots: lives that run side by side on one device. More fill wide hardware better, fewer stay in a CPU's
-            cache and leave fewer places empty when the last lives run out.
+        slots: lives that run side by side on one device. None chooses: as many as fill an accelerator, as few as stay
+            in a CPU's cache.
     """
 
     inner: InnerLoop
@@ -44,12 +44,13 @@ class MetaTrainer:
     num_tasks: int = 512
     num_steps: int = 2500
     score: LevelScore = Return()
-    slots: int = 32
+    slots: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_tasks", "num_steps", "slots"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"MetaTrainer.{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"MetaTrainer.{name} must be at least 1, got {value}")
         _ = self.arena  # which checks that its parts fit
 
     @property

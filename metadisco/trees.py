@@ -30,6 +30,17 @@ def where(condition: jax.Array, on_true: Tree, on_false: Tree) -> Tree:
     return jax.tree.map(select, on_true, on_false)
 
 
+def num_bytes(tree: Any) -> int:
+    """Of all leaves, which may be arrays or their shapes."""
+
+    def size(leaf: Any) -> int:
+        # A key is two words, whatever its dtype says.
+        itemsize = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
+        return int(leaf.size * itemsize)
+
+    return sum(size(leaf) for leaf in jax.tree.leaves(tree))
+
+
 def stack(trees: list[Tree]) -> Tree:
     """Stack trees of equal structure along a new leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

@@ -1,12 +1,22 @@
 """Spreading a population over devices changes nothing but who computes what."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metadisco.arena import Arena
+from metadisco.critic import Critic
+from metadisco.curricula.plr import PrioritizedLevelReplay
+from metadisco.curricula.randomization import DomainRandomization
+from metadisco.gradient_trainer import GradientTrainer
 from metadisco.lowrank import LowRank
+from metadisco.objectives.lpg import LPG
 from metadisco.population import deal, population_mesh, share_out, where_they_are
+from metadisco.tasks import FixedLifetime, LogUniformLifetime, evenness
+from tests import small
 
 
 def _double(population, items):
@@ -53,3 +63,34 @@ def test_every_device_gets_equally_many_and_every_item_is_dealt(num_items, num_d
     shares = dealt.reshape(num_devices, -1)
     for device, share in enumerate(shares):
         np.testing.assert_array_equal(share % num_devices, device)
+
+
+def test_an_accelerator_has_as_many_slots_as_end_with_the_longest_life(monkeypatch):
+    lifetimes = LogUniformLifetime(10, 250)
+    arena = Arena(small.inner_loop(), DomainRandomization(replace(small.TASKS, lifetimes=lifetimes)))
+    assert arena.num_side_by_side(1000) == 8  # in a CPU's cache
+    assert replace(arena, inner=small.inner_loop(LPG(width=256))).num_side_by_side(1000) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    num_slots = arena.num_side_by_side(1000)
+    drawn = np.sort(np.asarray(jax.vmap(lifetimes.sample)(jax.random.split(jax.random.key(0), 1000))))[::-1]
+    ends = np.zeros(num_slots, int)
+    for lifetime in drawn:  # the next life takes the slot that is free first
+        ends[np.argmin(ends)] += lifetime
+    assert ends.max() < 1.05 * drawn.max()
+    assert num_slots * ends.max() < 1.1 * drawn.sum()
+    assert replace(arena, slots=3).num_side_by_side(1000) == 3
+    assert GradientTrainer(small.inner_loop(critic=Critic()), arena.curriculum).num_side_by_side(1000) == 1000
+
+
+@pytest.mark.parametrize(
+    ("component", "expected"), [(FixedLifetime(9), 1.0), (LogUniformLifetime(7, 7), 1.0), ((), 1.0)]
+)
+def test_equal_lives_and_those_of_unknown_length_are_even(component, expected):
+    assert evenness(component) == expected
+
+
+def test_evenness_of_a_curriculum_is_that_of_what_it_draws():
+    lifetimes = LogUniformLifetime(16, 96)
+    replay = PrioritizedLevelReplay(replace(small.TASKS, lifetimes=lifetimes))
+    drawn = jax.vmap(lifetimes.sample)(jax.random.split(jax.random.key(1), 4000))
+    assert evenness(replay) == pytest.approx(float(jnp.mean(drawn)) / 96, rel=0.02)

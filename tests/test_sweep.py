@@ -177,13 +177,6 @@ def test_log_of_one_seed_is_as_its_own():
     assert rows_of_seed([row], 1) == [{"step": 1, "seconds": 2.0, "fitness": 0.25, "validation/iqm": 0.125}]
 
 
-def test_accelerators_get_slots_for_all_seeds(monkeypatch):
-    together = Together(small.trainer(), (0, 1, 2))
-    assert together.spread.slots == small.trainer().slots
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert together.spread.slots == 3 * small.trainer().slots
-
-
 def test_equal_seeds_are_refused():
     with pytest.raises(ValueError, match="different"):
         Together(small.trainer(), (1, 1))
