@@ -158,7 +158,7 @@ def test_collectives_of_a_program_are_added_up_by_kind():
 def test_meta_step_takes_as_long_as_the_longest_life_however_many_devices_there_are():
     work = cost_model.Workload(num_tasks=512, longest=250)
     few, many = (cost_model.predict(work, scaling.H100, devices, 0.0) for devices in (8, 512))
-    assert many.compute == pytest.approx(few.compute / 64)
+    assert few.compute / 64 < many.compute < few.compute / 32  # one slot idles when its life is over
     assert many.latency == pytest.approx(few.latency)  # 250 updates one after the other
     assert few.seconds / many.seconds < 64
 
