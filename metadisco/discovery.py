@@ -106,9 +106,7 @@ def discover(
         return Discovery(None, folder, run.exit_code)
     meta_params = trainer.meta_params(run.state)
     with clear_errors(folder):
-        discovered = finish(
-            preset, folder, meta_params, seed=seed, step=run.step, seconds=run.seconds, console=console
-        )
+        discovered = finish(preset, folder, meta_params, seed=seed, step=run.step, seconds=run.seconds, console=console)
     return Discovery(discovered, folder, run.exit_code)
 
 

@@ -117,6 +117,20 @@ def test_two_processes_of_which_one_is_killed_end_bit_identical(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dies_in", ["validation", "meta-test"])
+def test_a_process_that_dies_while_the_other_waits_for_it_ends_the_other(tmp_path, dies_in):
+    spec = {"trainer": "spread", "out": str(tmp_path / "run"), "dies_in": dies_in}
+    processes = start(spec, 2, stderr=subprocess.PIPE)
+    assert processes[0].wait(timeout=120) == -9
+    begun = time.monotonic()
+    codes, said = finish(processes)
+    seconds = time.monotonic() - begun
+    print(f"killed in its {dies_in}: the other ends with {codes[1]} after {seconds:.1f} s")
+    assert codes[1] in (75, -6), said
+    assert seconds < 30.0
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_run_killed_20_times_and_without_space_twice_ends_bit_identical(tmp_path, num_processes):
