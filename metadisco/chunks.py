@@ -129,7 +129,8 @@ def on_all_processes(state: Any) -> Any:
     def share(leaf: jax.Array) -> jax.Array:
         if is_key(leaf):
             return jax.random.wrap_key_data(share(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
-        return jax.device_put(leaf, NamedSharding(population_mesh(), SHARED))
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, NamedSharding(population_mesh(), SHARED), host.__getitem__)
 
     return jax.tree.map(share, state)
 

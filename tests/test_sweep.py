@@ -19,6 +19,7 @@ from metadisco.meta.lowrank_evolution import LowRankEvolution
 from metadisco.seeds import SeedLogs, Together, label, log_of_seed, rows_of_seed
 from metadisco.train_state import Checkpoints
 from tests import small, toy
+from tests.disk import fill, small_disk
 from tests.many import ROOT, finish, free_address
 from tests.toy import Toy, quiet
 
@@ -297,8 +298,24 @@ def test_a_sweep_of_two_processes_of_which_one_is_killed_ends_with_the_table_of_
     codes, said = finish(begun)
     assert codes[0] in (75, -6), said
     codes, said = finish(processes(tmp_path / "runs", arguments, arguments), timeout=400)
-    assert codes == [0, 0], said
+    assert codes == [0, 0], "\n".join(said)
     assert_same_sweep(tmp_path / "runs", swept[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_full_disk_in_a_meta_test_ends_the_processes_that_wait_for_it(tmp_path):
+    arguments = ["discover", "smoke", *LENGTHS, *TINY]
+    with small_disk(tmp_path / "disk") as disk:
+        begun, deadline = processes(disk / "runs", arguments, arguments), time.monotonic() + 300
+        while not (disk / "runs" / FIRST / "seed3" / "objective").exists():
+            assert time.monotonic() < deadline
+            assert all(process.poll() is None for process in begun), finish(begun)
+            time.sleep(0.01)
+        fill(disk)
+        codes, said = finish(begun)
+    assert codes == [2, 2], "\n".join(said)
+    assert all("No space left on device" in each for each in said), said
 
 
 def assert_same_sweep(found, wanted):
