@@ -33,10 +33,10 @@ def measure(name: str, num_seeds: int, num_steps: int, turns: int) -> dict:
     alone, at_once = [], []
     for _ in range(turns + 1):  # the first does not count
         begun = clocks()
-        states = [advance(root, state, num_steps)[0] for root, state in zip(roots, states)]
+        states = [advance(seed, state, num_steps)[0] for seed, state in zip(seeds, states)]
         alone.append([now - before for now, before in zip(clocks(), begun)])
         begun = clocks()
-        packed = advance_all(roots[0], packed, num_steps)[0]
+        packed = advance_all(seeds[0], packed, num_steps)[0]
         at_once.append([now - before for now, before in zip(clocks(), begun)])
     pairs = list(zip(alone[1:], at_once[1:]))
     return {

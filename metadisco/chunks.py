@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from metadisco.distributed import lost_processes
+from metadisco.files import is_key
 from metadisco.population import SHARED, population_mesh
 from metadisco.train_state import Checkpoints
 from metadisco.types import Key, Metrics
@@ -120,6 +121,24 @@ def on_this_process(state: Any) -> Any:
     if jax.process_count() == 1:
         return state
     return jax.tree.map(lambda leaf: leaf.addressable_data(0) if leaf.is_fully_replicated else leaf, state)
+
+
+def on_all_processes(state: Any) -> Any:
+    """A state of which every process has a copy of its own, as arrays that they have in common, for `Checkpoints`."""
+
+    def share(leaf: jax.Array) -> jax.Array:
+        if is_key(leaf):
+            return jax.random.wrap_key_data(share(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, NamedSharding(population_mesh(), SHARED), host.__getitem__)
+
+    return jax.tree.map(share, state)
+
+
+def shared_shapes(trainer: Trainer) -> Any:
+    """The shapes of such a state, for `Checkpoints.restore_latest`."""
+    at, shapes = NamedSharding(population_mesh(), SHARED), jax.eval_shape(trainer.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes)
 
 
 def _placement(trainer: Trainer, state: Any) -> Any:

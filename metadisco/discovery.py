@@ -19,6 +19,7 @@ from metadisco.mixed_trainer import MixedTrainer
 from metadisco.population import check_even
 from metadisco.presets import Preset
 from metadisco.provenance import provenance
+from metadisco.run_folder import clear_errors
 from metadisco.types import MetaParams
 
 VALIDATION_SUITE = "grid-validation"
@@ -103,9 +104,9 @@ def discover(
     if run.status == "interrupted":
         console.print(f"Stopped after meta-step {run.step}; everything is saved. Go on with --resume.")
         return Discovery(None, folder, run.exit_code)
-    discovered = finish(
-        preset, folder, trainer.meta_params(run.state), seed=seed, step=run.step, seconds=run.seconds, console=console
-    )
+    meta_params = trainer.meta_params(run.state)
+    with clear_errors(folder):
+        discovered = finish(preset, folder, meta_params, seed=seed, step=run.step, seconds=run.seconds, console=console)
     return Discovery(discovered, folder, run.exit_code)
 
 

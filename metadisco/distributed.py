@@ -86,15 +86,20 @@ def is_first() -> bool:
     return not is_joined() or jax.process_index() == 0
 
 
-def exchange(text: str) -> list[str]:
-    """The texts of all processes, by their number."""
+def exchange(text: str, *, patient: bool = False) -> list[str]:
+    """The texts of all processes, by their number; `patient`: however long the others take to come here."""
     if not is_joined():
         return [text]
     client, name = _client(), f"metadisco/{next(_names)}"
     client.key_value_set(f"{name}/{jax.process_index()}", text)
     with lost_processes():
-        client.wait_at_barrier(name, _SYNC_MS)
+        client.wait_at_barrier(name, _WEEK_MS if patient else _SYNC_MS)
         return [client.blocking_key_value_get(f"{name}/{i}", _SYNC_MS) for i in range(jax.process_count())]
+
+
+def of_first(value: Any) -> Any:
+    """The JSON value that process 0 has, for which the others wait, however long it has to work for it."""
+    return json.loads(exchange(json.dumps(value) if is_first() else "", patient=True)[0])
 
 
 @contextlib.contextmanager

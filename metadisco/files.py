@@ -5,6 +5,7 @@ tells later whether it is still what was written. A tree is compared by the name
 file claims to hold before a number of it is used.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,13 +23,22 @@ class CheckpointError(ValueError):
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there complete or not at all, also after a power cut."""
+    """Write a file so that it is there complete or not at all, also after a power cut.
+
+    Raises:
+        OSError: with the name of the file, and nothing is left of it.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -63,13 +63,13 @@ def opened(
         RunError: If the folder holds something else, is in use, cannot be written, or was run with other settings or by
             other code.
     """
-    with _clear_errors(out), contextlib.ExitStack() as stack:
+    with clear_errors(out), contextlib.ExitStack() as stack:
         folder = Path(out).absolute()
-        with _run_errors(), together(), _clear_errors(out):
+        with _run_errors(), together(), clear_errors(out):
             if is_first():
                 stack.enter_context(_owned(folder, trainer, seed, resume, details, other_code))
         written = exchange(_config_digest(folder) if is_first() else "")[0]
-        with _run_errors(), together(), _clear_errors(out):
+        with _run_errors(), together(), clear_errors(out):
             _check_shared(folder, written)
         yield folder
 
@@ -205,7 +205,8 @@ def _check_code(out: Path, code: str, other_code: bool) -> None:
 
 
 @contextlib.contextmanager
-def _clear_errors(out: str | os.PathLike) -> Iterator[None]:
+def clear_errors(out: str | os.PathLike) -> Iterator[None]:
+    """A context in which an `OSError` becomes a `RunError` that says what to do."""
     try:
         yield
     except OSError as error:
@@ -240,13 +241,18 @@ class Log:
     def __init__(self, folder: Path, step: int, trackers: Sequence[MakeTracker] = ()) -> None:
         self.path, self.folder, self.step, self.makers = folder / "metrics.jsonl", folder, step, trackers
         self.trackers: list[Tracker] = []
+        self.closing = contextlib.ExitStack()  # closes all, also where closing one fails
         self.seconds_before = 0.0
 
     def __enter__(self) -> Self:
         if is_first():
             self.seconds_before = cut_metrics(self.path, self.step)
-            self.file = self.path.open("a", encoding="utf-8")
-            self.trackers = [tracker for make in self.makers if (tracker := make(self.folder, self.step)) is not None]
+            self.file = self.closing.enter_context(self.path.open("a", encoding="utf-8"))
+            for make in self.makers:
+                tracker = make(self.folder, self.step)
+                if tracker is not None:
+                    self.trackers.append(tracker)
+                    self.closing.callback(tracker.close)
         return self
 
     def write(self, rows: list[Row], seconds: float) -> None:
@@ -268,10 +274,7 @@ class Log:
             os.fsync(self.file.fileno())
 
     def __exit__(self, *_: object) -> None:
-        if is_first():
-            self.file.close()
-        for tracker in self.trackers:
-            tracker.close()
+        self.closing.close()
 
 
 def read_metrics(path: Path, step: int = 2**31 - 1) -> list[Row]:

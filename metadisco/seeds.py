@@ -6,14 +6,18 @@ last lives of one seed run out. What a seed draws is what it draws alone, so it 
 up to the order of reductions.
 """
 
-from collections.abc import Sequence
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from metadisco import trackers
 from metadisco.chunks import first_key, step_key
 from metadisco.mixed_trainer import MixedTrainer
 from metadisco.run_folder import Row
@@ -95,3 +99,49 @@ def rows_of_seed(rows: Sequence[Row], seed: int) -> list[Row]:
         | {name.removesuffix(suffix): value for name, value in row.items() if name.endswith(suffix)}
         for row in rows
     ]
+
+
+def log_of_seed(rows: Sequence[Row], seed: int, num_seeds: int) -> str:
+    """Its lines of `metrics.jsonl`, with its part of the time."""
+    own = [row | {"seconds": row["seconds"] / num_seeds} for row in rows_of_seed(rows, seed)]
+    return "".join(json.dumps(row) + "\n" for row in own)
+
+
+class SeedLogs:
+    """A tracker that shows every seed in a run folder of its own while all are trained: its log and its curves.
+
+    The rows are dealt out from the log of all, which is cut to the newest checkpoint before trackers are made. So a run
+    that goes on begins the logs of its seeds anew.
+    """
+
+    def __init__(self, folder: Path, step: int, *, homes: Mapping[int, Path]) -> None:
+        with contextlib.ExitStack() as stack:
+            self.log = stack.enter_context((folder / "metrics.jsonl").open(encoding="utf-8"))
+            self.files = {
+                seed: stack.enter_context((home / "metrics.jsonl").open("w", encoding="utf-8"))
+                for seed, home in homes.items()
+            }
+            self.curves: dict[int, trackers.Tracker] = {}
+            for seed, home in homes.items():
+                tracker = trackers.tensorboard(home, step)
+                if tracker is not None:
+                    stack.callback(tracker.close)
+                    self.curves[seed] = tracker
+            self._deal()
+            self.closing = stack.pop_all()
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """See `trackers.Tracker`."""
+        self._deal()
+        for seed, tracker in self.curves.items():
+            tracker.write(step, rows_of_seed([dict(scalars)], seed)[0])
+
+    def _deal(self) -> None:
+        rows = [json.loads(line) for line in self.log]
+        for seed, file in self.files.items():
+            file.write(log_of_seed(rows, seed, len(self.files)))
+            file.flush()
+
+    def close(self) -> None:
+        """See `trackers.Tracker`."""
+        self.closing.close()

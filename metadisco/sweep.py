@@ -7,22 +7,22 @@ possible; settings are part of a program, so they come one after the other. What
 """
 
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from metadisco import config, discovery, loop, memory
+from metadisco import config, discovery, loop, memory, trackers
+from metadisco.chunks import on_all_processes, on_this_process, shared_shapes
 from metadisco.curricula.snapshots import snapshot_interval
+from metadisco.distributed import is_first, of_first, require_same
 from metadisco.files import write_atomically
 from metadisco.gradient_trainer import GradientTrainer
 from metadisco.presets import Preset
-from metadisco.run_folder import RunError, opened, read_metrics
-from metadisco.seeds import Together, label, rows_of_seed
+from metadisco.run_folder import Row, RunError, clear_errors, opened, read_metrics
+from metadisco.seeds import SeedLogs, Together, label, log_of_seed
 from metadisco.sweep_table import DONE, FAILED, TRAINED, Ledger, Run, write_table
 from metadisco.train_state import Checkpoints
 
@@ -135,7 +135,8 @@ def run(sweep: Sweep, out: str | Path, *, resume: bool = False, console: Any = N
     """Run a sweep, or go on with it, and write its table.
 
     Leaves `sweep.json`, `sweep.md` and a run folder `SETTING/seed<k>` for each run in `out`. A run that fails, because
-    no candidate of a meta-step is finite, is noted as failed, and the others go on.
+    no candidate of a meta-step is finite, is noted as failed, and the others go on. Several processes call this alike,
+    as they do `loop.run`; process 0 tests and writes, for which the others wait.
 
     Args:
         sweep: from `plan`.
@@ -148,27 +149,34 @@ def run(sweep: Sweep, out: str | Path, *, resume: bool = False, console: Any = N
 
     Raises:
         run_folder.RunError: where `out` cannot be used, or holds another sweep.
-        ValueError: on several hosts.
+        distributed.DistributedError: where processes were started with different sweeps, or one of them is gone.
     """
     from rich.console import Console
 
-    if jax.process_count() > 1:
-        raise ValueError("a sweep runs on one host; on several, start one job for each setting and seed")
-    console = console or Console()
-    folder = Path(out).absolute()
-    ledger = Ledger.open(folder, _describe(sweep), resume)
+    if not is_first():
+        console = Console(quiet=True)
+    with clear_errors(out):
+        return _run(sweep, Path(out).absolute(), resume, console or Console())
+
+
+def _run(sweep: Sweep, folder: Path, resume: bool, console: Any) -> int:
+    plan = _describe(sweep)
+    require_same(plan)
+    ledger = Ledger.shared(folder, plan, resume)
     for setting in sweep.settings:
-        for seeds in _groups(setting.preset, sweep.seeds):
+        for seeds in map(tuple, of_first(_groups(setting.preset, sweep.seeds))):
             pending = [seed for seed in seeds if not ledger.is_over(setting.name, seed)]
             if pending:
                 console.print(f"[bold]{setting.name}[/bold], seeds {', '.join(map(str, pending))}")
                 train = _one_by_one if len(seeds) == 1 else _together
                 exit_code = train(setting, seeds, folder, ledger, console)
-                write_table(folder, ledger)
+                if is_first():
+                    write_table(folder, ledger)
                 if exit_code:
                     return exit_code
-    console.print(write_table(folder, ledger), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"table: {folder / 'sweep.md'}", soft_wrap=True)
+    if is_first():
+        console.print(write_table(folder, ledger), markup=False, highlight=False, soft_wrap=True)
+        console.print(f"table: {folder / 'sweep.md'}", soft_wrap=True)
     return 0
 
 
@@ -218,16 +226,16 @@ def _together(setting: Setting, seeds: tuple[int, ...], folder: Path, ledger: Le
         exit_code = _train_together(setting, seeds, home, ledger, console)
         if exit_code:
             return exit_code
-    shapes = jax.eval_shape(preset.trainer.init, jax.random.key(0))
     for seed in seeds:
         known, out = ledger.find(setting.name, seed), home / f"seed{seed}"
         if known is None or known.status != TRAINED:
             continue
-        restored = Checkpoints(out / "checkpoints").restore_latest(shapes)
+        restored = Checkpoints(out / "checkpoints").restore_latest(shared_shapes(preset.trainer))
         if restored is None or restored.step != known.step:
             raise RunError(f"{out} has lost the checkpoint of meta-step {known.step}: name another --out.")
-        meta_params = preset.trainer.meta_params(restored.state)
-        discovery.finish(preset, out, meta_params, seed=seed, step=known.step, seconds=known.seconds, console=console)
+        if is_first():
+            meta_params, times = preset.trainer.meta_params(on_this_process(restored.state)), known.seconds
+            discovery.finish(preset, out, meta_params, seed=seed, step=known.step, seconds=times, console=console)
         ledger.note(setting.name, seed, Run(DONE))
     return 0
 
@@ -265,6 +273,7 @@ def _train_together(setting: Setting, seeds: tuple[int, ...], home: Path, ledger
             snapshot_fn=leave if any(leavers.values()) else None,
             snapshot_every=snapshot_interval(trainer.num_steps),
             provenance={"preset": preset.name},
+            track=(trackers.tensorboard, partial(SeedLogs, homes={seed: home / f"seed{seed}" for seed in seeds})),
             console=console,
         )
     except loop.TrainingError as error:  # none of the seeds can go on
@@ -274,16 +283,24 @@ def _train_together(setting: Setting, seeds: tuple[int, ...], home: Path, ledger
     if result.status == "interrupted":
         console.print(f"Stopped after meta-step {result.step}; everything is saved. Go on with --resume.")
         return result.exit_code
-    rows = read_metrics(home / f"together-{seeds[0]}-{seeds[-1]}" / "metrics.jsonl")
-    for seed in seeds:
-        own = [row | {"seconds": row["seconds"] / len(seeds)} for row in rows_of_seed(rows, seed)]
-        out = home / f"seed{seed}"
-        write_atomically(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in own).encode())
-        lost = next((row["step"] for row in own if row.get("finite_fraction") == 0.0), None)
-        if lost is not None:
-            reason = f"No candidate of meta-step {lost} has a finite fitness."
-            ledger.note(setting.name, seed, Run(FAILED, reason=reason))
+    group = home / f"together-{seeds[0]}-{seeds[-1]}" / "metrics.jsonl"
+    lost = of_first(_deal_out(read_metrics(group), seeds, home) if is_first() else None)
+    for seed, step in zip(seeds, lost, strict=True):
+        if step is not None:
+            ledger.note(
+                setting.name, seed, Run(FAILED, reason=f"No candidate of meta-step {step} has a finite fitness.")
+            )
             continue
-        Checkpoints(out / "checkpoints").save(result.step, trainer.of_seed(result.state, seed))
+        state = on_all_processes(trainer.of_seed(result.state, seed))
+        Checkpoints(home / f"seed{seed}" / "checkpoints").save(result.step, state)
         ledger.note(setting.name, seed, Run(TRAINED, step=result.step, seconds=result.seconds / len(seeds)))
     return 0
+
+
+def _deal_out(rows: Sequence[Row], seeds: Sequence[int], home: Path) -> list[int | None]:
+    """Write the log of each seed, and return the meta-step at which it had no finite candidate, if so."""
+    for seed in seeds:
+        path = home / f"seed{seed}" / "metrics.jsonl"
+        write_atomically(path, log_of_seed(rows, seed, len(seeds)).encode())
+    finite = {seed: label("finite_fraction", seed) for seed in seeds}
+    return [next((int(row["step"]) for row in rows if row.get(finite[seed]) == 0.0), None) for seed in seeds]

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from metadisco import differences, stats
+from metadisco.distributed import is_first, of_first, together
 from metadisco.files import write_atomically
 from metadisco.run_folder import RunError, read_metrics
 
@@ -34,11 +35,22 @@ class Run:
 
 
 class Ledger:
-    """`sweep.json`: the plan of a sweep, what has become of its runs, and the table. Written anew after each run."""
+    """`sweep.json`: the plan of a sweep, what has become of its runs, and the table. Written anew after each run.
+
+    Of several processes, 0 reads and writes it, and the others know what it knows.
+    """
 
     def __init__(self, folder: Path, plan: dict[str, Any], runs: dict[str, Run]) -> None:
         self.folder, self.plan, self.runs = folder, plan, runs
         self.table: list[dict[str, Any]] = []
+
+    @classmethod
+    def shared(cls, folder: Path, plan: dict[str, Any], resume: bool) -> Self:
+        """As `open`, on all processes; what is wrong on process 0 is an error on all."""
+        with together():
+            ledger = cls.open(folder, plan, resume) if is_first() else cls(folder, plan, {})
+        ledger._share()
+        return ledger
 
     @classmethod
     def open(cls, folder: Path, plan: dict[str, Any], resume: bool) -> Self:
@@ -87,12 +99,19 @@ class Ledger:
         return known is not None and known.status != TRAINED
 
     def note(self, setting: str, seed: int, run: Run) -> None:
-        """Write down what has become of a run."""
+        """Write down what has become of a run. Every process calls it; the others wait for what process 0 says."""
         self.runs[_name(setting, seed)] = run
         self.write()
+        self._share()
+
+    def _share(self) -> None:
+        runs = of_first({name: asdict(run) for name, run in self.runs.items()})
+        self.runs = {name: Run(**run) for name, run in runs.items()}
 
     def write(self) -> None:
         """Write everything, complete or not at all."""
+        if not is_first():
+            return
         runs = {name: asdict(run) for name, run in self.runs.items()}
         document = {"format_version": FORMAT_VERSION, "plan": self.plan, "runs": runs, "table": self.table}
         write_atomically(self.folder / "sweep.json", (json.dumps(document, indent=1) + "\n").encode())

@@ -6,6 +6,8 @@ itself: Weights & Biases keeps its files in the run folder (`wandb sync` sends t
 """
 
 import hashlib
+import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,7 +16,7 @@ WandbMode = Literal["offline", "online"]
 
 
 class Tracker(Protocol):
-    """Something that shows curves."""
+    """Something that shows curves. What it cannot write is an `OSError`, which stops the run as a full disk does."""
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Take the scalars of a meta-step, all of them finite."""
@@ -28,21 +30,40 @@ MakeTracker = Callable[[Path, int], Tracker | None]
 
 
 class TensorBoard:
-    """Events in `tensorboard/`. A run that goes on supersedes what a killed one wrote after its checkpoint."""
+    """Events in `tensorboard/`. A run that goes on supersedes what a killed one wrote after its checkpoint.
+
+    They are written here and now: a `SummaryWriter` leaves that to a thread, which a full disk ends, and everybody then
+    waits for it.
+    """
+
+    flush_seconds = 10.0
 
     def __init__(self, folder: Path, step: int) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import record_writer, summary
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        events = folder / "tensorboard"
+        events.mkdir(exist_ok=True)
+        path = events / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{step:010d}"
+        self._event, self._scalar, self._file = Event, summary.scalar, record_writer.RecordWriter(str(path))
+        self._next_flush = 0.0
+        self._write(file_version="brain.Event:2")
+        self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """See `Tracker`."""
         for name, value in scalars.items():
-            self._writer.add_scalar(name, value, step)
+            self._write(step=step, summary=self._scalar(name, value))
+        if time.monotonic() >= self._next_flush:
+            self._file.flush()
+            self._next_flush = time.monotonic() + self.flush_seconds
+
+    def _write(self, **content: Any) -> None:
+        self._file.write(self._event(wall_time=time.time(), **content).SerializeToString())
 
     def close(self) -> None:
         """See `Tracker`."""
-        self._writer.close()
+        self._file.close()
 
 
 class Wandb:

@@ -6,7 +6,9 @@ moment; one that does not match its manifest is skipped for the one before. Wher
 himself: that would delete them.
 """
 
+import errno
 import json
+import logging
 import os
 import shutil
 import warnings
@@ -20,6 +22,7 @@ from metadisco.distributed import LostError, exchange, is_first, lost_processes,
 from metadisco.files import CheckpointError, hash_file, hash_files, is_key, leaf_types, named_leaves, write_atomically
 
 FORMAT_VERSION = 1
+SPARE_BYTES = 2**20  # for what Orbax writes about the arrays, and for the manifest
 
 
 class _DamageError(Exception):
@@ -55,12 +58,14 @@ class Checkpoints:
         """
         from orbax.checkpoint import v1 as orbax  # slow to import
 
+        logging.getLogger("absl").addFilter(_is_news)
         path, manifest = self._paths(step)
         leaves = _to_leaves(state)
         try:
             with together():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._delete(lambda known: known >= step)
+                self._check_space(leaves)
             with lost_processes():
                 orbax.save(path, leaves)  # returns when every host has written; renames into place itself
             with together():
@@ -80,6 +85,12 @@ class Checkpoints:
                 f"Cannot write checkpoint {path}: {error}. Free space or make the folder writable; the checkpoints "
                 "before it are intact, so the run can be resumed."
             ) from error
+
+    def _check_space(self, leaves: dict[str, jax.Array]) -> None:
+        """Begin nothing that cannot be finished: Orbax writes in threads, which a full disk ends one by one, loudly."""
+        needed = 2 * sum(leaf.nbytes for leaf in leaves.values()) + SPARE_BYTES
+        if is_first() and shutil.disk_usage(self.folder).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
 
     def steps(self) -> list[int]:
         """List the steps that were completely written, ascending; whether they are still intact is not checked."""
@@ -164,6 +175,11 @@ class Checkpoints:
                     shutil.rmtree(path, ignore_errors=True)
                 elif path.name.endswith(".json.partial"):
                     path.unlink()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a log record is not of a failed thread of Orbax, each with a traceback: `orbax.save` raises that, too."""
+    return not record.pathname.endswith("orbax/checkpoint/_src/futures/future.py")
 
 
 def _to_leaves(tree: Any) -> dict[str, jax.Array]:

@@ -1,16 +1,19 @@
 """A run in processes of its own, one or several, for the tests: `python -m tests.many SPEC`, SPEC being JSON.
 
 `trainer` names one in `TRAINERS`; `options` are of `loop.run`; `devices` of each process are forced; `process` is
-[address, number of processes, number of this one]; `full_at` fills the disk up when that meta-step is saved. What comes
+[address, number of processes, number of this one]; `full_at` fills the disk up when that meta-step is saved; with
+`dies_in` "validation" or "meta-test" process 0 is killed when it comes to that, which the others wait for. What comes
 of it is in the file `result`: the meta-parameters, and everything else of the state that this process has.
 """
 
 import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -86,14 +89,25 @@ def fill_up_at(step):
     orbax.save = full
 
 
+def die(_=None):
+    """Without notice, and not at once: by then the others wait."""
+    time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def run(spec):
     import numpy as np
 
+    from metadisco import distributed
     from metadisco.files import named_leaves
     from tests import toy
 
-    trainer = trainer_named(spec["trainer"])
-    result = toy.run(trainer, Path(spec["out"]), resume=True, **spec.get("options", {}))
+    trainer, options = trainer_named(spec["trainer"]), spec.get("options", {})
+    if spec.get("dies_in") == "validation":
+        options |= {"evaluate_fn": die, "evaluate_every": 10}
+    result = toy.run(trainer, Path(spec["out"]), resume=True, **options)
+    if spec.get("dies_in") == "meta-test" and distributed.is_first():
+        die()
     if "result" in spec and result.status == "finished":
         leaves = {name: leaf for name, leaf in named_leaves(result.state).items() if is_plain(leaf)}
         np.savez(spec["result"], **{name: np.asarray(leaf) for name, leaf in leaves.items()})

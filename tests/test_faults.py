@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from metadisco.run_folder import read_metrics
 from metadisco.train_state import Checkpoints
 from tests.many import finish, start
 
@@ -24,6 +25,21 @@ def half_written(out):
 def num_lines(out):
     path = out / "metrics.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def lost_at(out):
+    """How many meta-steps are logged beyond the newest checkpoint, no more than came in the last interval.
+
+    A checkpoint is begun after the first chunk that ends an interval or more after the one before was written, which
+    was before the first chunk in question ended. So of what is lost all but that chunk and the last one took less than
+    an interval, whatever chunks and checkpoints take; `seconds` are those at a chunk's end, to the millisecond.
+    """
+    newest, chunk = Checkpoints(out / "checkpoints").steps()[-1], SAVED_EVERY["chunk"]
+    lost = [row for row in read_metrics(out / "metrics.jsonl") if row["step"] > newest]
+    between = lost[chunk - 1 : len(lost) - chunk]
+    if between:
+        assert between[-1]["seconds"] - between[0]["seconds"] < SAVED_EVERY["checkpoint_seconds"] + 0.002, lost
+    return len(lost)
 
 
 def kill(processes, out, moments, *, in_write):
@@ -50,23 +66,21 @@ def kill(processes, out, moments, *, in_write):
 
 
 def survive(folder, trainer, num_processes, num_kills, seed=0, full_at=()):
-    """Kill a run again and again and let it end: what is found, and the most meta-steps that a kill has cost."""
+    """Kill a run again and again and let it end: what is found, and how many meta-steps each kill has cost."""
     out, moments = folder / "killed", random.Random(seed)
     spec = {"trainer": trainer, "out": str(out), "options": SAVED_EVERY}
     lost = []
     for number in range(num_kills):
         processes = start(spec, num_processes, stderr=subprocess.PIPE)
         kill(processes, out, moments, in_write=number % 2 == 1)
-        newest = Checkpoints(out / "checkpoints").steps()[-1]
-        lost.append(num_lines(out) - newest)
+        lost.append(lost_at(out))
     for step in full_at:
         at = Checkpoints(out / "checkpoints").steps()[-1] + step
         codes, said = finish(start(spec | {"full_at": at}, num_processes, stderr=subprocess.PIPE))
         assert codes == [2] * num_processes, said
         assert all("No space left on device" in each for each in said), said
-        newest = Checkpoints(out / "checkpoints").steps()[-1]
-        assert newest < at
-        lost.append(num_lines(out) - newest)
+        assert Checkpoints(out / "checkpoints").steps()[-1] < at
+        lost.append(lost_at(out))
     result = folder / "killed.npz"
     results = [str(result), *[str(folder / f"killed-{index}.npz") for index in range(1, num_processes)]]
     codes, said = finish(start(spec, num_processes, stderr=subprocess.PIPE, result=results), timeout=300)
@@ -100,6 +114,20 @@ def assert_nothing_differs(folder, killed, uninterrupted):
 def test_two_processes_of_which_one_is_killed_end_bit_identical(tmp_path):
     killed, _ = survive(tmp_path, "long spread", 2, 1)
     assert_nothing_differs(tmp_path, killed, whole(tmp_path, "long spread", 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dies_in", ["validation", "meta-test"])
+def test_a_process_that_dies_while_the_other_waits_for_it_ends_the_other(tmp_path, dies_in):
+    spec = {"trainer": "spread", "out": str(tmp_path / "run"), "dies_in": dies_in}
+    processes = start(spec, 2, stderr=subprocess.PIPE)
+    assert processes[0].wait(timeout=120) == -9
+    begun = time.monotonic()
+    codes, said = finish(processes)
+    seconds = time.monotonic() - begun
+    print(f"killed in its {dies_in}: the other ends with {codes[1]} after {seconds:.1f} s")
+    assert codes[1] in (75, -6), said
+    assert seconds < 30.0
 
 
 @pytest.mark.slow

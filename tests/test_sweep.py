@@ -1,7 +1,12 @@
 """Sweeps: what is refused before anything runs, seeds in one program, and going on after an interruption."""
 
 import json
-from dataclasses import replace
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,10 +16,12 @@ import metadisco
 from metadisco import cli, config, discovery, memory, presets, run_folder, sweep, sweep_table
 from metadisco.chunks import compile_chunk, first_key
 from metadisco.meta.lowrank_evolution import LowRankEvolution
-from metadisco.seeds import Together, label, rows_of_seed
+from metadisco.seeds import SeedLogs, Together, label, log_of_seed, rows_of_seed
 from metadisco.train_state import Checkpoints
-from tests import small
-from tests.toy import quiet
+from tests import small, toy
+from tests.disk import fill, small_disk
+from tests.many import ROOT, finish, free_address
+from tests.toy import Toy, quiet
 
 TINY = ["--num_tasks", "2", "--inner.num_workers", "2", "--inner.num_test_workers", "2"]
 LENGTHS = ["--sweep", "num_steps=2,3", "--seeds", "2", "--seed", "3"]  # not in the program: it is compiled once
@@ -161,11 +168,11 @@ def test_seeds_in_one_program_end_as_each_alone(optimizer):
     together = Together(trainer, seeds)
     advance, placement = compile_chunk(together)
     begun = jax.device_put(together.init(jax.random.key(0)), placement)
-    states, rows = advance(jax.random.key(0), begun, num_steps)
+    states, rows = advance(0, begun, num_steps)
     alone, placement = compile_chunk(trainer)
     for seed in seeds[:2]:
         root = jax.random.key(seed)
-        state, expected = alone(root, jax.device_put(jax.jit(trainer.init)(first_key(root)), placement), num_steps)
+        state, expected = alone(seed, jax.device_put(jax.jit(trainer.init)(first_key(root)), placement), num_steps)
         np.testing.assert_array_equal(rows[label("fitness", seed)], expected["fitness"])
         found = trainer.meta_params(together.of_seed(states, seed))
         small.assert_trees_close(trainer.meta_params(state), found, rtol=0, atol=BOUND)
@@ -212,12 +219,120 @@ def test_a_signal_stops_a_sweep(tmp_path, monkeypatch):
     assert not json.loads((tmp_path / "out" / "sweep.json").read_text())["runs"]
 
 
-def test_several_hosts_are_refused(tmp_path, monkeypatch):
-    planned = sweep.plan(presets.smoke(), {}, (0, 1))
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match="one host"):
-        sweep.run(planned, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+@dataclass(frozen=True)
+class Labelled:
+    """A toy whose metrics are those of two seeds."""
+
+    num_steps: int = 40
+
+    def init(self, key):
+        return Toy().init(key)
+
+    def step(self, key, state):
+        state, metrics = Toy().step(key, state)
+        return state, metrics | {label("fitness", seed): seed * metrics["fitness"] for seed in (1, 2)}
+
+
+def test_seeds_show_their_own_rows_on_the_way_and_none_twice_after_a_kill(tmp_path):
+    homes, seen = {seed: tmp_path / f"seed{seed}" for seed in (1, 2)}, []
+    for home in homes.values():
+        home.mkdir()
+
+    def look(_):
+        seen.append([len(run_folder.read_metrics(home / "metrics.jsonl")) for home in homes.values()])
+        return {}
+
+    options = {"track": [partial(SeedLogs, homes=homes)], "chunk": 4, "evaluate_fn": look, "evaluate_every": 8}
+    group = tmp_path / "group"
+    toy.run(Labelled(), group, steps=20, **options)
+    assert seen == [[4, 4], [12, 12]]  # all but the present chunk
+    for folder in (group, homes[1]):  # a kill after more meta-steps, which come again
+        with (folder / "metrics.jsonl").open("a") as log:
+            log.write('{"step": 21, "fitness/seed1": 0.0, "seconds": 99.0}\n{"step": 22, ')
+    toy.run(Labelled(), group, resume=True, **options)
+    rows = run_folder.read_metrics(group / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 41))
+    for seed, home in homes.items():
+        assert (home / "metrics.jsonl").read_text() == log_of_seed(rows, seed, 2)
+        assert run_folder.read_metrics(home / "metrics.jsonl")[9]["fitness"] == rows[9][f"fitness/seed{seed}"]
+        assert len(list((home / "tensorboard").iterdir())) == 2
+
+
+def processes(folder, *arguments):
+    """A sweep in two processes, with the arguments of each."""
+    address, code = free_address(), "import sys; from metadisco.cli import main; sys.exit(main())"
+    several = ["--distributed", "--coordinator", address, "--num-processes", "2"]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    several += ["--out", str(folder), "--resume"]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *arguments[index], *several, "--process-id", str(index)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sweep_of_two_processes_of_which_one_is_killed_ends_with_the_table_of_one(swept, tmp_path):
+    first, arguments = tmp_path / "runs" / FIRST / "seed3", ["discover", "smoke", *LENGTHS, *TINY]
+    begun, deadline = processes(tmp_path / "runs", arguments, arguments), time.monotonic() + 300
+    while not run_folder.read_metrics(first / "metrics.jsonl"):
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in begun), finish(begun)
+        time.sleep(0.01)
+    assert cli.main(["report", str(first)]) == 0
+    begun[1].kill()
+    codes, said = finish(begun)
+    assert codes[0] in (75, -6), said
+    codes, said = finish(processes(tmp_path / "runs", arguments, arguments), timeout=400)
+    assert codes == [0, 0], "\n".join(said)
+    assert_same_sweep(tmp_path / "runs", swept[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_full_disk_in_a_meta_test_ends_the_processes_that_wait_for_it(tmp_path):
+    arguments = ["discover", "smoke", *LENGTHS, *TINY]
+    with small_disk(tmp_path / "disk") as disk:
+        begun, deadline = processes(disk / "runs", arguments, arguments), time.monotonic() + 300
+        while not (disk / "runs" / FIRST / "seed3" / "objective").exists():
+            assert time.monotonic() < deadline
+            assert all(process.poll() is None for process in begun), finish(begun)
+            time.sleep(0.01)
+        fill(disk)
+        codes, said = finish(begun)
+    assert codes == [2, 2], "\n".join(said)
+    assert all("No space left on device" in each for each in said), said
+
+
+def assert_same_sweep(found, wanted):
+    tables = [json.loads((folder / "sweep.json").read_text())["table"] for folder in (found, wanted)]
+    for one, other in zip(*tables, strict=True):
+        assert {**one, "scores": None} == {**other, "scores": None}
+        for suite, score in one["scores"].items():
+            np.testing.assert_allclose(score["values"], other["scores"][suite]["values"], atol=1e-5)
+    for path in sorted(wanted.glob("*/seed*")):
+        own = found / path.relative_to(wanted)
+        trainer = config.from_data(run_folder.read_config(path)["trainer"])
+        shapes = jax.eval_shape(trainer.init, jax.random.key(0))
+        states = [Checkpoints(folder / "checkpoints").restore_latest(shapes).state for folder in (own, path)]
+        small.assert_trees_close(*states, rtol=0, atol=1e-5)
+        logs = [run_folder.read_metrics(folder / "metrics.jsonl") for folder in (own, path)]
+        assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]]
+
+
+@pytest.mark.slow
+def test_different_sweeps_are_refused_on_all_processes(tmp_path):
+    arguments = [["discover", "smoke", *LENGTHS, *TINY, "--seed", str(seed)] for seed in (3, 4)]
+    codes, said = finish(processes(tmp_path / "runs", *arguments))
+    assert codes == [2, 2], said
+    assert all("seeds.0: 3 -> 4" in each for each in said), said
 
 
 def test_folders_that_are_no_sweep_are_refused(tmp_path):
