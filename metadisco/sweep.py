@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metadisco import config, discovery, loop, memory, trackers
+from metadisco import config, discovery, loop, memory, programs, trackers
 from metadisco.chunks import on_all_processes, on_this_process, shared_shapes
 from metadisco.curricula.snapshots import snapshot_interval
 from metadisco.distributed import is_first, of_first, require_same
@@ -174,6 +174,7 @@ def _run(sweep: Sweep, folder: Path, resume: bool, console: Any) -> int:
                     write_table(folder, ledger)
                 if exit_code:
                     return exit_code
+                programs.forget_if_many()
     if is_first():
         console.print(write_table(folder, ledger), markup=False, highlight=False, soft_wrap=True)
         console.print(f"table: {folder / 'sweep.md'}", soft_wrap=True)
