@@ -21,7 +21,7 @@ from metadisco.scores import LevelScore, Return
 from metadisco.tasks import evenness
 from metadisco.types import Outcome
 
-MAX_CPU_SLOTS = 8  # what narrow nets like best on a CPU core; see benchmarks/meta_step.py
+MAX_CPU_SLOTS = 4  # what narrow nets like best on a CPU core; see benchmarks/meta_step.py
 CPU_CACHE = 2**20  # bytes of meta-parameters that stay in the cache of a core: the wider the net, the fewer slots
 
 
@@ -65,9 +65,11 @@ class Arena:
 
     def num_side_by_side(self, num_lives: int) -> int:
         """How many of its lives a device advances side by side."""
+        even = evenness(self.curriculum)
         meta_params = trees.num_bytes(jax.eval_shape(self.inner.objective.init, jax.eval_shape(jax.random.key, 0)))
-        on_cpu = max(1, min(MAX_CPU_SLOTS, CPU_CACHE // max(meta_params, 1)))
-        return num_side_by_side(self.slots, num_lives, on_cpu=on_cpu, evenness=evenness(self.curriculum))
+        in_cache, all_busy = CPU_CACHE // max(meta_params, 1), int(even * num_lives / 2)
+        on_cpu = max(1, min(MAX_CPU_SLOTS, in_cache, all_busy))
+        return num_side_by_side(self.slots, num_lives, on_cpu=on_cpu, evenness=even)
 
     def normalize(self, fitness: jax.Array) -> jax.Array:
         """Fitness on the common scale. [...] float32."""
