@@ -319,6 +319,8 @@ def test_dockerfile_has_an_image_for_each_machine_and_the_cpu_is_the_default():
         extras = re.findall(r"pip install '\.\[(\w+)\]'", " ".join(runs))
         assert extras == ([name] if name in ("cuda", "tpu") else [])
         assert set(extras) <= set(EXTRAS)
+        # By its number: Kubernetes cannot tell of a name that it is not root's.
+        assert [user for instruction, user in instructions if instruction == "USER"] == ["1000"] * (name != "base")
     assert ("ENTRYPOINT", '["metadisco"]') in found["base"][1]  # no shell between a signal and metadisco
 
 
