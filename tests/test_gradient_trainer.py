@@ -176,6 +176,7 @@ def test_a_run_cut_in_two_is_bit_identical(tmp_path):
     assert toy.numbers_logged(tmp_path / "cut") == toy.numbers_logged(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_the_preset_runs_at_a_tiny_size(tmp_path):
     trainer = config.replace_fields(
         presets.preset("lpg-grid-gradient").trainer,

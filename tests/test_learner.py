@@ -192,7 +192,7 @@ def test_a_life_shuffles_anew_in_every_update():
     """Where nothing is random but the order of samples, two updates from the same parameters differ by it alone."""
     spy = Spy()
     learner = replace(PLAIN, num_minibatches=4)
-    inner = probes.inner_loop(probes.DelayedReward(), MirrorLearning(spy), learner, num_workers=2, num_steps=8)
+    inner = probes.inner_loop(probes.DelayedReward(), MirrorLearning(spy), learner, num_workers=2, num_steps=4)
     life = probes.begin(inner)
     with jax.disable_jit():
         for num_updates in (0, 1, 0):

@@ -11,7 +11,7 @@ from metadisco import chart_style, plots
 from notebooks.execute import KERNEL, clean, digest, execute, notebooks
 
 PATHS = notebooks()
-FAST = {"03_your_own_objective", "06_in_your_own_training_loop"}  # the others take half a minute each
+FAST = {"03_your_own_objective"}  # the others take up to half a minute each
 NUM_PICTURES = {
     "01_quickstart": 3,
     "02_what_did_it_discover": 5,

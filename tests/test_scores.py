@@ -55,6 +55,9 @@ SCORES = (
     Learnability(),
 )
 INNER = small.inner_loop(critic=Critic())
+LIVE = jax.jit(partial(INNER.live, slots=4))
+EXAMINE = jax.jit(partial(INNER.examine, slots=4))
+JUDGE = jax.jit(jax.vmap(lambda life: INNER.judge(life, INNER.act(life, VALIDATE)[0])))
 REPLAY = PrioritizedLevelReplay(small.TASKS, capacity=8, replay_probability=1.0, fill_before_replay=0.5)
 CURRICULA = (
     DomainRandomization(small.TASKS),
@@ -194,15 +197,13 @@ def test_every_score_and_every_curriculum_fit_both_meta_optimizers(score, curric
 
 
 def test_every_score_is_finite_for_lives_that_were_lived():
-    births = small.births(3)
-    lives, _ = INNER.live(small.population(INNER.objective, 3), births, slots=3)
-    returns = INNER.examine(lives, slots=3)
-    critiques = jax.vmap(lambda life: INNER.judge(life, INNER.act(life, VALIDATE)[0]))(lives)
+    lives, _ = LIVE(small.population(INNER.objective, 4), small.births(4))
+    returns, critiques = EXAMINE(lives), JUDGE(lives)
 
     @jax.jit
     def scores():
-        everybody = jnp.ones(3, bool)
-        return [score_lives(score, INNER, lives, returns, jnp.ones(3), critiques, everybody) for score in SCORES]
+        everybody = jnp.ones(4, bool)
+        return [score_lives(score, INNER, lives, returns, jnp.ones(4), critiques, everybody) for score in SCORES]
 
     found = np.array(scores())
     assert np.isfinite(found).all()
@@ -237,9 +238,8 @@ def test_under_evolution_scores_compare_with_antagonists():
 def test_under_evolution_the_critic_judges_the_trained_agent_and_changes_nothing():
     births, population = small.births(4), small.population(INNER.objective, 4)
     outcomes = jax.jit(trainer(L1ValueLoss()).arena.live)(population, (births, jnp.zeros(4)))
-    lives, _ = jax.jit(partial(INNER.live, slots=4))(population, births)
-    critiques = jax.vmap(lambda life: INNER.judge(life, INNER.act(life, VALIDATE)[0]))(lives)
-    expected = jnp.mean(jnp.abs(critiques.advantage), axis=(1, 2))
+    lives, _ = LIVE(population, births)
+    expected = jnp.mean(jnp.abs(JUDGE(lives).advantage), axis=(1, 2))
     np.testing.assert_allclose(outcomes.score, expected, rtol=1e-5, atol=1e-6)
     plain, _ = jax.jit(partial(small.inner_loop().live, slots=4))(population, births)
     small.assert_trees_close(replace(lives, critic=None), plain, rtol=1e-5, atol=1e-6)
@@ -249,7 +249,7 @@ def test_under_evolution_the_critic_judges_the_trained_agent_and_changes_nothing
 def course():
     """States and metrics of a run by meta-gradients with antagonists."""
     run = gradient_trainer(Regret(), curriculum=DomainRandomization(small.TASKS))
-    states, rows, step = [run.init(jax.random.key(0))], [], jax.jit(run.step)
+    states, rows, step = [jax.jit(run.init)(jax.random.key(0))], [], jax.jit(run.step)
     for i in range(5):
         state, metrics = step(jax.random.key(i), states[-1])
         states.append(state)
@@ -266,13 +266,12 @@ def test_by_meta_gradients_rivals_live_in_lock_step_and_are_reborn_with_their_li
 
 
 def test_by_meta_gradients_the_score_is_of_lives_that_came_to_their_end(course):
-    antagonist, seen = rival(Regret(), INNER), 0
+    examine, seen = jax.jit(partial(rival(Regret(), INNER).examine, slots=4)), 0
     for state, metrics in zip(course[0][1:], course[1], strict=True):
         finished = state.lives.life.num_updates >= state.proposal.tasks.lifetime
         assert jnp.isfinite(metrics["score"]) == jnp.any(finished)
         if jnp.any(finished):
-            theirs = antagonist.examine(state.rivals, slots=4)[finished]
-            ours = INNER.examine(state.lives.life, slots=4)[finished]
+            theirs, ours = examine(state.rivals)[finished], EXAMINE(state.lives.life)[finished]
             np.testing.assert_allclose(metrics["score"], jnp.mean(theirs) - jnp.mean(ours), rtol=1e-4, atol=1e-5)
             seen += 1
     assert seen > 1
@@ -282,7 +281,7 @@ def test_by_meta_gradients_a_rival_learns_as_it_would_alone(course):
     before, state = course[0][:2]
     going_on = np.array(~before.lives.is_over)
     until = jnp.minimum(before.lives.until, 2)
-    alone, _ = rival(Regret(), INNER).advance((), before.rivals, until, slots=4)
+    alone, _ = jax.jit(partial(rival(Regret(), INNER).advance, (), slots=4))(before.rivals, until)
     for name, table in state.rivals.agent_params.items():
         np.testing.assert_allclose(table[going_on], alone.agent_params[name][going_on], rtol=1e-5, atol=1e-6)
         assert jnp.any(table != 0)

@@ -159,7 +159,9 @@ def test_meta_parameters_are_those_of_the_drift():
     assert jax.tree.map(jnp.shape, LPO.init(jax.random.key(0))) == {"hidden": (8, 8), "out": (8, 1)}
 
 
-@pytest.mark.parametrize("optimizer", [Evolution(), LowRankEvolution(sigma=Decay(1.0))])
+@pytest.mark.parametrize(
+    "optimizer", [Evolution(), pytest.param(LowRankEvolution(sigma=Decay(1.0)), marks=pytest.mark.slow)]
+)
 def test_evolution_moves_every_meta_parameter_of_lpo(optimizer):
     trainer = replace(small.trainer(optimizer), inner=small.inner_loop(LPO, learner=LEARNER), num_tasks=6)
     begun = trainer.init(jax.random.key(0))
