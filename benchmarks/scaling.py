@@ -1,6 +1,6 @@
 """The cost model (`benchmarks/cost_model.py`) held against the programs, and what it predicts for many accelerators.
 
-    python benchmarks/scaling.py --json docs/results/scaling.json   # some minutes on 2 CPU cores
+    python benchmarks/scaling.py --json docs/results/scaling.json   # a minute or two on 2 CPU cores
     python benchmarks/scaling.py --page docs/scaling.md              # put its tables into the page, measure nothing
 
 Arithmetic is read from the traced programs and from XLA's own count, memory and communication from the compiled ones,

@@ -124,8 +124,8 @@ def _as_one_population(spend: Callable[[Population, Any], Outcome]) -> Callable[
     """Let `jax.vmap` over S populations spend their lives as one population of S M.
 
     Vmapped loops would go on for everybody until the last of S is done; packed into one population nobody waits. Lives
-    are computed as they are without vmap, so their numbers are the same. Low-rank populations of different bases do not
-    make one population and come one after the other.
+    draw what they draw without vmap, so their numbers are the same up to the order of sums. Low-rank populations of
+    different bases do not make one population and come one after the other.
     """
     packed = jax.custom_batching.custom_vmap(spend)
 
