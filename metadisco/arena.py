@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from metadisco import lowrank, scores, trees
+from metadisco.config import check_counts
 from metadisco.critic import Critique
 from metadisco.curricula.base import Curriculum
 from metadisco.life import VALIDATE, Birth, InnerLoop, Life, only_of_finite
@@ -51,10 +52,7 @@ class Arena:
     reference_return: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("num_tasks", "slots"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"Arena.{name} must be at least 1, got {value}")
+        check_counts(self, "num_tasks", "slots")
         if not self.reference_return > self.random_return:
             raise ValueError(
                 f"Arena.reference_return must be above random_return, got {self.reference_return} and "

@@ -179,9 +179,7 @@ class GridSuite:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("num_levels", "lifetime"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"GridSuite.{name} must be at least 1, got {getattr(self, name)}")
+        config.check_counts(self, "num_levels", "lifetime")
         if not self.sources:
             raise ValueError("GridSuite.sources is empty: say where levels come from")
 

@@ -34,6 +34,14 @@ def check_positive(component: Any, *names: str) -> None:
             raise ValueError(f"{type(component).__name__}.{name} must be positive and finite, got {value}")
 
 
+def check_counts(component: Any, *names: str) -> None:
+    """Raise ValueError unless the named settings are at least 1, or None."""
+    for name in names:
+        value = getattr(component, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{type(component).__name__}.{name} must be at least 1, got {value}")
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Say which names are valid and which of them is closest to `name`; the tail of an error message."""
     names = sorted(valid)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from metadisco import scores, trees
+from metadisco.config import check_counts
 from metadisco.critic import Critique
 from metadisco.curricula.base import Curriculum, CurriculumState, Proposal
 from metadisco.life import InnerLoop, Life, only_of_finite
@@ -67,10 +68,7 @@ class GradientTrainer:
     slots: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_tasks", "num_steps", "slots"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"GradientTrainer.{name} must be at least 1, got {value}")
+        check_counts(self, "num_tasks", "num_steps", "slots")
         self.unroll.check(self.inner)
         self.curriculum.check(self.num_tasks)
         scores.check(self.score, self.inner)

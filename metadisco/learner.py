@@ -13,7 +13,7 @@ import optax
 
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import POLICY_HEADS
-from metadisco.config import check_positive
+from metadisco.config import check_counts, check_positive
 from metadisco.objectives.base import Objective, Predictions, Targets
 from metadisco.types import AgentParams, Key, MetaParams, Metrics, Progress, Trajectory
 
@@ -130,9 +130,7 @@ class Learner:
     num_minibatches: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "num_minibatches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Learner.{name} must be at least 1, got {getattr(self, name)}")
+        check_counts(self, "num_epochs", "num_minibatches")
 
     @property
     def num_gradient_steps(self) -> int:

@@ -14,6 +14,7 @@ from flax import struct
 from metadisco import lowrank, trees
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Torso
+from metadisco.config import check_counts
 from metadisco.critic import Critic, CriticState, Critique
 from metadisco.envs import rollout
 from metadisco.envs.base import Environment, State
@@ -102,9 +103,7 @@ class InnerLoop:
     normalizer: Normalizer | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_workers", "num_steps", "num_test_workers", "max_test_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"InnerLoop.{name} must be at least 1, got {getattr(self, name)}")
+        check_counts(self, "num_workers", "num_steps", "num_test_workers", "max_test_steps")
         self.learner.check(self.num_steps, self.num_workers)
         if self.normalizer is not None:
             self.normalizer.check(self.env.spec)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from metadisco.arena import Arena, of_better
+from metadisco.config import check_counts
 from metadisco.curricula.base import Curriculum, CurriculumState
 from metadisco.life import Birth, InnerLoop
 from metadisco.meta.base import MetaOptimizer, MetaState, mean_where
@@ -47,10 +48,7 @@ class MetaTrainer:
     slots: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_tasks", "num_steps", "slots"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"MetaTrainer.{name} must be at least 1, got {value}")
+        check_counts(self, "num_tasks", "num_steps", "slots")
         _ = self.arena  # which checks that its parts fit
 
     @property

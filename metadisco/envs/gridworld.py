@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from metadisco.config import check_counts
 from metadisco.envs.base import Box, Discrete, EnvSpec, Step
 from metadisco.types import Key, Obs
 
@@ -87,9 +88,7 @@ class GridWorld:
     random_positions: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("rows", "columns", "num_objects", "num_types"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"GridWorld.{name} must be at least 1, got {getattr(self, name)}")
+        check_counts(self, "rows", "columns", "num_objects", "num_types")
         if self.random_positions and not self.planes:
             raise ValueError("GridWorld.random_positions needs planes=True: an index cannot say where the objects are")
         if not self.planes and self.num_cells * 2**self.num_objects > 2**24:
