@@ -192,7 +192,7 @@ class Prediction:
 def predict(work: Workload, machine: Machine, num_devices: int, collective_bytes: float) -> Prediction:
     """Time of a meta-step: I T k tau + max(FLOPs / (D peak share), bytes / (D bandwidth)) + communication.
 
-    As many lives run side by side as let the longest and the sum of all end together (`population.num_side_by_side`).
+    As many lives run side by side as let the longest and the sum of all end together (`population.num_slots`).
     """
     lives = -(-work.num_lives // num_devices)
     slots = math.ceil(lives * work.updates / work.longest)

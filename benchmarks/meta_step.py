@@ -116,7 +116,7 @@ def measure(name: str, devices: int, slots: int | None, repeats: int) -> dict:
     return {
         "row": name,
         **row,
-        "slots": trainer.arena.num_side_by_side(2 * row["pairs"] // jax.device_count()),
+        "slots": trainer.arena.num_slots(2 * row["pairs"] // jax.device_count()),
         "devices": jax.device_count(),
         "device": jax.devices()[0].device_kind,
         "compile_seconds": compile_seconds,

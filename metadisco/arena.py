@@ -17,7 +17,7 @@ from metadisco.critic import Critique
 from metadisco.curricula.base import Curriculum
 from metadisco.life import VALIDATE, Birth, InnerLoop, Life, only_of_finite
 from metadisco.meta.base import Population
-from metadisco.population import num_side_by_side, population_mesh, share_out
+from metadisco.population import num_slots, population_mesh, share_out
 from metadisco.scores import LevelScore, Return
 from metadisco.tasks import evenness
 from metadisco.types import Outcome
@@ -61,13 +61,13 @@ class Arena:
         self.curriculum.check(self.num_tasks)
         scores.check(self.score, self.inner)
 
-    def num_side_by_side(self, num_lives: int) -> int:
+    def num_slots(self, num_lives: int) -> int:
         """How many of its lives a device advances side by side."""
         even = evenness(self.curriculum)
         meta_params = trees.num_bytes(jax.eval_shape(self.inner.objective.init, jax.eval_shape(jax.random.key, 0)))
         in_cache, all_busy = CPU_CACHE // max(meta_params, 1), int(even * num_lives / 2)
         on_cpu = max(1, min(MAX_CPU_SLOTS, in_cache, all_busy))
-        return num_side_by_side(self.slots, num_lives, on_cpu=on_cpu, evenness=even)
+        return num_slots(self.slots, num_lives, on_cpu=on_cpu, evenness=even)
 
     def normalize(self, fitness: jax.Array) -> jax.Array:
         """Fitness on the common scale. [...] float32."""
@@ -80,7 +80,7 @@ class Arena:
             return jnp.zeros(births.task.lifetime.shape), jnp.zeros((), jnp.int32)
 
         def live(population: Population, births: Birth) -> Outcome:
-            slots = self.num_side_by_side(births.task.lifetime.shape[0])
+            slots = self.num_slots(births.task.lifetime.shape[0])
             return rival.live(population, births, slots=slots)[1]
 
         def spend(population: Population, births: Birth) -> Outcome:
@@ -104,7 +104,7 @@ class Arena:
 
     def _live(self, population: Population, items: tuple[Birth, jax.Array]) -> Outcome:
         births, rival_returns = items
-        slots = self.num_side_by_side(rival_returns.shape[0])
+        slots = self.num_slots(rival_returns.shape[0])
         lives, metrics = self.inner.spend(population, births, slots=slots)
         returns = only_of_finite(lives, self.inner.examine(lives, slots=slots))
         critiques: Critique | None = None

@@ -105,8 +105,7 @@ def compile_chunk(trainer: Trainer) -> tuple[Advance, Any]:
 def restore(trainer: Trainer, seed: int, checkpoints: Checkpoints, placement: Any) -> Any:
     """Return the newest intact state, or the first one of a new run, placed as the compiled chunk wants it."""
     shapes = jax.eval_shape(trainer.init, jax.random.key(0))
-    placed = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, placement)
-    found = checkpoints.restore_latest(placed)
+    found = checkpoints.restore_latest(jax.tree.map(_shape_at, shapes, placement))
     if found is not None:
         return found.state
 
@@ -138,7 +137,11 @@ def on_all_processes(state: Any) -> Any:
 def shared_shapes(trainer: Trainer) -> Any:
     """The shapes of such a state, for `Checkpoints.restore_latest`."""
     at, shapes = NamedSharding(population_mesh(), SHARED), jax.eval_shape(trainer.init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes)
+    return jax.tree.map(lambda leaf: _shape_at(leaf, at), shapes)
+
+
+def _shape_at(leaf: Any, at: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at)
 
 
 def _placement(trainer: Trainer, state: Any) -> Any:

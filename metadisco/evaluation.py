@@ -24,7 +24,7 @@ from metadisco.learner import Learner
 from metadisco.life import Birth, InnerLoop, Life, only_of_finite
 from metadisco.objectives.base import Objective, Predictions, Targets
 from metadisco.objectives.drift import DPODrift
-from metadisco.population import SHARED, SPREAD, deal, num_side_by_side, on_each_device, population_mesh
+from metadisco.population import SHARED, SPREAD, deal, num_slots, on_each_device, population_mesh
 from metadisco.results import Evaluation, Results
 from metadisco.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Task, Trajectory
 
@@ -151,7 +151,7 @@ def evaluate(
     # Neighbors go to different devices; copies of the last life, which do nothing, fill the shares up.
     dealt, places = deal(num_lives, len(devices))
     mesh = population_mesh(devices)
-    slots = num_side_by_side(slots, len(dealt) // len(devices), on_cpu=32)
+    slots = num_slots(slots, len(dealt) // len(devices), on_cpu=32)
     key = jax.random.fold_in(jax.random.key(seed), LIVES)
     births = _births(key, battery.tasks, num_seeds, np.minimum(dealt, num_lives - 1))
     births, meta_params = _place(births, mesh, SPREAD), _place(jax.device_get(meta_params), mesh, SHARED)

@@ -19,7 +19,7 @@ from metadisco.curricula.base import Curriculum, CurriculumState, Proposal
 from metadisco.life import InnerLoop, Life, only_of_finite
 from metadisco.meta.base import mean_where
 from metadisco.meta.gradient import GradientState, MetaGradient
-from metadisco.population import SHARED, SPREAD, num_side_by_side, population_mesh, sum_over, where_they_are
+from metadisco.population import SHARED, SPREAD, num_slots, population_mesh, sum_over, where_they_are
 from metadisco.scores import LevelScore, Return
 from metadisco.types import Key, MetaParams, Metrics
 from metadisco.unroll import Lease, Unroll
@@ -73,9 +73,9 @@ class GradientTrainer:
         self.curriculum.check(self.num_tasks)
         scores.check(self.score, self.inner)
 
-    def num_side_by_side(self, num_lives: int) -> int:
+    def num_slots(self, num_lives: int) -> int:
         """How many of its lives a device advances side by side."""
-        return num_side_by_side(self.slots, num_lives, on_cpu=1)
+        return num_slots(self.slots, num_lives, on_cpu=1)
 
     def layout(self, num_devices: int) -> Any:
         """Which parts of the state are spread over devices: the lives, which stay where they are lived."""
@@ -112,7 +112,7 @@ class GradientTrainer:
             lives,
             self._advance,
             trains=proposal.trains,
-            spread=partial(sum_over, slots=self.num_side_by_side(self.num_tasks), mesh=mesh),
+            spread=partial(sum_over, slots=self.num_slots(self.num_tasks), mesh=mesh),
         )
         finished = lives.life.num_updates >= proposal.tasks.lifetime
         rivals, fitness, level_scores = where_they_are(
@@ -166,7 +166,7 @@ class GradientTrainer:
     ) -> tuple[Life | None, jax.Array, jax.Array]:
         """Let rivals catch up with their lives; fitness and scores of the lives that have come to their end."""
         lives, rivals, critiques, finished = items
-        rival, slots = scores.rival(self.score, self.inner), self.num_side_by_side(finished.shape[0])
+        rival, slots = scores.rival(self.score, self.inner), self.num_slots(finished.shape[0])
         rival_returns = jnp.zeros(finished.shape)
         if rival is not None and rivals is not None:
             rivals = rival.advance((), rivals, lives.num_updates, slots=slots)[0]

@@ -6,7 +6,6 @@ from functools import partial
 
 import jax
 
-from metadisco.arena import Arena
 from metadisco.gradient_trainer import GradientTrainer
 from metadisco.life import Birth
 from metadisco.mixed_trainer import MixedTrainer
@@ -24,7 +23,7 @@ def estimate(trainer: MetaTrainer | GradientTrainer | MixedTrainer) -> int:
     if isinstance(trainer, MixedTrainer):  # arenas come one after the other
         return max(estimate(alone) for alone in _alone(trainer))
     inner, num_lives = trainer.inner, trainer.num_tasks * trainer.meta_optimizer.replicas
-    num_slots = _num_slots(trainer.arena, num_lives)
+    num_slots = min(jax.device_count() * _num_slots(trainer), num_lives)
     key = jax.eval_shape(jax.random.key, 0)
     state = jax.eval_shape(trainer.init, key)
     propose = partial(trainer.curriculum.propose, num_tasks=1)
@@ -50,11 +49,9 @@ def check(trainer: MetaTrainer | GradientTrainer | MixedTrainer) -> None:
         return
     needed, available = estimate(trainer), _available()
     if needed > available:
-        place = trainer if isinstance(trainer, GradientTrainer) else trainer.arena
-        num_slots = place.num_side_by_side(-(-trainer.num_tasks // jax.device_count()))
         raise ValueError(
             f"a meta-step needs about {needed / 2**30:.1f} GiB and there are {available / 2**30:.1f} GiB; lower "
-            f"num_tasks (now {trainer.num_tasks}), slots ({num_slots}), inner.num_workers "
+            f"num_tasks (now {trainer.num_tasks}), slots ({_num_slots(trainer)}), inner.num_workers "
             f"({trainer.inner.num_workers}) or inner.num_steps ({trainer.inner.num_steps})"
         )
 
@@ -76,7 +73,7 @@ def _alone(trainer: MixedTrainer) -> list[MetaTrainer]:
 
 def _estimate_gradient(trainer: GradientTrainer) -> int:
     """As `estimate`: what a backward pass needs is read from the shapes of what the forward pass keeps for it."""
-    num_slots = _num_slots(trainer, trainer.num_tasks)
+    num_slots = min(jax.device_count() * _num_slots(trainer), trainer.num_tasks)
     state = jax.eval_shape(trainer.init, jax.eval_shape(jax.random.key, 0))
     lease = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.lives)
     meta_params = jax.eval_shape(trainer.meta_params, state)
@@ -98,10 +95,12 @@ def _estimate_gradient(trainer: GradientTrainer) -> int:
     return lives + (backward + 3 * num_bytes(meta_params)) * num_slots
 
 
-def _num_slots(place: Arena | GradientTrainer, num_lives: int) -> int:
-    """Lives that run side by side on all devices together."""
-    num_devices = jax.device_count()
-    return min(num_devices * place.num_side_by_side(-(-num_lives // num_devices)), num_lives)
+def _num_slots(trainer: MetaTrainer | GradientTrainer) -> int:
+    """Lives that run side by side on one device."""
+    if isinstance(trainer, GradientTrainer):
+        return trainer.num_slots(-(-trainer.num_tasks // jax.device_count()))
+    num_lives = trainer.num_tasks * trainer.meta_optimizer.replicas
+    return trainer.arena.num_slots(-(-num_lives // jax.device_count()))
 
 
 def _available() -> int:

@@ -34,7 +34,7 @@ def num_usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def num_side_by_side(wanted: int | None, num_lives: int, *, on_cpu: int, evenness: float = 1.0) -> int:
+def num_slots(wanted: int | None, num_lives: int, *, on_cpu: int, evenness: float = 1.0) -> int:
     """How many of its lives a device advances side by side.
 
     Few stay in a CPU's cache. An accelerator is filled by as many as let the longest life and the sum of all lives end

@@ -106,19 +106,19 @@ class LogUniformLifetime:
     shortest: int = 10
     longest: int = 250
 
-    @property
-    def evenness(self) -> float:
-        """The mean lifetime over the longest."""
-        if self.shortest == self.longest:
-            return 1.0
-        return (1.0 - self.shortest / self.longest) / math.log(self.longest / self.shortest)
-
     def __post_init__(self) -> None:
         if not 1 <= self.shortest <= self.longest:
             raise ValueError(
                 f"LogUniformLifetime needs 1 <= shortest <= longest, got shortest={self.shortest}, "
                 f"longest={self.longest}"
             )
+
+    @property
+    def evenness(self) -> float:
+        """The mean lifetime over the longest."""
+        if self.shortest == self.longest:
+            return 1.0
+        return (1.0 - self.shortest / self.longest) / math.log(self.longest / self.shortest)
 
     def sample(self, key: Key) -> jax.Array:
         """A lifetime. [] int32."""

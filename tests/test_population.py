@@ -68,19 +68,19 @@ def test_every_device_gets_equally_many_and_every_item_is_dealt(num_items, num_d
 def test_an_accelerator_has_as_many_slots_as_end_with_the_longest_life(monkeypatch):
     lifetimes = LogUniformLifetime(10, 250)
     arena = Arena(small.inner_loop(), DomainRandomization(replace(small.TASKS, lifetimes=lifetimes)))
-    assert arena.num_side_by_side(1000) == 4  # in a CPU's cache
-    assert replace(arena, inner=small.inner_loop(LPG(width=256))).num_side_by_side(1000) == 1
-    assert arena.num_side_by_side(14) == 2  # so that none idles for long when the last lives run out
+    assert arena.num_slots(1000) == 4  # in a CPU's cache
+    assert replace(arena, inner=small.inner_loop(LPG(width=256))).num_slots(1000) == 1
+    assert arena.num_slots(14) == 2  # so that none idles for long when the last lives run out
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    num_slots = arena.num_side_by_side(1000)
+    num_slots = arena.num_slots(1000)
     drawn = np.sort(np.asarray(jax.vmap(lifetimes.sample)(jax.random.split(jax.random.key(0), 1000))))[::-1]
     ends = np.zeros(num_slots, int)
     for lifetime in drawn:  # the next life takes the slot that is free first
         ends[np.argmin(ends)] += lifetime
     assert ends.max() < 1.05 * drawn.max()
     assert num_slots * ends.max() < 1.1 * drawn.sum()
-    assert replace(arena, slots=3).num_side_by_side(1000) == 3
-    assert GradientTrainer(small.inner_loop(critic=Critic()), arena.curriculum).num_side_by_side(1000) == 1000
+    assert replace(arena, slots=3).num_slots(1000) == 3
+    assert GradientTrainer(small.inner_loop(critic=Critic()), arena.curriculum).num_slots(1000) == 1000
 
 
 @pytest.mark.parametrize(
