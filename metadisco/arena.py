@@ -22,7 +22,7 @@ from metadisco.scores import LevelScore, Return
 from metadisco.tasks import evenness
 from metadisco.types import Outcome
 
-MAX_CPU_SLOTS = 4  # what narrow nets like best on a CPU core; see benchmarks/meta_step.py
+MAX_CPU_SLOTS = 4  # what narrow nets like best on a CPU core, measured in docs/results/slots.json
 CPU_CACHE = 2**20  # bytes of meta-parameters that stay in the cache of a core: the wider the net, the fewer slots
 
 
