@@ -20,7 +20,7 @@ import safetensors
 import safetensors.flax
 from flax import traverse_util
 
-from metadisco import config
+from metadisco import config, moved
 from metadisco.card import card
 from metadisco.files import (
     CheckpointError,
@@ -144,7 +144,7 @@ def load(name_or_path: str | os.PathLike, *, allow: tuple[str, ...] = ()) -> Dis
             f"The shapes in {folder / _TENSORS} are not those that {_JSON} gives. Get the folder again."
         )
     _check_shapes(objective, meta_params, folder)
-    return Discovered(objective, meta_params, document["provenance"], document["evaluation"])
+    return Discovered(objective, meta_params, moved.current(document["provenance"]), document["evaluation"])
 
 
 def zoo_names() -> tuple[str, ...]:

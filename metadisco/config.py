@@ -17,6 +17,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from metadisco import moved
+
 Component = Any  # an instance of a frozen dataclass
 Data = Any  # what `json` reads and writes
 _WORDS = {"true": True, "false": False, "none": None, "inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -57,7 +59,11 @@ def is_component(value: object) -> bool:
 
 def class_name(component: Component) -> str:
     """Name the class of a component as `package.module:Class`."""
-    cls = type(component)
+    return class_name_of(type(component))
+
+
+def class_name_of(cls: type) -> str:
+    """Name a class as `package.module:Class`."""
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
@@ -83,7 +89,8 @@ def from_data(data: Data, *, allow: tuple[str, ...] = ()) -> Component:
     """Build the component that `to_data` wrote.
 
     Args:
-        data: What `to_data` returned, usually read from JSON. A field that is not in it takes its default.
+        data: What `to_data` of this or an earlier release returned, usually read from JSON. A field that is not in it
+            takes its default.
         allow: Packages, besides metadisco and the modules that are already imported, that may be imported.
 
     Raises:
@@ -93,7 +100,7 @@ def from_data(data: Data, *, allow: tuple[str, ...] = ()) -> Component:
         raise ConfigError(
             f"A component is an object with a 'class' such as 'package.module:Class'; got {_short(data)}."
         )
-    return _decode(data, "", allow)
+    return _decode(moved.current(data), "", allow)
 
 
 def resolve(name: str) -> type:
@@ -101,7 +108,7 @@ def resolve(name: str) -> type:
 
     This imports the module, so it is for names that the user typed; data from a file goes through `from_data`.
     """
-    module_name, _, attribute = name.partition(":")
+    module_name, _, attribute = moved.current_name(name).partition(":")
     if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
         raise ConfigError(f"{name!r} is not the name of a component: write 'package.module:Class'.")
     try:

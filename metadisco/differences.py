@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from metadisco import config
+from metadisco import config, moved
 from metadisco.config import Component, Data
 
 
@@ -28,8 +28,9 @@ ABSENT = _Absent()  # the value of a setting that only the other side has
 
 
 def diff(before: Component | Data, after: Component | Data) -> list[Difference]:
-    """List the settings on which two components (or what `to_data` made of them) differ, with both values."""
-    first, second = (config.to_data(side) if config.is_component(side) else side for side in (before, after))
+    """List the settings on which two components (or what `to_data` once made of them) differ, with both values."""
+    sides = (config.to_data(side) if config.is_component(side) else side for side in (before, after))
+    first, second = map(moved.current, sides)
     return list(_diff(first, second, ""))
 
 

@@ -19,7 +19,7 @@ from typing import Any, Self, TextIO
 
 import jax
 
-from metadisco import config, differences
+from metadisco import config, differences, moved
 from metadisco.distributed import DistributedError, exchange, is_first, is_joined, together
 from metadisco.files import hash_file, write_atomically
 from metadisco.provenance import code_digest, provenance
@@ -217,7 +217,7 @@ def clear_errors(out: str | os.PathLike) -> Iterator[None]:
 
 
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:
-    """Read a run's `config.json`: `trainer` (for `config.from_data`), `seed`, `provenance`."""
+    """Read a run's `config.json`: `trainer` (for `config.from_data`, in present names), `seed`, `provenance`."""
     path = Path(folder) / "config.json"
     try:
         document = json.loads(path.read_bytes())
@@ -225,7 +225,8 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
             raise RunError(
                 f"{path} has format version {document['format_version']}; this metadisco reads {FORMAT_VERSION}."
             )
-        return document | {name: document[name] for name in ("trainer", "seed", "provenance")}
+        parts = {name: document[name] for name in ("trainer", "seed", "provenance")}
+        return document | parts | {"trainer": moved.current(parts["trainer"])}
     except FileNotFoundError as error:
         raise RunError(f"{folder} is not a run folder: it has no config.json.") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -15,7 +15,19 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. A name stands for the module and, for a package, for everything in it.
 LAYERS = (
     (
-        *("types", "trees", "design", "returns", "lowrank", "config", "differences", "stats", "files", "provenance"),
+        *(
+            "types",
+            "trees",
+            "design",
+            "returns",
+            "lowrank",
+            "config",
+            "differences",
+            "moved",
+            "stats",
+            "files",
+            "provenance",
+        ),
         *("rollcall", "distributed"),
     ),
     ("envs",),

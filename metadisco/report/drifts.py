@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metadisco import checkpoint, drift_plots
+from metadisco import checkpoint, config, drift_plots, moved
 from metadisco.objectives.drift import verdicts, violations
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.report.exhibits import chart, grid, missing
@@ -21,7 +21,7 @@ CONDITIONS = "Conditions of mirror learning, measured for log r and A from −3 
 
 def has_drift(trainer: Mapping[str, Any]) -> bool:
     """Whether a run with these settings learns a drift."""
-    return objective_of(trainer).get("class") == f"{MirrorLearning.__module__}:{MirrorLearning.__qualname__}"
+    return moved.current_name(objective_of(trainer).get("class", "")) == config.class_name_of(MirrorLearning)
 
 
 def drift(folder: Path) -> str:
