@@ -25,11 +25,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.meta_step import PEER_GFLOPS, matmul_rate
-from metadisco import presets
-from metadisco.gradient_trainer import GradientTrainer
+from metadisco.curricula.tasks import LogUniformLifetime
+from metadisco.meta_training.gradient_trainer import GradientTrainer
+from metadisco.meta_training.level_scores import Return
 from metadisco.objectives.lpg import LPG
-from metadisco.scores import Return
-from metadisco.tasks import LogUniformLifetime
+from metadisco.presets import registry
 
 PEER_SECONDS = 4.4
 ROWS = ("gradient", "evolution", "buffer", "reference", "reference, all evaluated")
@@ -38,13 +38,13 @@ ROWS = ("gradient", "evolution", "buffer", "reference", "reference, all evaluate
 def pair(row: str) -> tuple:
     """Trainers on new levels and on chosen ones."""
     if row == "evolution":
-        return presets.preset("ta-lpg-grid").trainer, presets.preset("groove-grid-es").trainer
-    return presets.preset("lpg-grid-gradient").trainer, presets.preset("groove-grid").trainer
+        return registry.preset("ta-lpg-grid").trainer, registry.preset("groove-grid-es").trainer
+    return registry.preset("lpg-grid-gradient").trainer, registry.preset("groove-grid").trainer
 
 
 def reference(row: str) -> GradientTrainer:
     """The peer's setting."""
-    trainer = presets.preset("lpg-grid-gradient").trainer
+    trainer = registry.preset("lpg-grid-gradient").trainer
     inner = replace(trainer.inner, objective=LPG(width=256), num_workers=64, num_test_workers=64)
     tasks = trainer.curriculum.tasks
     if row != "reference":
@@ -129,7 +129,7 @@ def measure(row: str, devices: int, turns: int, num_steps: int) -> dict:
     """One row, in this process."""
     import jax
 
-    from metadisco import memory
+    from metadisco.meta_training import memory_estimate
 
     jax.config.update("jax_num_cpu_devices", devices)
     if row.startswith("reference"):
@@ -138,7 +138,7 @@ def measure(row: str, devices: int, turns: int, num_steps: int) -> dict:
         (seconds,) = take_turns([runner], turns, num_steps)
         result = {"seconds_per_meta_step": statistics.median(seconds), "turns": [seconds]}
         result["compile_seconds"] = runner.compile_seconds
-        result["estimated_memory_mib"] = memory.estimate(trainer) / 2**20
+        result["estimated_memory_mib"] = memory_estimate.estimate(trainer) / 2**20
     else:
         plain, groove = pair(row)
         if row == "buffer":
@@ -196,7 +196,7 @@ def main() -> None:
         rows.append(run_row(name, "--devices", options.devices, "--turns", options.turns, "--steps", num_steps))
         print(describe(rows[-1], rate), flush=True)
     if options.json:
-        from metadisco.provenance import provenance
+        from metadisco.core.provenance import provenance
 
         content = {
             "provenance": provenance(),

@@ -47,13 +47,13 @@ def build(width: int, pairs: int, workers: int, lifetimes: tuple[int, int], rank
     """The trainer of one row."""
     from metadisco.agents.networks import Table
     from metadisco.curricula.randomization import DomainRandomization
-    from metadisco.envs.gridworld_levels import GridLevels
-    from metadisco.life import InnerLoop
-    from metadisco.meta.evolution import Evolution
-    from metadisco.meta.lowrank_evolution import LowRankEvolution
+    from metadisco.curricula.tasks import LogUniformLifetime, Tasks
+    from metadisco.envs.gridworld.levels import GridLevels
+    from metadisco.lives.life import InnerLoop
+    from metadisco.meta_optimizers.evolution import Evolution
+    from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
+    from metadisco.meta_training.trainer import MetaTrainer
     from metadisco.objectives.lpg import LPG
-    from metadisco.tasks import LogUniformLifetime, Tasks
-    from metadisco.trainer import MetaTrainer
 
     levels = GridLevels()
     inner = InnerLoop(levels.env, Table(), LPG(width=width, lifetime_features=True), num_workers=workers)
@@ -116,7 +116,7 @@ def measure(name: str, devices: int, slots: int | None, repeats: int) -> dict:
     return {
         "row": name,
         **row,
-        "slots": trainer.arena.num_slots(2 * row["pairs"] // jax.device_count()),
+        "slots": trainer.domain.num_slots(2 * row["pairs"] // jax.device_count()),
         "devices": jax.device_count(),
         "device": jax.devices()[0].device_kind,
         "compile_seconds": compile_seconds,
@@ -199,7 +199,7 @@ def main() -> None:
                 f"peer's {peer:.0f} s, {row['times_peer_scaled']:.1f} times when scaled by matrix products"
             )
     if options.json:
-        from metadisco.provenance import provenance  # imports jax, which the rows should have for themselves
+        from metadisco.core.provenance import provenance  # imports jax, which the rows should have for themselves
 
         content = {
             "provenance": provenance(),

@@ -19,13 +19,13 @@ import sys
 import time
 from dataclasses import dataclass
 
-from metadisco import results
 from metadisco.agents.networks import MLP, Separate, Tanh
-from metadisco.learner import Adam, Learner
-from metadisco.life import Birth, InnerLoop
+from metadisco.core.provenance import provenance
+from metadisco.core.types import Task
+from metadisco.evaluation import results
+from metadisco.lives.learner import Adam, Learner
+from metadisco.lives.life import InitialCondition, InnerLoop
 from metadisco.objectives.mirror_learning import PPO
-from metadisco.provenance import provenance
-from metadisco.types import Task
 
 NUM_AGENTS = 16
 
@@ -89,8 +89,8 @@ def of_metadisco(row: Row, num_agents: int):
     levels = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_agents, *leaf.shape)), env.default_level)
 
     def train(key):
-        births = Birth(jax.random.split(key, num_agents), Task(levels, lifetime))
-        return inner.spend((), births, slots=num_agents)[0].agent_params
+        initials = InitialCondition(jax.random.split(key, num_agents), Task(levels, lifetime))
+        return inner.spend((), initials, slots=num_agents)[0].agent_params
 
     return train
 

@@ -44,17 +44,17 @@ def net(width: int) -> Net:
 def trainer(kind: str, width: int, num_tasks: int, num_workers: int, num_steps: int, lifetime: int, slots: int):
     """A trainer of the general grid worlds whose lives all have one lifetime."""
     from metadisco.agents.networks import Table
-    from metadisco.critic import Critic
     from metadisco.curricula.randomization import DomainRandomization
-    from metadisco.envs.gridworld_levels import GridLevels
-    from metadisco.gradient_trainer import GradientTrainer
-    from metadisco.life import InnerLoop
-    from metadisco.meta.evolution import Evolution
-    from metadisco.meta.lowrank_evolution import LowRankEvolution
+    from metadisco.curricula.tasks import LogUniformLifetime, Tasks
+    from metadisco.envs.gridworld.levels import GridLevels
+    from metadisco.lives.critic import Critic
+    from metadisco.lives.life import InnerLoop
+    from metadisco.meta_optimizers.evolution import Evolution
+    from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
+    from metadisco.meta_training.gradient_trainer import GradientTrainer
+    from metadisco.meta_training.trainer import MetaTrainer
+    from metadisco.meta_training.truncation import Unroll
     from metadisco.objectives.lpg import LPG
-    from metadisco.tasks import LogUniformLifetime, Tasks
-    from metadisco.trainer import MetaTrainer
-    from metadisco.unroll import Unroll
 
     levels = GridLevels()
     is_gradient = kind == "gradient"
@@ -111,23 +111,23 @@ def flops_row(kind: str, width: int, num_workers: int, num_steps: int) -> dict:
     """Products of one update as traced, and everything as XLA counts it where T = 1 leaves no loop."""
     import jax
 
-    from metadisco.life import Birth
-    from metadisco.lowrank import LowRank
-    from metadisco.meta.lowrank_evolution import LowRankEvolution
+    from metadisco.core.lowrank import LowRank
+    from metadisco.lives.life import InitialCondition
+    from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
 
     chosen = trainer(kind, width, 1, num_workers, num_steps, 1, 1)
     inner, key = chosen.inner, jax.random.key(0)
     tasks = chosen.curriculum.propose(key, chosen.curriculum.init(key), 1)[1].tasks
     task = jax.tree.map(lambda leaf: leaf[0], tasks)
     meta_params = inner.objective.init(key)
-    life = inner.begin(key, Birth(key, task).task)
+    life = inner.begin(key, InitialCondition(key, task).task)
     if kind == "gradient":
-        lease = chosen.unroll.begin(inner, key, task)
+        unroll_state = chosen.unroll.begin(inner, key, task)
 
-        def run(meta_params, lease):
-            return jax.grad(lambda each: chosen.unroll.advance(inner, each, lease)[0])(meta_params)
+        def run(meta_params, unroll_state):
+            return jax.grad(lambda each: chosen.unroll.advance(inner, each, unroll_state)[0])(meta_params)
 
-        arguments = (meta_params, lease)
+        arguments = (meta_params, unroll_state)
     else:
         if kind == "low rank":
             optimizer = LowRankEvolution(rank=1)
@@ -157,7 +157,7 @@ def program_row(kind: str, width: int, num_tasks: int, num_workers: int, slots: 
     import jax
 
     jax.config.update("jax_num_cpu_devices", num_devices)
-    from metadisco import memory
+    from metadisco.meta_training import memory_estimate
 
     lifetime = 2
     chosen = trainer(kind, width, num_tasks, num_workers, 5, lifetime, slots)
@@ -174,7 +174,7 @@ def program_row(kind: str, width: int, num_tasks: int, num_workers: int, slots: 
         "B": num_workers,
         "slots": slots,
         "devices": num_devices,
-        "predicted_bytes": memory.estimate(chosen) / num_devices,
+        "predicted_bytes": memory_estimate.estimate(chosen) / num_devices,
         "compiled_bytes": found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes,
         "predicted_collective_bytes": collective_bytes(work, num_devices),
         "compiled_collective_bytes": sum(sent.values()),
@@ -393,7 +393,7 @@ def main() -> None:
     gradient = next(row for row in json.loads(MEASURED_GRADIENT.read_text())["rows"] if row["row"] == "reference")
     content["speed"] = speed_rows(json.loads(MEASURED.read_text())["rows"], gradient)
     content["predictions"] = predictions()
-    from metadisco.provenance import provenance
+    from metadisco.core.provenance import provenance
 
     content["provenance"] = provenance()
     for name, text in tables(content).items():

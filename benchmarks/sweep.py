@@ -1,4 +1,4 @@
-"""Seeds in one program (`metadisco.seeds`) against the same seeds one after the other: how many times faster?
+"""Seeds in one program (`metadisco.meta_training.batched_seeds`) against the same seeds one after the other: how many times faster?
 
     python benchmarks/sweep.py --json docs/results/sweep.json
 
@@ -16,12 +16,12 @@ def measure(name: str, num_seeds: int, num_steps: int, turns: int) -> dict:
     """Seconds for `num_steps` meta-steps of every seed, both ways, and their ratio."""
     import jax
 
-    from metadisco import presets
-    from metadisco.chunks import compile_chunk, first_key
-    from metadisco.seeds import Together
+    from metadisco.meta_training.batched_seeds import BatchedSeeds
+    from metadisco.presets import registry
+    from metadisco.runs.compiled_steps import compile_chunk, first_key
 
-    trainer, seeds = presets.preset(name).trainer, tuple(range(num_seeds))
-    together = Together(trainer, seeds)
+    trainer, seeds = registry.preset(name).trainer, tuple(range(num_seeds))
+    together = BatchedSeeds(trainer, seeds)
     begun = time.perf_counter()
     advance_all, all_at = compile_chunk(together)
     compile_together, begun = time.perf_counter() - begun, time.perf_counter()
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--json", help="write the rows to this file")
     options = parser.parse_args()
     from metadisco import cli
-    from metadisco.provenance import provenance
+    from metadisco.core.provenance import provenance
 
     cli.prepare_jax()
     rows = []

@@ -16,12 +16,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from metadisco import chart_style, checkpoint, config, contestants, evaluation, results, settings, stats, suites
+from metadisco.checkpoints import checkpoint
 from metadisco.cli import prepare_jax
-from metadisco.files import CheckpointError, write_atomically
+from metadisco.core import config
+from metadisco.core.files import CheckpointError, write_atomically
+from metadisco.core.provenance import provenance
+from metadisco.evaluation import agents_under_test, environments, evaluation, results, stats, suites
 from metadisco.objectives.drift import DPODrift, PPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
-from metadisco.provenance import provenance
+from metadisco.reports import chart_style
 
 ENVIRONMENTS = ("Acrobot-v1", "Pendulum-v1", "brax-inverted_pendulum", "Breakout-MinAtar")
 HORIZONS = (16, 64, 256)  # agent updates: shorter than in meta-training (24 to 96), within, and longer
@@ -36,7 +39,7 @@ def agents(names: list[str], envs: list[str]) -> dict[str, tuple]:
         discovered = checkpoint.load(name)
         if not isinstance(discovered.objective, MirrorLearning):
             raise config.ConfigError(f"{name} is a {type(discovered.objective).__name__}, which has no drift")
-        seen = {inner.env for inner in contestants.trained_with(discovered)} & {
+        seen = {inner.env for inner in agents_under_test.trained_with(discovered)} & {
             suites.suite(e).build().env for e in envs
         }
         if seen:
@@ -52,14 +55,14 @@ def agents(names: list[str], envs: list[str]) -> dict[str, tuple]:
 
 def measure(env: str, horizon: int, agent: str, objective, meta_params, known: argparse.Namespace) -> dict:
     """Returns [P + 1, S] of one agent on one environment, from the cache where they are there."""
-    battery = suites.suite(env).build(lifetime=horizon)
-    inner = settings.plug(objective, battery.inner)
-    digest = _digest(inner, (meta_params, battery.tasks))
+    test_set = suites.suite(env).build(lifetime=horizon)
+    inner = environments.plug(objective, test_set.inner)
+    digest = _digest(inner, (meta_params, test_set.tasks))
     path = known.runs / f"{env}-{horizon}-{agent}-{digest}-{known.seeds}-{known.seed}.json"
     if path.exists():
         return json.loads(path.read_text())
     evaluated = evaluation.evaluate(
-        inner, meta_params, battery, seed=known.seed, num_seeds=known.seeds, num_points=NUM_POINTS, slots=known.slots
+        inner, meta_params, test_set, seed=known.seed, num_seeds=known.seeds, num_points=NUM_POINTS, slots=known.slots
     )
     row = {
         "returns": evaluated.returns[:, 0].tolist(),  # [P + 1, S]
@@ -97,7 +100,7 @@ def summarize(measured: dict) -> dict:
 
 
 def _score(env: str, returns: list) -> np.ndarray:
-    chosen = settings.setting(env)
+    chosen = environments.setting(env)
     return (np.array(returns) - chosen.random_return) / (chosen.reference_return - chosen.random_return)
 
 
@@ -162,7 +165,7 @@ def markdown(summary: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="*", help="learned drifts: names in the zoo, or folders")
-    parser.add_argument("--environments", nargs="*", default=list(ENVIRONMENTS), choices=settings.NAMES)
+    parser.add_argument("--environments", nargs="*", default=list(ENVIRONMENTS), choices=environments.NAMES)
     parser.add_argument("--runs", type=Path, default=Path("runs/compare_drifts"), help="where measurements are kept")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where table and figure go")
     parser.add_argument("--seeds", type=int, default=16, help="agents of each kind [default: 16]")

@@ -15,13 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from metadisco import discovery, presets, results, run_folder, stats
 from metadisco.cli import prepare_jax
-from metadisco.config import replace_fields
-from metadisco.files import write_atomically
-from metadisco.provenance import provenance
+from metadisco.commands import discovery
+from metadisco.core.config import replace_fields
+from metadisco.core.files import write_atomically
+from metadisco.core.provenance import provenance
+from metadisco.evaluation import results, stats
+from metadisco.presets import registry
+from metadisco.runs import run_folder
 
-ARMS = {"lpg-grid-gradient": "new levels", **{name: words for name, (words, _) in presets.SCORES.items()}}
+ARMS = {"lpg-grid-gradient": "new levels", **{name: words for name, (words, _) in registry.SCORES.items()}}
 SUITES = {
     "grid-unseen": "general distribution",
     "grid-designed": "hand-designed, five",
@@ -30,9 +33,9 @@ SUITES = {
 }
 
 
-def build(arm: str, known: argparse.Namespace) -> presets.Preset:
+def build(arm: str, known: argparse.Namespace) -> registry.Preset:
     """The preset of an arm at the size of the comparison."""
-    preset = presets.preset(arm)
+    preset = registry.preset(arm)
     settings = {"num_tasks": known.tasks}
     if arm != "lpg-grid-gradient":
         settings["curriculum.capacity"] = known.capacity

@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from metadisco import checkpoint, comparison, comparison_folder, contestants, results
+from metadisco.checkpoints import checkpoint
 from metadisco.cli import prepare_jax
-from metadisco.provenance import provenance
+from metadisco.core.provenance import provenance
+from metadisco.evaluation import agents_under_test, comparison, results
+from metadisco.reports import comparison_folder
 
 PAGE = Path("docs/results/index.md")
 BEGIN, END = "<!-- written by experiments/compare_zoo.py -->", "<!-- end of the table -->"
@@ -68,7 +70,7 @@ def measure(row: Row, name: str, runs: Path, seed: int) -> dict:
 
 def fits(discovered: checkpoint.Discovered, name: str) -> bool:
     """Whether an objective can teach the agents of a suite; LPG cannot where actions are continuous."""
-    entrant = (contestants.trained_with(discovered), discovered.meta_params)
+    entrant = (agents_under_test.trained_with(discovered), discovered.meta_params)
     try:
         comparison.check_suites({"discovered": entrant}, [name], ())
     except ValueError:

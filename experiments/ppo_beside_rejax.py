@@ -21,16 +21,16 @@ from rejax.evaluate import evaluate
 
 from benchmarks.ppo import brax_for_rejax
 from experiments.drift_in_rejax import FiveValueSteps
-from metadisco import results, stats
 from metadisco.agents.networks import MLP, Separate, Tanh
+from metadisco.core.provenance import provenance
+from metadisco.core.types import Task
 from metadisco.envs.brax_adapter import Brax
 from metadisco.envs.gymnax_adapter import Gymnax
-from metadisco.learner import Adam, Learner
-from metadisco.life import Birth, InnerLoop
-from metadisco.normalization import Normalizer
+from metadisco.evaluation import results, stats
+from metadisco.lives.learner import Adam, Learner
+from metadisco.lives.life import InitialCondition, InnerLoop
+from metadisco.lives.normalization import Normalizer
 from metadisco.objectives.mirror_learning import PPO
-from metadisco.provenance import provenance
-from metadisco.types import Task
 
 WORKERS, EPOCHS, MINIBATCHES = 64, 4, 8
 NUM_EPISODES = 64  # by each agent, to see what it has learned
@@ -81,8 +81,8 @@ def ours(name: str, row: Row, seeds: int) -> np.ndarray:
     @jax.jit
     def run(keys):
         levels = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (seeds, *leaf.shape)), env.default_level)
-        births = Birth(keys, Task(levels, jnp.full(seeds, row.num_updates, jnp.int32)))
-        return inner.live((), births, slots=1)[1].fitness
+        initials = InitialCondition(keys, Task(levels, jnp.full(seeds, row.num_updates, jnp.int32)))
+        return inner.live((), initials, slots=1)[1].fitness
 
     return np.asarray(run(jax.random.split(jax.random.key(0), seeds)))
 

@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from metadisco import checkpoint, plots, results, run_folder
-from metadisco.files import write_atomically
+from metadisco.checkpoints import checkpoint
+from metadisco.core.files import write_atomically
+from metadisco.evaluation import results
+from metadisco.reports import plots
+from metadisco.runs import run_folder
 
 RESULTS = Path("docs/results")
 

@@ -9,7 +9,7 @@ root of the checkout, after `experiments/publish.py`.
 import json
 from pathlib import Path
 
-from metadisco import checkpoint
+from metadisco.checkpoints import checkpoint
 
 PAGE = Path("docs/reproduce.md")
 RESULTS = Path("docs/results")
@@ -27,7 +27,7 @@ def section(name: str, scores: dict) -> str:
     """What one shipped objective reached on each suite, between those that it was compared with."""
     origin = checkpoint.load(name).provenance
     known = {each for agents in scores.values() for each in agents}
-    rivals = [each for each in BASELINES if each in known]
+    antagonists = [each for each in BASELINES if each in known]
     lines = [
         f"### {name}",
         "",
@@ -36,13 +36,13 @@ def section(name: str, scores: dict) -> str:
         f"Seed {origin['seed']}, commit `{origin['commit'][:7]}`, {origin['meta_steps']:,} meta-steps; "
         f"{origin['minutes']:.0f} minutes on {origin['hardware']}.",
         "",
-        " | ".join(["| suite", "lifetime", "tasks x agents", f"**{name}**", *rivals]) + " |",
-        "|---" * (4 + len(rivals)) + "|",
+        " | ".join(["| suite", "lifetime", "tasks x agents", f"**{name}**", *antagonists]) + " |",
+        "|---" * (4 + len(antagonists)) + "|",
     ]
     for suite, agents in scores.items():
         row = agents["discovered"]
         size = f"{row['num_tasks']} x {row['num_seeds']}"
-        found = [number(agents[each]) if each in agents else "" for each in rivals]
+        found = [number(agents[each]) if each in agents else "" for each in antagonists]
         lines.append(f"| {' | '.join([suite, str(row['lifetime']), size, number(row), *found])} |")
     return "\n".join(lines)
 

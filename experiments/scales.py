@@ -9,18 +9,18 @@ end. The numbers in `settings.py` are rounded from these.
 import argparse
 from pathlib import Path
 
-from metadisco import evaluation, results, settings, stats, suites
 from metadisco.cli import prepare_jax
-from metadisco.provenance import provenance
+from metadisco.core.provenance import provenance
+from metadisco.evaluation import environments, evaluation, results, stats, suites
 
 
 def measure(name: str, num_seeds: int, seed: int, slots: int) -> dict:
     """Learning curve of PPO on one environment, with Student's interval at its end."""
-    battery = suites.suite(name).build()
-    evaluated = evaluation.evaluate(battery.inner, (), battery, seed=seed, num_seeds=num_seeds, slots=slots)
+    test_set = suites.suite(name).build()
+    evaluated = evaluation.evaluate(test_set.inner, (), test_set, seed=seed, num_seeds=num_seeds, slots=slots)
     end = stats.mean_interval(evaluated.returns[-1, 0])
     return {
-        "lifetime": battery.lifetime,
+        "lifetime": test_set.lifetime,
         "env_steps": evaluated.env_steps,
         "before": float(evaluated.returns[0].mean()),
         "after": end.point,
@@ -39,12 +39,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=500, help="of the agents [default: 500]")
     parser.add_argument("--slots", type=int, default=4, help="agents side by side on one device [default: 4]")
     known = parser.parse_args()
-    unknown = set(known.names) - set(settings.NAMES)
+    unknown = set(known.names) - set(environments.NAMES)
     if unknown or known.seeds < 2:
-        parser.error(f"unknown: {sorted(unknown)}; there are {', '.join(settings.NAMES)}; --seeds must be 2 or more")
+        parser.error(
+            f"unknown: {sorted(unknown)}; there are {', '.join(environments.NAMES)}; --seeds must be 2 or more"
+        )
     prepare_jax()
     rows = {}
-    for name in known.names or [name for name in settings.NAMES if name not in settings.HOSTED]:
+    for name in known.names or [name for name in environments.NAMES if name not in environments.HOSTED]:
         rows[name] = measure(name, known.seeds, known.seed, known.slots)
         row = rows[name]
         print(f"{name}: {row['before']:.2f} to {row['after']:.2f} ({row['low']:.2f} to {row['high']:.2f})", flush=True)

@@ -8,11 +8,11 @@ A test fails where the page is not what this writes.
 from dataclasses import fields
 from pathlib import Path
 
-from metadisco import settings, suites
 from metadisco.agents.networks import MLP, Separate, Torso
-from metadisco.battery import TOPS, GridSuite
-from metadisco.config import class_name
+from metadisco.core.config import class_name
 from metadisco.envs.host import Hosted
+from metadisco.evaluation import environments, suites
+from metadisco.evaluation.test_sets import TOPS, GridSuite
 
 PAGE = Path(__file__).parents[1] / "docs" / "suites.md"
 BEGIN, END = "<!--suites-begin-->\n", "<!--suites-end-->\n"
@@ -33,7 +33,7 @@ HEAD = (
 def table() -> str:
     """All suites, in the order of the code (Markdown)."""
     rows = [_grid_row(suite) for suite in suites.SUITES.values() if isinstance(suite, GridSuite)]
-    rows += [_row(name) for name in settings.NAMES]
+    rows += [_row(name) for name in environments.NAMES]
     return "".join(f"| {' | '.join(row)} |\n" for row in (HEAD, ["---"] * len(HEAD), *rows))
 
 
@@ -54,7 +54,7 @@ def _grid_row(suite: GridSuite) -> tuple[str, ...]:
 
 
 def _row(name: str) -> tuple[str, ...]:
-    setting = settings.setting(name)
+    setting = environments.setting(name)
     inner = setting.inner
     env = inner.env.source if isinstance(inner.env, Hosted) else inner.env
     return (

@@ -1,4 +1,4 @@
-"""Tune hand-written algorithms on the validation levels: the settings in `metadisco.baselines` come from here.
+"""Tune hand-written algorithms on the validation levels: the settings in `metadisco.lives.tuned` come from here.
 
     python experiments/tune.py a2c --out docs/results/tune_a2c.json
     python experiments/tune.py ppo --levels 32 --out docs/results/tune_ppo.json
@@ -13,18 +13,18 @@ from pathlib import Path
 
 import jax
 
-from metadisco import results
 from metadisco.agents.networks import Table
-from metadisco.baselines import TUNED_FOR_TABLES
-from metadisco.contestants import batteries
-from metadisco.evaluation import evaluate
-from metadisco.learner import SGD, Learner
-from metadisco.life import InnerLoop
+from metadisco.core.provenance import provenance
+from metadisco.core.sharding import num_usable_cores
+from metadisco.evaluation import results
+from metadisco.evaluation.agents_under_test import find_test_sets
+from metadisco.evaluation.evaluation import evaluate
+from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.life import InnerLoop
+from metadisco.lives.tuned import TUNED_FOR_TABLES
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.base import Objective
 from metadisco.objectives.mirror_learning import PPO
-from metadisco.population import num_usable_cores
-from metadisco.provenance import provenance
 
 Setting = tuple[dict[str, float], Objective, Learner]
 
@@ -57,7 +57,7 @@ def main() -> None:
     known = parser.parse_args()
     out = known.out or Path(f"tune_{known.algorithm}.json")
     jax.config.update("jax_num_cpu_devices", num_usable_cores())
-    (levels,) = batteries(known.suite, known.levels)
+    (levels,) = find_test_sets(known.suite, known.levels)
     out.parent.mkdir(parents=True, exist_ok=True)
     settings = []
     for chosen, objective, learner in SETTINGS[known.algorithm]():

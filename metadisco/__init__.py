@@ -1,38 +1,34 @@
 """Discover reinforcement-learning algorithms: meta-train an objective, test it on what it never saw, ship it."""
 
 from metadisco.agents.networks import CNN, MLP, Table
-from metadisco.antagonists import Expert, LearningAntagonist, RandomPolicy
-from metadisco.battery import Battery, Generated, GridSuite
-from metadisco.checkpoint import Discovered, load, save
+from metadisco.checkpoints.checkpoint import Discovered, load, save
 from metadisco.cli import prepare_jax
-from metadisco.comparison import meta_test
-from metadisco.config import ConfigError
-from metadisco.critic import Critic
+from metadisco.commands.discovery import discover, inner_loop
+from metadisco.core.config import ConfigError
+from metadisco.core.types import Progress, Task, Trajectory
 from metadisco.curricula.accel import ACCEL
 from metadisco.curricula.fixed import FixedSet
-from metadisco.curricula.handover import load_levels, save_levels
+from metadisco.curricula.level_files import load_levels, save_levels
 from metadisco.curricula.paired import PAIRED
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
-from metadisco.discovery import discover, inner_loop
+from metadisco.curricula.tasks import FixedLifetime, LogUniformLifetime, Tasks
 from metadisco.envs.base import Box, Discrete, EnvSpec, Step
-from metadisco.envs.gridworld import GridWorld
-from metadisco.envs.gridworld_levels import GridLevels
-from metadisco.gradient_trainer import GradientTrainer
-from metadisco.learner import SGD, Adam, Learner
-from metadisco.life import InnerLoop
-from metadisco.meta.evolution import Evolution
-from metadisco.meta.gradient import MetaGradient
-from metadisco.meta.lowrank_evolution import LowRankEvolution
-from metadisco.meta.schedules import Decay
-from metadisco.meta.shaping import PairwiseRoot
-from metadisco.objectives.actor_critic import A2C
-from metadisco.objectives.base import Predictions
-from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
-from metadisco.objectives.lpg import LPG
-from metadisco.objectives.mirror_learning import PPO, MirrorLearning
-from metadisco.presets import Preset, preset
-from metadisco.scores import (
+from metadisco.envs.gridworld.dynamics import GridWorld
+from metadisco.envs.gridworld.levels import GridLevels
+from metadisco.evaluation.comparison import meta_test
+from metadisco.evaluation.test_sets import Generated, GridSuite, TestSet
+from metadisco.lives.critic import Critic
+from metadisco.lives.learner import SGD, Adam, Learner
+from metadisco.lives.life import InnerLoop
+from metadisco.meta_optimizers.evolution import Evolution
+from metadisco.meta_optimizers.gradient import MetaGradient
+from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
+from metadisco.meta_optimizers.schedules import Decay
+from metadisco.meta_optimizers.shaping import PairwiseRoot
+from metadisco.meta_training.antagonists import Expert, LearningAntagonist, RandomPolicy
+from metadisco.meta_training.gradient_trainer import GradientTrainer
+from metadisco.meta_training.level_scores import (
     L1ValueLoss,
     Learnability,
     MaxMC,
@@ -41,10 +37,16 @@ from metadisco.scores import (
     Return,
     Uniform,
 )
-from metadisco.tasks import FixedLifetime, LogUniformLifetime, Tasks
-from metadisco.trainer import MetaTrainer
-from metadisco.types import Progress, Task, Trajectory
-from metadisco.unroll import Unroll
+from metadisco.meta_training.trainer import MetaTrainer
+from metadisco.meta_training.truncation import Unroll
+from metadisco.objectives.actor_critic import A2C
+from metadisco.objectives.base import Predictions
+from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
+from metadisco.objectives.lpg import LPG
+from metadisco.objectives.mirror_learning import PPO, MirrorLearning
+from metadisco.presets.registry import Preset, preset
+
+Battery = TestSet  # its name in version 0.1
 
 __version__ = "0.1.0"
 
@@ -58,7 +60,6 @@ __all__ = [
     "PPO",
     "SGD",
     "Adam",
-    "Battery",
     "Box",
     "ConfigError",
     "Critic",
@@ -103,6 +104,8 @@ __all__ = [
     "Table",
     "Task",
     "Tasks",
+    "TestSet",
+    "Test set",
     "Trajectory",
     "Uniform",
     "Unroll",

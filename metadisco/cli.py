@@ -34,18 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and known.command != "discover":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     prepare_jax()
-    from metadisco import distributed
+    from metadisco.core import processes
 
     sys.path.insert(0, str(Path.cwd()))  # a component of the user's own is named package.module:Class
     try:
         _check_seed(known)
         _join(known)
         code = known.run(known, rest) if known.command == "discover" else known.run(known)
-        distributed.leave(code)
+        processes.leave(code)
     except BaseException as error:
         code, failure = _explain(error)
         print(f"metadisco: {failure}", file=sys.stderr)
-        distributed.leave(code, failure)
+        processes.leave(code, failure)
     return code
 
 
@@ -57,18 +57,20 @@ def _heed_sigterm() -> None:
 
 def _explain(error: BaseException) -> tuple[int, str]:
     """The exit code of a failure and what to say about it. What nobody foresaw is raised, or said in full to others."""
-    from metadisco import checkpoint, config, distributed, loop, run_folder
+    from metadisco.checkpoints import checkpoint
+    from metadisco.core import config, processes
+    from metadisco.runs import loop, run_folder
 
-    mistakes = config.ConfigError, checkpoint.CheckpointError, run_folder.RunError, distributed.DistributedError
-    if isinstance(error, distributed.LostError):
-        return distributed.LOST, str(error)
+    mistakes = config.ConfigError, checkpoint.CheckpointError, run_folder.RunError, processes.DistributedError
+    if isinstance(error, processes.LostError):
+        return processes.LOST, str(error)
     if isinstance(error, (*mistakes, OSError, ValueError)):
         return USER_ERROR, f"error: {error}"
     if isinstance(error, loop.TrainingError):
         return FAILED, str(error)
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted"
-    if not distributed.is_joined():
+    if not processes.is_joined():
         raise error
     return FAILED, "".join(traceback.format_exception(error))
 
@@ -174,7 +176,7 @@ def prepare_jax() -> None:
     """
     import jax
 
-    from metadisco.population import num_usable_cores
+    from metadisco.core.sharding import num_usable_cores
 
     with contextlib.suppress(RuntimeError):  # the backend runs already: somebody else has decided
         jax.config.update("jax_num_cpu_devices", int(os.environ.get("JAX_NUM_CPU_DEVICES") or num_usable_cores()))
@@ -185,18 +187,18 @@ def prepare_jax() -> None:
 
 def _join(known: argparse.Namespace) -> None:
     """Join the other processes where there are any."""
-    from metadisco import distributed
+    from metadisco.core import processes
 
     who = [getattr(known, name, None) for name in ("coordinator", "num_processes", "process_id")]
     if getattr(known, "distributed", False):
-        distributed.join(*who, seconds=known.join_seconds)
+        processes.join(*who, seconds=known.join_seconds)
     elif any(each is not None for each in who):
         raise ValueError("--coordinator, --num-processes and --process-id need --distributed")
 
 
 def _overrides(rest: Sequence[str]) -> dict[str, str]:
     """`--a.b value` and `--a.b=value` pairs."""
-    from metadisco.config import ConfigError
+    from metadisco.core.config import ConfigError
 
     found, position = {}, 0
     while position < len(rest):
@@ -217,9 +219,11 @@ def _overrides(rest: Sequence[str]) -> dict[str, str]:
 def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from dataclasses import replace
 
-    from metadisco import config, discovery, presets
+    from metadisco.commands import discovery
+    from metadisco.core import config
+    from metadisco.presets import registry
 
-    preset = presets.preset(known.preset)
+    preset = registry.preset(known.preset)
     preset = replace(preset, trainer=config.replace_fields(preset.trainer, _overrides(rest)))
     for cap in ("minutes", "env_steps"):
         if getattr(known, cap) is not None:
@@ -239,7 +243,8 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) -> int:
-    from metadisco import config, sweep
+    from metadisco.commands import sweep
+    from metadisco.core import config
 
     fields = sweep.parse(known.sweep)
     twice = sorted(set(fields) & set(overrides))
@@ -255,7 +260,8 @@ def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) ->
 
 
 def _evaluate(known: argparse.Namespace) -> int:
-    from metadisco import comparison, comparison_folder, results
+    from metadisco.evaluation import comparison, results
+    from metadisco.reports import comparison_folder
 
     if known.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {known.seeds}")
@@ -285,7 +291,8 @@ def _evaluate(known: argparse.Namespace) -> int:
 
 
 def _inspect(known: argparse.Namespace) -> int:
-    from metadisco import checkpoint, inspection
+    from metadisco.checkpoints import checkpoint
+    from metadisco.reports import inspection
 
     discovered = checkpoint.load(known.checkpoint)
     found, paths = inspection.inspect(discovered), []
@@ -298,16 +305,16 @@ def _inspect(known: argparse.Namespace) -> int:
 
 
 def _report(known: argparse.Namespace) -> int:
-    from metadisco import report
+    from metadisco import reports
 
-    print(report.write(Path(known.folder)))
+    print(reports.write(Path(known.folder)))
     return 0
 
 
 def _list(known: argparse.Namespace) -> int:
     from rich.table import Table
 
-    from metadisco import listing
+    from metadisco.commands import listing
 
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, description in listing.rows(known.kind):

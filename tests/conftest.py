@@ -20,7 +20,7 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import jax  # noqa: E402 - it reads the environment when it is imported
 
-from metadisco.programs import forget_if_many  # noqa: E402
+from metadisco.core.devices import forget_if_many  # noqa: E402
 
 # Said again to JAX itself, in case a pytest plugin has imported it before.
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])

@@ -7,9 +7,9 @@ import jax
 from metadisco.agents import distributions
 from metadisco.agents.distributions import Distribution
 from metadisco.agents.networks import Torso
+from metadisco.core.types import AgentParams, Key, Obs, Outputs
 from metadisco.envs.base import Box, EnvSpec
 from metadisco.envs.rollout import Policy
-from metadisco.types import AgentParams, Key, Obs, Outputs
 
 
 @dataclass(frozen=True)

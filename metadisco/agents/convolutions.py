@@ -1,7 +1,7 @@
 """Strided convolutions, for images too large to keep their size from layer to layer.
 
 `networks.CNN` multiplies shifted copies of small images, which is what suits many agents side by side on a CPU. Agents
-of large images live one at a time (`metadisco.host_life`), and XLA's own convolution is the faster one for them.
+of large images live one at a time (`metadisco.lives.host`), and XLA's own convolution is the faster one for them.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.agents.networks import Relu, apply_dense_layers, apply_heads, init_dense_layers, init_heads, orthogonal
+from metadisco.core.types import AgentParams, Heads, Key, Obs, Outputs
 from metadisco.envs.base import Box, EnvSpec
-from metadisco.types import AgentParams, Heads, Key, Obs, Outputs
 
 LARGEST_BYTE = 255.0
 

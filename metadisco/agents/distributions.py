@@ -11,8 +11,8 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from metadisco.core.types import Heads, Key, Outputs
 from metadisco.envs.base import Box, Discrete
-from metadisco.types import Heads, Key, Outputs
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 

@@ -11,8 +11,8 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from metadisco.core.types import AgentParams, Heads, Key, Obs, Outputs
 from metadisco.envs.base import Box, Discrete, EnvSpec
-from metadisco.types import AgentParams, Heads, Key, Obs, Outputs
 
 POLICY_HEADS = frozenset({"logits", "mean", "log_std"})
 _SECOND_TORSO = "prediction_torso"

@@ -10,12 +10,12 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 
-from metadisco import trees
+from metadisco.core import trees
+from metadisco.core.types import Key, Metrics, Task
 from metadisco.curricula.base import Proposal
 from metadisco.curricula.buffer import LevelBuffer
 from metadisco.curricula.plr import PrioritizedLevelReplay
-from metadisco.tasks import Mutable, TaskDistribution, immutable_parts
-from metadisco.types import Key, Metrics, Task
+from metadisco.curricula.tasks import Mutable, TaskDistribution, immutable_parts
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class ACCEL:
 
     Example:
         >>> import jax
-        >>> from metadisco.envs.gridworld_levels import GridLevels
-        >>> from metadisco.tasks import Tasks
+        >>> from metadisco.envs.gridworld.levels import GridLevels
+        >>> from metadisco.curricula.tasks import Tasks
         >>> curriculum = ACCEL(PrioritizedLevelReplay(Tasks(GridLevels()), capacity=100), num_edits=3)
         >>> state = curriculum.init(jax.random.key(0))
     """
@@ -95,7 +95,7 @@ class ACCEL:
             tasks=trees.where(is_child, children, proposal.tasks),
             slots=jnp.where(is_child, -1, proposal.slots),
             born=jnp.where(is_child, -1, proposal.born),
-            trains=proposal.trains & ~(is_child & self.replay.robust),
+            train_mask=proposal.train_mask & ~(is_child & self.replay.robust),
         )
 
     def observe(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from metadisco.types import Key, Metrics, Task
+from metadisco.core.types import Key, Metrics, Task
 
 CurriculumState = Any  # pytree of arrays
 
@@ -23,15 +23,15 @@ class Proposal:
     tasks: Task
     slots: jax.Array  # [N] int32, where the task stands in the level buffer; -1 for a new one
     born: jax.Array  # [N] int32, the buffer's clock when the task entered that slot; -1 for a new one
-    trains: jax.Array  # [N] bool, whether the objective may learn from this life, or only the curriculum
+    train_mask: jax.Array  # [N] bool, whether the objective may learn from this life, or only the curriculum
     notes: Any = ()  # pytree of arrays [N, ...], what the curriculum wants to be reminded of
 
 
-def propose_new(tasks: Task, *, trains: bool = True) -> Proposal:
+def propose_new(tasks: Task, *, train_mask: bool = True) -> Proposal:
     """Propose tasks, with leading axis N, that stand in no buffer."""
     num_tasks = tasks.lifetime.shape[0]
     nowhere = jnp.full(num_tasks, -1, jnp.int32)
-    return Proposal(tasks, slots=nowhere, born=nowhere, trains=jnp.full(num_tasks, trains))
+    return Proposal(tasks, slots=nowhere, born=nowhere, train_mask=jnp.full(num_tasks, train_mask))
 
 
 class Curriculum(Protocol):

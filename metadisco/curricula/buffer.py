@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import ArrayLike
 
-from metadisco import trees
+from metadisco.core import trees
+from metadisco.core.types import Key, Task
 from metadisco.curricula.prioritization import Prioritization, normalize
-from metadisco.types import Key, Task
 
 
 @struct.dataclass

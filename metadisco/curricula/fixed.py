@@ -10,11 +10,11 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from metadisco import trees
+from metadisco.core import trees
+from metadisco.core.types import Key, Metrics, Task
 from metadisco.curricula.base import Proposal, propose_new
-from metadisco.curricula.handover import load_levels
-from metadisco.tasks import TaskDistribution
-from metadisco.types import Key, Metrics, Task
+from metadisco.curricula.level_files import load_levels
+from metadisco.curricula.tasks import TaskDistribution
 
 
 class TaskSet(Protocol):
@@ -89,8 +89,8 @@ class FixedSet:
 
     Example:
         >>> import jax
-        >>> from metadisco.envs.gridworld_levels import GridLevels
-        >>> from metadisco.tasks import Tasks
+        >>> from metadisco.envs.gridworld.levels import GridLevels
+        >>> from metadisco.curricula.tasks import Tasks
         >>> curriculum = FixedSet(DrawnTasks(Tasks(GridLevels()), num_levels=16))
         >>> state = curriculum.init(jax.random.key(0))
         >>> state, proposal = curriculum.propose(jax.random.key(1), state, 4)

@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from metadisco import trees
 from metadisco.agents.networks import MLP
+from metadisco.core import trees
+from metadisco.core.types import AgentParams, Key, Metrics
 from metadisco.curricula.base import Proposal, propose_new
+from metadisco.curricula.tasks import TaskDistribution, undesignable_parts
 from metadisco.curricula.teacher import Composition, Judgment, Recollection, Teacher
-from metadisco.design import Designable
-from metadisco.learner import Adam, Optimizer
-from metadisco.tasks import TaskDistribution, undesignable_parts
-from metadisco.types import AgentParams, Key, Metrics
+from metadisco.envs.level_design import Designable
+from metadisco.lives.learner import Adam, Optimizer
 
 LARGEST_SCORE = 1e15  # its square is still a float32
 FARTHEST = 10.0  # in logarithms of a ratio, beyond which it says no more than that the choice is too old
@@ -48,7 +48,7 @@ class PAIRED:
     many come back together.
 
     Attributes:
-        tasks: what can be made; it has to offer `design`, see `metadisco.design`.
+        tasks: what can be made; it has to offer `design`, see `metadisco.envs.level_design`.
         network: the teacher's, which a table of the steps is added to.
         num_bins: bins from which a number, such as a reward or the lifetime, is chosen.
         noise_size: random numbers that the teacher sees, drawn once for each task.
@@ -61,8 +61,8 @@ class PAIRED:
 
     Example:
         >>> import jax
-        >>> from metadisco.envs.gridworld_levels import GridLevels
-        >>> from metadisco.tasks import Tasks
+        >>> from metadisco.envs.gridworld.levels import GridLevels
+        >>> from metadisco.curricula.tasks import Tasks
         >>> curriculum = PAIRED(Tasks(GridLevels()))
         >>> state = curriculum.init(jax.random.key(0))
         >>> state, proposal = curriculum.propose(jax.random.key(1), state, 4)
@@ -149,7 +149,7 @@ class PAIRED:
             teacher_params, opt_state = carry
 
             def loss_fn(teacher_params: AgentParams) -> tuple[jax.Array, Metrics]:
-                judgment = self._judge(teacher_params, recollections, compositions)
+                judgment = self._assess(teacher_params, recollections, compositions)
                 loss, metrics = teacher_loss(
                     judgment,
                     compositions,
@@ -175,10 +175,10 @@ class PAIRED:
             "nonfinite_scores": jnp.sum(finished & ~is_finite).astype(jnp.float32),
         }
 
-    def _judge(self, teacher_params: AgentParams, recollections: Recollection, compositions: Composition) -> Judgment:
-        """As `Teacher.judge`, for N tasks."""
-        judge = jax.vmap(self.teacher.judge, in_axes=(None, 0, 0))
-        return judge(teacher_params, recollections, compositions.choice)
+    def _assess(self, teacher_params: AgentParams, recollections: Recollection, compositions: Composition) -> Judgment:
+        """As `Teacher.assess`, for N tasks."""
+        assess = jax.vmap(self.teacher.assess, in_axes=(None, 0, 0))
+        return assess(teacher_params, recollections, compositions.choice)
 
     def _track(self, state: PairedState, scores: jax.Array, counts: jax.Array) -> PairedState:
         """Running mean and variance, in which all scores that come back together have the same weight."""

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from metadisco import config, differences, trees
+from metadisco.core import config, differences, trees
+from metadisco.core.types import Key, Metrics
 from metadisco.curricula import buffer as level_buffer
 from metadisco.curricula.base import Proposal
 from metadisco.curricula.buffer import LevelBuffer
-from metadisco.curricula.handover import load_levels
+from metadisco.curricula.level_files import load_levels
 from metadisco.curricula.prioritization import Prioritization, RankPrioritization, TopKPrioritization
-from metadisco.tasks import TaskDistribution
-from metadisco.types import Key, Metrics
+from metadisco.curricula.tasks import TaskDistribution
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class PrioritizedLevelReplay:
 
     Example:
         >>> import jax
-        >>> from metadisco.envs.gridworld_levels import GridLevels
-        >>> from metadisco.tasks import Tasks
+        >>> from metadisco.envs.gridworld.levels import GridLevels
+        >>> from metadisco.curricula.tasks import Tasks
         >>> curriculum = PrioritizedLevelReplay(Tasks(GridLevels()), capacity=100)
         >>> state = curriculum.init(jax.random.key(0))
         >>> state, proposal = curriculum.propose(jax.random.key(1), state, 8)
@@ -128,7 +128,7 @@ class PrioritizedLevelReplay:
             tasks=trees.where(is_replay, trees.index(state.tasks, safe), new),
             slots=slots,
             born=jnp.where(is_replay, state.born[safe], -1),
-            trains=is_replay | (not self.robust),
+            train_mask=is_replay | (not self.robust),
         )
 
     def observe(

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import jax
 
+from metadisco.core.types import Key, Metrics
 from metadisco.curricula.base import Proposal, propose_new
-from metadisco.tasks import TaskDistribution
-from metadisco.types import Key, Metrics
+from metadisco.curricula.tasks import TaskDistribution
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The levels that a curriculum keeps, left in the run folder at some moments of a run: `levels/<meta-step>/`.
 
-Each snapshot is a folder of levels (`metadisco.curricula.handover`): something to look at, a fixed set for another run
+Each snapshot is a folder of levels (`metadisco.curricula.level_files`): something to look at, a fixed set for another run
 (`fixed.SavedTasks`), or what the buffer of another run begins with (`PrioritizedLevelReplay.warm_start`). A snapshot of
 one state is the same, byte for byte, whenever it is taken.
 """
@@ -12,8 +12,8 @@ import jax
 
 from metadisco.curricula.base import Curriculum, CurriculumState
 from metadisco.curricula.buffer import LevelBuffer
-from metadisco.curricula.handover import Levels, save_levels
-from metadisco.tasks import TaskDistribution
+from metadisco.curricula.level_files import Levels, save_levels
+from metadisco.curricula.tasks import TaskDistribution
 
 FOLDER = "levels"  # in a run folder
 NUM_SNAPSHOTS = 10  # over a whole run

@@ -2,7 +2,7 @@
 
 Making a task is autoregressive: at every step the network sees the draft so far, a random vector that stays the same
 for the whole task (with it the network can be of several minds) and the step. A draft is not kept: choices and random
-numbers are, and from them `recall` makes it again, so that `judge` can ask the network about all steps at once.
+numbers are, and from them `recall` makes it again, so that `assess` can ask the network about all steps at once.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from metadisco import trees
 from metadisco.agents.networks import Heads, Table, Torso
-from metadisco.design import Design
+from metadisco.core import trees
+from metadisco.core.types import AgentParams, Key, Outputs, Task
 from metadisco.envs.base import Box, Discrete, EnvSpec
-from metadisco.types import AgentParams, Key, Outputs, Task
+from metadisco.envs.level_design import Design
 
-ILLEGAL = -1e9  # in place of minus infinity, whose gradient is not a number
+ILLEGAL = -1e9  # in place of minus infinity, whose gradient is NaN
 
 
 @struct.dataclass
@@ -61,8 +61,8 @@ class Teacher:
     Example:
         >>> import jax
         >>> from metadisco.agents.networks import MLP
-        >>> from metadisco.envs.gridworld_levels import GridLevels
-        >>> from metadisco.tasks import Tasks
+        >>> from metadisco.envs.gridworld.levels import GridLevels
+        >>> from metadisco.curricula.tasks import Tasks
         >>> teacher = Teacher(Tasks(GridLevels()).design(num_bins=10), MLP((64,)), noise_size=8)
         >>> teacher_params = teacher.init(jax.random.key(0))
         >>> task, composition = teacher.compose(jax.random.key(1), teacher_params)
@@ -118,7 +118,7 @@ class Teacher:
         steps = jnp.arange(self.design.num_steps, dtype=jnp.int32)
         return jax.lax.scan(follow, self.design.begin(), (steps, composition.choice, composition.uniform))[1]
 
-    def judge(self, teacher_params: AgentParams, recollection: Recollection, choice: jax.Array) -> Judgment:
+    def assess(self, teacher_params: AgentParams, recollection: Recollection, choice: jax.Array) -> Judgment:
         """Ask a network about the choices [S] of one task; differentiable in `teacher_params`."""
         steps = jnp.arange(self.design.num_steps, dtype=jnp.int32)
         outputs = self._apply(teacher_params, recollection.obs, steps)

@@ -2,7 +2,7 @@
 
 Preprocessing is the usual one (arXiv:1312.5602, arXiv:1709.06009): up to 30 no-ops at the start, every action for four
 frames, the maximum of the last two, 84 x 84 gray pixels, four of them stacked; fire where a game waits for it. Agents
-learn from the signs of rewards and take a lost life for an end; they are examined on whole games and true scores.
+learn from the signs of rewards and take a lost life for an end; they are evaluated on whole games and true scores.
 
 Scores are of the 26 games that are usual for small budgets (arXiv:1903.00374). Those of the random policy and of a
 human are the published ones that human-normalised scores are computed from (arXiv:1511.06581).
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metadisco.config import nearest
+from metadisco.core.config import nearest
 from metadisco.envs.base import Box, Discrete, EnvSpec
 from metadisco.envs.host import require
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import jax
 from flax import struct
 
-from metadisco.types import Key, Obs
+from metadisco.core.types import Key, Obs
 
 Noise = Any  # pytree of arrays or keys: all that one step, and a reset after it, may draw
 Level = Any  # pytree of arrays

@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from metadisco.config import nearest
+from metadisco.core.config import nearest
+from metadisco.core.types import Key, Obs
 from metadisco.envs.base import Box, EnvSpec, Step
-from metadisco.types import Key, Obs
 
 NAMES = (
     "ant",

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
-from metadisco.config import nearest
+from metadisco.core.config import nearest
+from metadisco.core.types import Key
 from metadisco.envs.brax_adapter import FACTORS, Brax, BraxLevel
-from metadisco.types import Key
 
 LONGEST_STEP = 0.1  # of a mutation, as a share of the range
 

@@ -40,7 +40,7 @@ class Gymnasium:
             require(module, needed_by=self.name, install=f"pip install {module} (see docs/metaworld.md for metaworld)")
 
     def make(self, num_workers: int, *, training: bool) -> Any:
-        """One process steps all workers, one after the other. Training and examination are the same."""
+        """One process steps all workers, one after the other. Training and evaluation are the same."""
         del training
         self.check()
         import gymnasium

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from metadisco.config import nearest
+from metadisco.core.config import nearest
+from metadisco.core.types import Key, Obs
 from metadisco.envs.base import Box, Discrete, EnvSpec, Level, State, Step
-from metadisco.types import Key, Obs
 
 Option = bool | int | float | str
 

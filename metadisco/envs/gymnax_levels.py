@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields, replace
 import jax
 import jax.numpy as jnp
 
-from metadisco.config import nearest
+from metadisco.core.config import nearest
+from metadisco.core.types import Key
 from metadisco.envs.base import Level
-from metadisco.envs.gridworld_levels import uniform_integer
+from metadisco.envs.gridworld.levels import uniform_integer
 from metadisco.envs.gymnax_adapter import Gymnax
-from metadisco.types import Key
 
 _LARGEST_INTEGER = 2**24  # up to which float32, in which numbers are drawn, has every integer
 _SHARE = 0.1  # of a range, by which a mutation moves a number at most
@@ -66,7 +66,7 @@ class GymnaxLevels:
         if field in derived:
             raise ValueError(f"{name} follows from other fields, so it has no range. Valid: {', '.join(valid)}.")
         if field not in valid:
-            raise ValueError(f"{name} is not a number that a level has.{nearest(field, valid)}")
+            raise ValueError(f"{name} is NaN that a level has.{nearest(field, valid)}")
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
             raise ValueError(f"{name} needs finite numbers low <= high, got {low} and {high}")
         if field == "max_steps_in_episode" and low < 1:

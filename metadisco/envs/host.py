@@ -1,7 +1,7 @@
 """Environments that are stepped on the host: vector environments of gymnasium, whatever they are written in.
 
 A *source* is a component that makes such a vector environment. `Hosted` puts a source where an environment is asked
-for, so that networks, objectives and learners are what they are elsewhere; what steps it is `metadisco.host_life`, one
+for, so that networks, objectives and learners are what they are elsewhere; what steps it is `metadisco.lives.host`, one
 agent after the other. It cannot be stepped inside a compiled program, so nothing is meta-trained on it.
 
 Vector environments must reset in the step in which an episode ends (gymnasium's `AutoresetMode.SAME_STEP`), for only
@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import jax
 import numpy as np
 
-from metadisco.config import ConfigError
+from metadisco.core.config import ConfigError
+from metadisco.core.types import Key, Obs
 from metadisco.envs.base import Box, Discrete, EnvSpec, Level, State, Step
-from metadisco.types import Key, Obs
 
 
 class Source(Protocol):
@@ -35,7 +35,7 @@ class Source(Protocol):
 
         Args:
             num_workers: B.
-            training: whether agents learn from its rewards, or are examined by them.
+            training: whether agents learn from its rewards, or are evaluated by them.
         """
 
     def observe(self, obs: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ class Hosted:
 
     def _refuse(self) -> NoReturn:
         raise ValueError(
-            f"{self.source} is stepped on the host: objectives are tested on it (metadisco.host_life), but nothing is "
+            f"{self.source} is stepped on the host: objectives are tested on it (metadisco.lives.host), but nothing is "
             "meta-trained on it; use an environment written in JAX, such as Gymnax or Brax"
         )
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from metadisco import trees
+from metadisco.core import trees
+from metadisco.core.types import Key, Obs, Trajectory
 from metadisco.envs.base import Box, Discrete, Environment, Level, State
-from metadisco.types import Key, Obs, Trajectory
 
 Policy = Callable[[jax.Array, Obs], tuple[jax.Array, jax.Array]]
 """(noise [B, ...], obs [B, ...]) -> (action [B] or [B, D], log_prob [B])."""

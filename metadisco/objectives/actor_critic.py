@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from metadisco import returns
 from metadisco.agents import distributions
+from metadisco.core import returns
+from metadisco.core.types import Heads, Key, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import EnvSpec
 from metadisco.objectives.base import Predictions
-from metadisco.types import Heads, Key, Metrics, Outputs, Progress, Trajectory
 
 
 @struct.dataclass
@@ -59,7 +59,7 @@ class A2C:
         entropy_weight: weight of the entropy bonus.
 
     Example:
-        >>> from metadisco.envs.gridworld import GridWorld
+        >>> from metadisco.envs.gridworld.dynamics import GridWorld
         >>> A2C(entropy_weight=0.0).heads(GridWorld().spec)
         {'logits': 5, 'value': 1}
     """

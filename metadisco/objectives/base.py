@@ -10,8 +10,8 @@ import jax
 from flax import struct
 
 from metadisco.agents.networks import Heads
+from metadisco.core.types import Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import EnvSpec
-from metadisco.types import Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 
 Targets = Any  # pytree of arrays [T, B, ...], constant while the loss is differentiated
 

@@ -14,9 +14,9 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from metadisco.config import check_positive
-from metadisco.lowrank import project
-from metadisco.types import Key, MetaParams
+from metadisco.core.config import check_positive
+from metadisco.core.lowrank import project
+from metadisco.core.types import Key, MetaParams
 
 LPO_FEATURES = ("l", "l^2", "e", "e^2", "A l", "A l^2", "A e", "A e^2")  # l = log r, e = 1 - r
 LARGEST_LOG_RATIO = 20.0  # beyond, a sample is left alone until the next rollout: r would overflow

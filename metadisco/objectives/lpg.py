@@ -14,11 +14,11 @@ from flax import struct
 
 from metadisco.agents import distributions
 from metadisco.agents.networks import Heads
+from metadisco.core.lowrank import project
+from metadisco.core.types import Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
-from metadisco.lowrank import project
 from metadisco.objectives.base import Predictions
 from metadisco.objectives.recurrent import read_backward
-from metadisco.types import Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 
 STEP_FEATURES = ("reward", "finished", "gamma", "prob", "embedded_y", "embedded_next_y")
 LIFETIME_FEATURES = ("fraction_of_lifetime", "log_lifetime")

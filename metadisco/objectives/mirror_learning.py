@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from metadisco import returns
 from metadisco.agents import distributions
+from metadisco.core import returns
+from metadisco.core.types import Heads, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import EnvSpec
 from metadisco.objectives.actor_critic import A2CTargets, check_actor_critic, estimate
 from metadisco.objectives.base import Predictions
 from metadisco.objectives.drift import LARGEST_LOG_RATIO, Drift, PPODrift
-from metadisco.types import Heads, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class MirrorLearning:
         The value loss is not clipped as in some public code of PPO: arXiv:2006.05990 found no use in it.
 
     Example:
-        >>> from metadisco.envs.gridworld import GridWorld
+        >>> from metadisco.envs.gridworld.dynamics import GridWorld
         >>> from metadisco.objectives.drift import DPODrift
         >>> MirrorLearning(DPODrift(), entropy_weight=0.0).heads(GridWorld().spec)
         {'logits': 5, 'value': 1}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from metadisco.lowrank import project
+from metadisco.core.lowrank import project
 
 Weights = Any  # gru: {input [F, 3H], input_bias [3H], recurrent [H, 3H], recurrent_bias [H]}, out [H, O], out_bias [O]
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metadisco import config
-from metadisco.files import is_key, named_leaves
+from metadisco.core import config
+from metadisco.core.files import is_key, named_leaves
 
 TOLERANCE = 1e-3  # relative, and absolute where a value is below 1: compiled code may add up in another order
 

@@ -14,10 +14,10 @@ from metadisco.testing.contract import Counted, demand
 def check_curriculum(curriculum: Curriculum, *, num_tasks: int = 4, num_steps: int = 6) -> None:
     """Check a curriculum against the contract of `metadisco.curricula.base.Curriculum`.
 
-    It is a hashable component that survives JSON; a proposal has N tasks with lifetimes from 1, N slots, births and
-    `trains` flags; shapes and dtypes of the state and of proposals stay, so that both functions compile once, for
+    It is a hashable component that survives JSON; a proposal has N tasks with lifetimes from 1, N slots, initial conditions and
+    `train_mask` flags; shapes and dtypes of the state and of proposals stay, so that both functions compile once, for
     equal instances too; the same key gives the same proposal; compiled calls equal plain ones; scores count only where
-    the life is finished; a score that is not a number, or a proposal that comes back late, spoils nothing.
+    the life is finished; a score that is NaN, or a proposal that comes back late, spoils nothing.
 
     Args:
         curriculum: what decides which tasks come next.
@@ -30,8 +30,8 @@ def check_curriculum(curriculum: Curriculum, *, num_tasks: int = 4, num_steps: i
 
     Example:
         >>> from metadisco.curricula.randomization import DomainRandomization
-        >>> from metadisco.envs.gridworld_levels import GridLevels
-        >>> from metadisco.tasks import Tasks
+        >>> from metadisco.envs.gridworld.levels import GridLevels
+        >>> from metadisco.curricula.tasks import Tasks
         >>> levels = GridLevels(max_side=4, num_walls=2, max_objects=2, max_steps=(5, 12))
         >>> check_curriculum(DomainRandomization(Tasks(levels)), num_tasks=2, num_steps=2)
     """
@@ -68,7 +68,7 @@ def check_curriculum(curriculum: Curriculum, *, num_tasks: int = 4, num_steps: i
     contract.check_same(f"{name}.observe: ", plainly, told, why)
 
     is_first = jnp.arange(num_tasks) == 0
-    for others, what in ((jnp.nan, "not a number"), (99.0, "99")):
+    for others, what in ((jnp.nan, "NaN"), (99.0, "99")):
         scores = jnp.where(is_first, 0.5, others).astype(jnp.float32)
         told = observe(curriculum, key, before, proposal, scores, is_first)[0]
         known = observe(curriculum, key, before, proposal, jnp.where(is_first, jnp.float32(0.5), 0.0), is_first)[0]
@@ -81,7 +81,7 @@ def check_curriculum(curriculum: Curriculum, *, num_tasks: int = 4, num_steps: i
         )
     spoiled = observe(curriculum, key, before, proposal, jnp.full(num_tasks, jnp.nan, jnp.float32), all_finished)[0]
     contract.check_finite(
-        f"the state of {name}", _was_finite(before, spoiled), "It was told a score that is not a number: leave such out"
+        f"the state of {name}", _was_finite(before, spoiled), "It was told a score that is NaN: leave such out"
     )
     returned = observe(curriculum, key, spoiled, late, jnp.ones(num_tasks), all_finished)[0]
     contract.check_finite(f"the state of {name}", _was_finite(before, returned), "A proposal came back late")
@@ -114,7 +114,7 @@ def _check_shapes(name: str, curriculum: Curriculum, state: Any, num_tasks: int)
         f"{name}.observe", lambda s, p: curriculum.observe(key, s, p, scores, finished), proposed, proposal
     )
     contract.check_types(f"the state of {name} around observe: ", proposed, observed[0], why)
-    for field, dtype in (("slots", jnp.int32), ("born", jnp.int32), ("trains", jnp.bool_)):
+    for field, dtype in (("slots", jnp.int32), ("born", jnp.int32), ("train_mask", jnp.bool_)):
         leaf = getattr(proposal, field)
         demand(
             leaf.shape == (num_tasks,) and leaf.dtype == dtype,
@@ -136,7 +136,7 @@ def _check_proposal(name: str, proposal: Proposal, num_tasks: int) -> None:
     is_new = np.asarray(proposal.slots) == -1
     demand(
         np.all(np.asarray(proposal.born)[is_new] == -1),
-        f"{name} proposes a new level (slot -1) with a birth: `born` is -1 for it; see propose_new",
+        f"{name} proposes a new level (slot -1) with an initial condition: `born` is -1 for it; see propose_new",
     )
     contract.check_finite(f"the level of a proposal of {name}", proposal.tasks.level, "Look at what makes the level")
 

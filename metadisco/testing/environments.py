@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metadisco import trees
+from metadisco.core import trees
+from metadisco.core.types import Key
 from metadisco.envs.base import Box, Discrete, Environment, EnvSpec, Level, Step
 from metadisco.testing import contract
 from metadisco.testing.contract import Counted, demand
-from metadisco.types import Key
 
 NUM_EXAMPLES = 4  # random walks side by side
 STEP = {"reward": jnp.float32, "terminated": jnp.bool_, "truncated": jnp.bool_}
@@ -35,7 +35,7 @@ def check_environment(env: Environment, level: Level, *, num_steps: int = 32, ru
 
     Example:
         >>> import jax
-        >>> from metadisco.envs.gridworld_levels import GridLevels
+        >>> from metadisco.envs.gridworld.levels import GridLevels
         >>> levels = GridLevels(max_side=4, num_walls=2, max_objects=2, max_steps=(5, 12))
         >>> check_environment(levels.env, levels.sample(jax.random.key(0)))
     """

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metadisco import lowrank
+from metadisco.core import lowrank
+from metadisco.core.types import Key, MetaParams, Metrics, Outcome
 from metadisco.testing import contract
 from metadisco.testing.contract import Counted, demand
-from metadisco.types import Key, MetaParams, Metrics, Outcome
 
 NUM_TASKS = 8
 # NumPy's, since an array of JAX at import would settle the choice of devices.
@@ -31,12 +31,12 @@ Step = Callable[[Any, Key, Any, jax.Array, jax.Array], tuple[Any, Any, Metrics]]
 
 
 def check_meta_optimizer(meta_optimizer: Any, *, num_steps: int = 100, improvement: float = 0.5) -> None:
-    """Check a meta-optimizer against the contract of `metadisco.meta.base.MetaOptimizer`, or of `MetaGradient`.
+    """Check a meta-optimizer against the contract of `metadisco.meta_optimizers.base.MetaOptimizer`, or of `MetaGradient`.
 
     It is a hashable component that survives JSON; it begins at the meta-parameters that it is given, and refuses to
     begin where there are none; replicas of a task get copies of its life; the types of its state stay, so that it
     compiles once, for equal instances too; equal keys give equal results, plain or compiled; it goes uphill on a bowl;
-    lives that are not trained on, or whose fitness is not a number, spoil nothing, and where there are no others,
+    lives that are not trained on, or whose fitness is NaN, spoil nothing, and where there are no others,
     nothing moves.
 
     Args:
@@ -49,8 +49,8 @@ def check_meta_optimizer(meta_optimizer: Any, *, num_steps: int = 100, improveme
         AssertionError: what is broken, and how to repair it.
 
     Example:
-        >>> from metadisco.meta.gradient import MetaGradient
-        >>> from metadisco.meta.schedules import Decay
+        >>> from metadisco.meta_optimizers.gradient import MetaGradient
+        >>> from metadisco.meta_optimizers.schedules import Decay
         >>> check_meta_optimizer(MetaGradient(learning_rate=Decay(0.05)), num_steps=30)
     """
     twin = contract.check_component(meta_optimizer)
@@ -119,7 +119,7 @@ def _check_refusal(name: str, meta_optimizer: Any) -> None:
     except ValueError:
         return
     raise AssertionError(
-        f"{name}.init accepts meta-parameters without an array: call metadisco.meta.evolution."
+        f"{name}.init accepts meta-parameters without an array: call metadisco.meta_optimizers.evolution."
         "check_learnable, which says that there is nothing to meta-train"
     )
 
@@ -144,7 +144,7 @@ def _distance(meta_params: MetaParams) -> jax.Array:
     return sum(jnp.sum(jnp.square(meta_params[part] - goal)) for part, goal in GOAL.items())  # type: ignore[return-value]
 
 
-def _evolve(meta_optimizer: Any, key: Key, state: Any, lives: jax.Array, trains: jax.Array) -> Any:
+def _evolve(meta_optimizer: Any, key: Key, state: Any, lives: jax.Array, train_mask: jax.Array) -> Any:
     def life_fn(population: Any, lives: jax.Array) -> Outcome:
         def live(member: Any, life: jax.Array) -> Outcome:
             full = {part: lowrank.dense(leaf) for part, leaf in member.items()}
@@ -153,14 +153,14 @@ def _evolve(meta_optimizer: Any, key: Key, state: Any, lives: jax.Array, trains:
 
         return jax.vmap(live, in_axes=(lowrank.in_axes(population), 0))(population, lives)
 
-    return meta_optimizer.step(key, state, lives, life_fn, trains=trains)
+    return meta_optimizer.step(key, state, lives, life_fn, train_mask=train_mask)
 
 
-def _descend(meta_optimizer: Any, key: Key, state: Any, lives: jax.Array, trains: jax.Array) -> Any:
+def _descend(meta_optimizer: Any, key: Key, state: Any, lives: jax.Array, train_mask: jax.Array) -> Any:
     del key
 
     def loss_fn(meta_params: MetaParams, life: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
         loss = jnp.where(life == BROKEN, jnp.nan, _distance(meta_params))
         return loss, (life + 1.0, {"distance": loss})
 
-    return meta_optimizer.step(state, lives.astype(jnp.float32), loss_fn, trains=trains)
+    return meta_optimizer.step(state, lives.astype(jnp.float32), loss_fn, train_mask=train_mask)

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from metadisco.agents import distributions
+from metadisco.core.files import named_leaves
+from metadisco.core.types import Heads, Key, MetaParams, Outputs, Progress, Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
-from metadisco.files import named_leaves
 from metadisco.objectives.base import Objective, Predictions, Regularized
 from metadisco.testing import contract
 from metadisco.testing.contract import Counted, demand
-from metadisco.types import Heads, Key, MetaParams, Outputs, Progress, Trajectory
 
 SPEC = EnvSpec(Discrete(6), Discrete(3))
 NUM_STEPS, NUM_WORKERS, NUM_EXAMPLES = 5, 3, 2

@@ -17,7 +17,7 @@ from metadisco.envs.base import Box, Discrete, EnvSpec
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.mirror_learning import PPO
-from tests import probes
+from tests.support import probes
 
 IMAGE = EnvSpec(Box((4, 4, 3)), Discrete(5))
 INDEX = EnvSpec(Discrete(6), Discrete(5))

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metadisco.core.types import Task
 from metadisco.curricula.base import propose_new
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.base import Box, Discrete, EnvSpec, Step
-from metadisco.meta.gradient import GradientState, MetaGradient
-from metadisco.meta.schedules import Decay
+from metadisco.meta_optimizers.gradient import GradientState, MetaGradient
+from metadisco.meta_optimizers.schedules import Decay
 from metadisco.objectives.actor_critic import A2C, A2CTargets
 from metadisco.testing import check_curriculum, check_environment, check_meta_optimizer, check_objective
-from metadisco.types import Task
 
 YES, NO = jnp.bool_(True), jnp.bool_(False)
 LEVEL = jnp.float32(1.0)
@@ -429,20 +429,20 @@ class Wrapped:
     def init(self, key, meta_params, num_tasks):
         return FAST.init(key, meta_params, num_tasks)
 
-    def step(self, state, lives, loss_fn, *, trains):
-        return FAST.step(state, lives, loss_fn, trains=trains)
+    def step(self, state, lives, loss_fn, *, train_mask):
+        return FAST.step(state, lives, loss_fn, train_mask=train_mask)
 
 
 @dataclass(frozen=True)
 class Uphill(Wrapped):
     """The wrong sign."""
 
-    def step(self, state, lives, loss_fn, *, trains):
+    def step(self, state, lives, loss_fn, *, train_mask):
         def turned(meta_params, life):
             loss, rest = loss_fn(meta_params, life)
             return -loss, rest
 
-        return FAST.step(state, lives, turned, trains=trains)
+        return FAST.step(state, lives, turned, train_mask=train_mask)
 
 
 @dataclass(frozen=True)
@@ -465,7 +465,7 @@ class Welcoming(Wrapped):
 class Plain(Wrapped):
     """A plain mean of gradients: a life that is no number spoils it."""
 
-    def step(self, state, lives, loss_fn, *, trains):
+    def step(self, state, lives, loss_fn, *, train_mask):
         def total(meta_params):
             loss, rest = jax.vmap(partial(loss_fn, meta_params))(lives)
             return jnp.mean(loss), rest

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from metadisco.core.types import Task
 from metadisco.curricula.accel import ACCEL
 from metadisco.curricula.fixed import DrawnTasks, FixedSet
 from metadisco.curricula.paired import PAIRED
@@ -17,18 +18,17 @@ from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.base import Box, EnvSpec
 from metadisco.envs.gymnax_adapter import ENVIRONMENTS, Gymnax
-from metadisco.meta.evolution import Evolution
-from metadisco.meta.gradient import MetaGradient
-from metadisco.meta.lowrank_evolution import LowRankEvolution
-from metadisco.meta.schedules import Decay
-from metadisco.meta.shaping import CenteredRanks
+from metadisco.meta_optimizers.evolution import Evolution
+from metadisco.meta_optimizers.gradient import MetaGradient
+from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
+from metadisco.meta_optimizers.schedules import Decay
+from metadisco.meta_optimizers.shaping import CenteredRanks
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.drift import DPODrift, LPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.testing import check_curriculum, check_environment, check_meta_optimizer, check_objective
-from metadisco.types import Task
-from tests import small, two_states
-from tests.small import LEVELS, TASKS
+from tests.support import small, two_states
+from tests.support.small import LEVELS, TASKS
 
 CONTINUOUS = EnvSpec(Box((4,)), Box((2,), -1.0, 1.0))
 FAST = {"sigma": Decay(0.1), "learning_rate": Decay(0.05), "shaping": CenteredRanks()}

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from metadisco.core.types import Task
 from metadisco.curricula import buffer as level_buffer
 from metadisco.curricula.prioritization import RankPrioritization
-from metadisco.types import Task
-from tests.reference import level_buffer as reference
-from tests.small import assert_trees_close
+from tests.support.reference import level_buffer as reference
+from tests.support.small import assert_trees_close
 
 CAPACITY = 6
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metadisco import config
+from metadisco.core import config
+from metadisco.core.files import CheckpointError, hash_document
 from metadisco.curricula import buffer as level_buffer
 from metadisco.curricula.fixed import DrawnTasks, FixedSet, SavedTasks
-from metadisco.curricula.handover import Levels, load_levels, save_levels
+from metadisco.curricula.level_files import Levels, load_levels, save_levels
 from metadisco.curricula.plr import PrioritizedLevelReplay
-from metadisco.envs.gridworld_levels import GridLevels
-from metadisco.files import CheckpointError, hash_document
-from metadisco.tasks import Tasks
-from tests.disk import flip, names, trees_equal, truncate
-from tests.small import TASKS, assert_trees_close
+from metadisco.curricula.tasks import Tasks
+from metadisco.envs.gridworld.levels import GridLevels
+from tests.support.disk import flip, names, trees_equal, truncate
+from tests.support.small import TASKS, assert_trees_close
 
 DRAWN = DrawnTasks(TASKS, num_levels=5, seed=3)
 
@@ -45,7 +45,7 @@ def test_a_fixed_set_is_drawn_from_uniformly():
     assert sum(counts) == 4000
     assert stats.chisquare(counts).pvalue > 1e-3
     assert (proposal.slots == -1).all()
-    assert proposal.trains.all()
+    assert proposal.train_mask.all()
 
 
 def test_the_set_does_not_depend_on_the_key_of_the_run():

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metadisco import config, trees
 from metadisco.agents.networks import MLP
-from metadisco.critic import Critic
+from metadisco.core import config, trees
+from metadisco.core.files import leaf_types
+from metadisco.core.types import Task
 from metadisco.curricula.paired import PAIRED, teacher_loss
+from metadisco.curricula.tasks import FixedLifetime, LogUniformLifetime, Tasks
 from metadisco.curricula.teacher import Composition, Judgment, Recollection
-from metadisco.envs.gridworld_levels import GridLevels
-from metadisco.envs.hand_designed import HandDesigned, ObjectKind
-from metadisco.files import leaf_types
-from metadisco.gradient_trainer import GradientTrainer
-from metadisco.learner import Adam
-from metadisco.tasks import FixedLifetime, LogUniformLifetime, Tasks
-from metadisco.types import Task
-from tests.reference.gridworld import assert_legal
-from tests.small import TASKS, assert_trees_close, inner_loop, trainer
+from metadisco.envs.gridworld.hand_designed import HandDesigned, ObjectKind
+from metadisco.envs.gridworld.levels import GridLevels
+from metadisco.lives.critic import Critic
+from metadisco.lives.learner import Adam
+from metadisco.meta_training.gradient_trainer import GradientTrainer
+from tests.support.reference.gridworld import assert_legal
+from tests.support.small import TASKS, assert_trees_close, inner_loop, trainer
 
 NUM_TASKS = 12
 NUM_SLOTS, NUM_COLORS = 3, 5
@@ -137,7 +137,7 @@ def test_recorded_log_probs_are_those_of_a_slow_teacher(curriculum):
 def test_what_is_recalled_is_judged_as_it_was_recorded(curriculum):
     state, proposal = begin(curriculum, noise=0.5)
     recollection = jax.vmap(curriculum.teacher.recall)(proposal.notes)
-    judgment = curriculum._judge(state.teacher_params, recollection, proposal.notes)
+    judgment = curriculum._assess(state.teacher_params, recollection, proposal.notes)
     np.testing.assert_allclose(judgment.log_prob, proposal.notes.log_prob, atol=1e-5)
     entropy = np.log(np.maximum(recollection.options.sum(-1), 1))  # of uniform choices
     assert (judgment.entropy <= entropy + 1e-5).all()
@@ -178,7 +178,7 @@ def test_choices_have_the_frequencies_of_their_probabilities():
     proposal = propose(BEADS, jax.random.key(2), state, 3000)[1]
     # The random vector is part of what a choice depends on, so probabilities are those of each proposal.
     recollection = jax.vmap(BEADS.teacher.recall)(proposal.notes)
-    ask = jax.jit(jax.vmap(BEADS.teacher.judge, in_axes=(None, 0, 0)))
+    ask = jax.jit(jax.vmap(BEADS.teacher.assess, in_axes=(None, 0, 0)))
     for color in range(NUM_COLORS):
         choice = proposal.notes.choice.at[:, 0].set(color)
         prob = np.exp(ask(state.teacher_params, recollection, choice).log_prob[:, 0])
@@ -207,7 +207,7 @@ def test_every_parameter_of_the_teacher_moves():
 @pytest.mark.parametrize(
     ("scores", "finished"),
     [(SCORES, ~ALL), (SCORES * jnp.nan, ALL), (SCORES.at[:5].set(-jnp.inf), jnp.arange(NUM_TASKS) < 5)],
-    ids=["none finished", "not a number", "infinite"],
+    ids=["none finished", "NaN", "infinite"],
 )
 def test_nothing_moves_where_no_score_counts(scores, finished):
     state, proposal = begin(BEADS)
@@ -309,7 +309,7 @@ def test_a_step_that_was_passed_over_counts_for_nothing():
     @jax.jit
     @jax.grad
     def gradient(teacher_params, recollection: Recollection):
-        judgment = BEADS._judge(teacher_params, recollection, proposal.notes)
+        judgment = BEADS._assess(teacher_params, recollection, proposal.notes)
         weights = {"clip": 0.2, "entropy_weight": 0.01, "value_weight": 0.5}
         return teacher_loss(judgment, proposal.notes, SCORES, ALL, **weights)[0]
 

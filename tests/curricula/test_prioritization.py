@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metadisco.curricula.prioritization import ProportionalPrioritization, RankPrioritization, TopKPrioritization
-from tests.reference import level_buffer as reference
+from tests.support.reference import level_buffer as reference
 
 SCORE = np.array([0.5, -1.0, 2.0, 0.5, 9.0, 0.0, 0.5, 2.0], np.float32)
 IS_FILLED = np.array([True, True, True, True, False, True, True, True])

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metadisco import config, trees
+from metadisco.core import config, trees
+from metadisco.core.files import leaf_types
+from metadisco.core.types import Task
 from metadisco.curricula.accel import ACCEL
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.prioritization import ProportionalPrioritization, RankPrioritization, TopKPrioritization
-from metadisco.envs.hand_designed import HandDesigned, ObjectKind
-from metadisco.files import leaf_types
-from metadisco.tasks import Tasks
-from metadisco.types import Task
-from tests.small import TASKS, assert_trees_close, trainer
+from metadisco.curricula.tasks import Tasks
+from metadisco.envs.gridworld.hand_designed import HandDesigned, ObjectKind
+from tests.support.small import TASKS, assert_trees_close, trainer
 
 NUM_TASKS = 6
 
@@ -148,12 +148,12 @@ def test_the_buffer_keeps_the_best_levels():
 @pytest.mark.parametrize("curriculum", [replace(PLR, robust=True), ACCEL(replace(PLR, robust=True))])
 def test_a_robust_curriculum_trains_on_replayed_levels_only(curriculum):
     for _, proposal, _, _ in play(curriculum):
-        np.testing.assert_array_equal(proposal.trains, proposal.slots >= 0)
+        np.testing.assert_array_equal(proposal.train_mask, proposal.slots >= 0)
 
 
 @curricula
 def test_others_train_on_everything(curriculum):
-    assert all(proposal.trains.all() for _, proposal, _, _ in play(curriculum, 4))
+    assert all(proposal.train_mask.all() for _, proposal, _, _ in play(curriculum, 4))
 
 
 def test_unfinished_lives_teach_nothing():
@@ -212,7 +212,7 @@ SETTINGS = [
 
 def course(curriculum):
     """All that a curriculum proposed, as one array."""
-    proposals = trees.stack([(proposal.tasks, proposal.trains) for _, proposal, _, _ in play(curriculum, 8)])
+    proposals = trees.stack([(proposal.tasks, proposal.train_mask) for _, proposal, _, _ in play(curriculum, 8)])
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(proposals)])
 
 

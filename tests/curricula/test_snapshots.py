@@ -11,22 +11,23 @@ import pytest
 from flax import struct
 from rich.console import Console
 
-from metadisco import config, loop
+from metadisco.commands.discovery import snapshots as leaving
+from metadisco.core import config
+from metadisco.core.files import CheckpointError
 from metadisco.curricula import buffer as level_buffer
 from metadisco.curricula.accel import ACCEL
 from metadisco.curricula.fixed import FixedSet, SavedTasks
-from metadisco.curricula.handover import Levels, load_levels, save_levels
+from metadisco.curricula.level_files import Levels, load_levels, save_levels
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.snapshots import find_snapshots, level_keeper, save_snapshot, snapshot_interval
-from metadisco.discovery import snapshots as leaving
-from metadisco.files import CheckpointError
-from metadisco.presets import Preset
-from metadisco.tasks import LogUniformLifetime, Tasks
-from tests import small
-from tests.disk import trees_equal
-from tests.small import LEVELS, TASKS, assert_trees_close
-from tests.toy import numbers_logged
+from metadisco.curricula.tasks import LogUniformLifetime, Tasks
+from metadisco.presets.registry import Preset
+from metadisco.runs import loop
+from tests.support import small
+from tests.support.disk import trees_equal
+from tests.support.small import LEVELS, TASKS, assert_trees_close
+from tests.support.toy import numbers_logged
 
 PLR = PrioritizedLevelReplay(TASKS, capacity=6)
 STEPS = 3

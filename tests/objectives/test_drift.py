@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metadisco.lowrank import LowRank
+from metadisco.core.lowrank import LowRank
 from metadisco.objectives.drift import (
     DPODrift,
     LPODrift,

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metadisco.lowrank import LowRank, dense
+from metadisco.core.lowrank import LowRank, dense
+from metadisco.core.types import Progress, Trajectory
 from metadisco.objectives.base import Predictions
 from metadisco.objectives.lpg import LPG
-from metadisco.types import Progress, Trajectory
-from tests.reference import lpg as reference
+from tests.support.reference import lpg as reference
 
 T, B, A = 7, 3, 4
 PLAIN = LPG(width=5, num_predictions=3, embedding_width=4)

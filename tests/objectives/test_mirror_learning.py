@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metadisco.learner import SGD, Learner
-from metadisco.meta.evolution import Evolution
-from metadisco.meta.lowrank_evolution import LowRankEvolution
-from metadisco.meta.schedules import Decay
+from metadisco.core.types import Progress, Trajectory
+from metadisco.lives.learner import SGD, Learner
+from metadisco.meta_optimizers.evolution import Evolution
+from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
+from metadisco.meta_optimizers.schedules import Decay
+from metadisco.meta_training.truncation import Unroll
 from metadisco.objectives.actor_critic import A2CTargets
 from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
-from metadisco.types import Progress, Trajectory
-from metadisco.unroll import Unroll
-from tests import small, two_states
-from tests.reference import mirror_learning as reference
+from tests.support import small, two_states
+from tests.support.reference import mirror_learning as reference
 
 T, B, A = 6, 4, 3
 PROGRESS = Progress(jnp.int32(3), jnp.int32(20))
@@ -115,8 +115,8 @@ def test_every_meta_parameter_of_lpo_receives_a_gradient():
 @functools.cache
 def _after_updates(objective, learner, num_updates=3):
     inner = small.inner_loop(objective, learner=learner)
-    birth = jax.tree.map(lambda leaf: leaf[0], small.births(1))
-    life = inner.begin(birth.key, birth.task)
+    initial = jax.tree.map(lambda leaf: leaf[0], small.initials(1))
+    life = inner.begin(initial.key, initial.task)
     update, meta_params = jax.jit(inner.update), objective.init(jax.random.key(0))
     for _ in range(num_updates):
         life, _ = update(meta_params, life)

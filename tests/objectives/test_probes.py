@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from metadisco.agents.networks import MLP
-from metadisco.learner import SGD, Adam, Learner
+from metadisco.lives.learner import SGD, Adam, Learner
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.drift import DPODrift, LPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
-from tests import probes
+from tests.support import probes
 
 ALGORITHMS = {
     "A2C": (A2C(gamma=0.5), Learner(SGD(5.0), SGD(1.0))),

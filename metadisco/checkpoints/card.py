@@ -1,0 +1,105 @@
+"""The card of a portable objective: a README.md that says what it is, where it comes from and what it reached.
+
+Everything in it is read from the checkpoint's own document, so that the card cannot say anything else.
+"""
+
+import json
+import math
+from typing import Any
+
+COLUMNS = ("iqm", "optimality_gap", "cvar", "mean_return", "num_tasks", "num_seeds", "lifetime", "env_steps", "seed")
+INTERVALS = ("iqm", "optimality_gap", "cvar")
+
+
+def card(document: dict[str, Any], name: str, place: str, *, is_shipped: bool) -> str:
+    """Markdown of a card.
+
+    Args:
+        document: of `objective.json`.
+        name: title.
+        place: what `metadisco.load` is given.
+        is_shipped: whether it comes with metadisco, under its license.
+    """
+    origin = document["provenance"]
+    count = sum(math.prod(leaf["shape"]) for leaf in document["meta_params"].values())
+    sections = [
+        f"# {name}",
+        f"A discovered objective, `{_words(document['objective'])}`, with {count:,} meta-parameters. Load it with",
+        f'```python\nimport metadisco\n\ndiscovered = metadisco.load("{place}")\n```',
+    ]
+    if is_shipped:
+        sections.append("It comes with metadisco, under its license, Apache-2.0.")
+    if document["features"]:
+        features = ", ".join(f"`{feature}`" for feature in document["features"])
+        sections.append(f"## Inputs\n\nIn order: {features}.")
+    if "trainer" in origin:
+        sections.append(f"## Training\n\n{_training(origin)}")
+    if document["evaluation"]:
+        sections.append("## Scores\n\n" + _scores(document["evaluation"]))
+    rest = {key: value for key, value in origin.items() if key != "trainer"}
+    for title, content in (("Origin", rest), ("Trainer", origin.get("trainer"))):
+        if content:
+            sections.append(f"## {title}\n\n```json\n{json.dumps(content, indent=2)}\n```")
+    return "\n\n".join(sections) + "\n"
+
+
+def _training(origin: dict[str, Any]) -> str:
+    """What it was trained on, and for how long."""
+    trainer = origin["trainer"]
+    domains = trainer.get("domains", [trainer])
+    lines = []
+    if "command" in origin:
+        lines.append(f"    {origin['command']}\n")
+    budget = [f"{origin[key]:,} meta-steps" for key in ("meta_steps",) if key in origin]
+    budget += [f"{sum(domain.get('num_tasks', 0) for domain in domains)} tasks each"]
+    budget += [f"{origin['minutes']:.0f} minutes with the meta-test" for key in ("minutes",) if key in origin]
+    budget += [f"on {origin['hardware']}" for key in ("hardware",) if key in origin]
+    lines.append(f"- budget: {', '.join(budget)}")
+    lines += [f"- {key}: {origin[key]}" for key in ("seed", "commit") if key in origin]
+    for domain in domains:
+        inner = domain["inner"]
+        lines.append(f"- environment: `{_words(inner['env'])}`")
+        lines.append(f"  - tasks: `{_words(domain['curriculum'])}`")
+        size = f"{inner['num_workers']} workers, {inner['num_steps']} steps an update"
+        lines.append(f"  - agents: `{_words(inner['torso'])}`, {size}, `{_words(inner['learner'])}`")
+    lines.append(f"- improved by: `{_words(trainer['meta_optimizer'])}`")
+    return "\n".join(lines)
+
+
+def _words(data: Any) -> str:
+    """A component as one would write it, from its JSON."""
+    if isinstance(data, dict) and "class" in data:
+        fields = ", ".join(f"{key}={_words(value)}" for key, value in data.items() if key != "class")
+        return f"{data['class'].rpartition(':')[2]}({fields})"
+    if isinstance(data, dict):
+        return "{" + ", ".join(f"{key}: {_words(value)}" for key, value in data.items()) + "}"
+    if isinstance(data, list):
+        inside = ", ".join(map(_words, data))
+        return f"({inside},)" if len(data) == 1 else f"({inside})"
+    return repr(data)
+
+
+def _scores(evaluation: dict[str, Any]) -> str:
+    """A table for each suite; what is no table is shown as JSON."""
+    return "\n\n".join(f"{suite}\n\n{_table(agents)}" for suite, agents in evaluation.items())
+
+
+def _table(agents: Any) -> str:
+    if not isinstance(agents, dict) or not all(isinstance(scores, dict) for scores in agents.values()):
+        return f"```json\n{json.dumps(agents, indent=2)}\n```"
+    known = {name for scores in agents.values() for name in scores}
+    columns = [name for name in COLUMNS if name in known]
+    rows = [["agent", *columns], ["---"] * (len(columns) + 1)]
+    for agent, scores in agents.items():
+        rows.append([agent, *(_cell(scores, name) for name in columns)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cell(scores: dict[str, Any], name: str) -> str:
+    """A number, with its interval where there is one."""
+    value = scores.get(name, "")
+    text = f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    ends = [scores.get(f"{name}_{end}") for end in ("low", "high")] if name in INTERVALS else [None]
+    if scores.get("is_exact") or any(end is None for end in ends):
+        return text
+    return f"{text} ({ends[0]:.3f} to {ends[1]:.3f})"

@@ -1,0 +1,203 @@
+"""A discovered objective as a portable folder, for people: to publish, to copy and to use years later.
+
+It holds `objective.json` (class, fields, shapes, digests, provenance, evaluation), the parameters as safetensors and a
+card. It is verified before it is used, and there is no pickle in it. The train state of a run that can be resumed is
+another thing, see `metadisco.runs.train_state`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import safetensors
+import safetensors.flax
+from flax import traverse_util
+
+from metadisco.checkpoints.card import card
+from metadisco.core import config, moved
+from metadisco.core.files import (
+    CheckpointError,
+    hash_document,
+    is_key,
+    leaf_types,
+    read_document,
+    read_hashed,
+    write_folder,
+)
+from metadisco.objectives import drift as drifts
+from metadisco.objectives.mirror_learning import MirrorLearning
+
+FORMAT_VERSION = 1
+ZOO = Path(__file__).parent / "zoo"
+_KEYS = {"objective", "features", "meta_params", "meta_params_sha256", "provenance", "evaluation"}
+_JSON, _TENSORS, _CARD = "objective.json", "meta_params.safetensors", "README.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class Discovered:
+    """A discovered objective with everything that says where it came from and how good it is.
+
+    Example:
+        >>> discovered = load("ta-lpg-grid")  # doctest: +SKIP
+        >>> discovered.objective, discovered.evaluation  # doctest: +SKIP
+        >>> round(float(Discovered(MirrorLearning(), ()).drift(1.5, 2.0)), 3)  # of PPO: (1.5 - 1.2) * 2
+        0.6
+    """
+
+    objective: config.Component
+    meta_params: Any  # nested dicts of arrays; () for a hand-written objective
+    provenance: dict[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  # command, seed, commit, versions, hardware, ...
+    evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)  # suite -> agent -> scores
+
+    @functools.cached_property
+    def drift(self) -> Callable[..., jax.Array]:
+        """The drift of a `MirrorLearning` as a plain function `drift(ratio, advantage, progress=0.0)`, for any PPO.
+
+        An agent ascends mean[r A - drift(r, A, n/N)]: r = pi / pi_old, A normalised per minibatch, n/N the fraction of
+        training that is over. The three broadcast; the result is float32, finite, and differentiable in r.
+
+        Raises:
+            config.ConfigError: where the objective is not a `MirrorLearning`.
+        """
+        if not isinstance(self.objective, MirrorLearning):
+            raise config.ConfigError(
+                f"{config.class_name(self.objective)} has no drift: "
+                "only a MirrorLearning (PPO, DPO, LPO, TA-LPO) has one."
+            )
+        rule, meta_params = self.objective.drift, self.meta_params
+
+        def drift(
+            ratio: jax.Array | float, advantage: jax.Array | float, progress: jax.Array | float = 0.0
+        ) -> jax.Array:
+            """D(r, A); see `Discovered.drift`."""
+            return drifts.drift(rule, meta_params, ratio, advantage, progress)
+
+        return drift
+
+
+def save(discovered: Discovered, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
+    """Write a discovered objective as a portable folder; the folder appears complete or not at all.
+
+    Args:
+        discovered: What to write. The meta-parameters are nested dicts of arrays, or `()`.
+        folder: Where to. Its parents are made.
+        overwrite: Replace an older objective that is there. Anything else that is there is never replaced.
+
+    Raises:
+        CheckpointError: If the folder exists, cannot be written, or the meta-parameters are not nested dicts of arrays.
+    """
+    folder = Path(folder).absolute()
+    tensors = _flatten(discovered.meta_params)
+    shapes = {name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name} for name, leaf in tensors.items()}
+    blob = safetensors.flax.save(tensors, {"metadisco": json.dumps({"format_version": FORMAT_VERSION})})
+    document = {
+        "format_version": FORMAT_VERSION,
+        "objective": config.to_data(discovered.objective),
+        "features": list(getattr(discovered.objective, "features", ())),
+        "meta_params": shapes,
+        "meta_params_sha256": hashlib.sha256(blob).hexdigest(),
+        "provenance": discovered.provenance,
+        "evaluation": discovered.evaluation,
+    }
+    try:
+        document["sha256"] = hash_document(document)
+        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"Provenance and evaluation hold only JSON values (finite numbers): {error}.") from error
+    contents = {_TENSORS: blob, _JSON: text.encode(), _CARD: _card(document, folder).encode()}
+    write_folder(folder, contents, marker=_JSON, overwrite=overwrite)
+    return folder
+
+
+def load(name_or_path: str | os.PathLike, *, allow: tuple[str, ...] = ()) -> Discovered:
+    """Read a discovered objective from a folder, a run's folder, or the zoo by name, and verify it.
+
+    Args:
+        name_or_path: One of `zoo_names()`, the folder that `save` wrote, or a run's folder that has it as `objective/`.
+        allow: Packages of your own that the objective may be imported from; see `config.from_data`.
+
+    Raises:
+        CheckpointError: If it is not there, truncated, of another format version, tampered with or inconsistent.
+        config.ConfigError: If its objective's class or fields are unknown, or its module is not allowed.
+    """
+    folder = _find(name_or_path)
+    document = read_document(folder / _JSON, version=FORMAT_VERSION, keys=_KEYS)
+    read_hashed(folder / _TENSORS, document["meta_params_sha256"], document=_JSON)
+    try:
+        tensors = safetensors.flax.load_file(folder / _TENSORS)  # its `load` of bytes does not know bfloat16
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{folder / _TENSORS} is not a safetensors file: {error}.") from error
+    objective = config.from_data(document["objective"], allow=allow)
+    meta_params = traverse_util.unflatten_dict(tensors, sep="/") if tensors else ()
+    stored = {name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name} for name, leaf in tensors.items()}
+    if stored != document["meta_params"]:
+        raise CheckpointError(
+            f"The shapes in {folder / _TENSORS} are not those that {_JSON} gives. Get the folder again."
+        )
+    _check_shapes(objective, meta_params, folder)
+    return Discovered(objective, meta_params, moved.current(document["provenance"]), document["evaluation"])
+
+
+def zoo_names() -> tuple[str, ...]:
+    """Names of the discovered objectives that ship with metadisco."""
+    return tuple(sorted(path.parent.name for path in ZOO.glob(f"*/{_JSON}")))
+
+
+def _flatten(meta_params: Any) -> dict[str, jax.Array]:
+    """Nested dicts of arrays to `{"outer/inner": array}`."""
+    if isinstance(meta_params, (tuple, dict)) and not meta_params:
+        return {}
+    if not isinstance(meta_params, dict):
+        raise CheckpointError(
+            f"meta_params is a {type(meta_params).__name__}: it must be nested dicts of arrays, or ()."
+        )
+    for path, leaf in traverse_util.flatten_dict(meta_params, keep_empty_nodes=True).items():
+        if not all(isinstance(part, str) and part and "/" not in part for part in path):
+            raise CheckpointError(f"meta_params has the key {path}: keys must be strings without '/'.")
+        if not hasattr(leaf, "dtype") or is_key(leaf):
+            raise CheckpointError(
+                f"meta_params{list(path)} is a {type(leaf).__name__}: it must be an array of numbers."
+            )
+    return {name: jnp.asarray(leaf) for name, leaf in traverse_util.flatten_dict(meta_params, sep="/").items()}
+
+
+def _find(name_or_path: str | os.PathLike) -> Path:
+    path, name = Path(name_or_path), str(name_or_path)
+    if isinstance(name_or_path, str) and name in zoo_names():
+        return ZOO / name
+    for folder in (path, path / "objective"):
+        if (folder / _JSON).is_file():
+            return folder
+    if path.exists():
+        raise CheckpointError(f"{path} is not a checkpoint folder: it has no {_JSON}.")
+    raise CheckpointError(f"No folder and no shipped objective is called {name!r}.{config.nearest(name, zoo_names())}")
+
+
+def _check_shapes(objective: config.Component, meta_params: Any, folder: Path) -> None:
+    """Compare the stored parameters with those that the objective would initialize."""
+    if not hasattr(objective, "init"):
+        return
+    wanted = leaf_types(jax.eval_shape(objective.init, jax.random.key(0)))
+    stored = leaf_types(meta_params)
+    for name in dict.fromkeys([*wanted, *stored]):
+        if wanted.get(name) != stored.get(name):
+            raise CheckpointError(
+                f"{folder} does not fit its objective: meta_params{name} is {stored.get(name, 'absent')} in the file "
+                f"and {wanted.get(name, 'absent')} in {config.class_name(objective)}."
+            )
+
+
+def _card(document: dict[str, Any], folder: Path) -> str:
+    """The README.md of a portable objective."""
+    is_shipped = folder.parent == ZOO
+    place = folder.name if is_shipped else f"path/to/{folder.name}"
+    return card(document, folder.name, place, is_shipped=is_shipped)

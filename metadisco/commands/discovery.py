@@ -1,0 +1,206 @@
+"""From a preset to a tested objective: meta-train, save, meta-test, report."""
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from metadisco.checkpoints import checkpoint
+from metadisco.checkpoints.checkpoint import Discovered
+from metadisco.core import config
+from metadisco.core.processes import is_first
+from metadisco.core.provenance import provenance
+from metadisco.core.sharding import check_even
+from metadisco.core.types import MetaParams
+from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_interval
+from metadisco.evaluation import evaluation, results, stats
+from metadisco.evaluation.agents_under_test import contestants, find_test_sets, inner_loops, trained_with
+from metadisco.evaluation.comparison import check_suites, compare, show
+from metadisco.evaluation.test_sets import TestSet
+from metadisco.lives.life import InnerLoop
+from metadisco.meta_training import memory_estimate
+from metadisco.meta_training.evolution_trainer import MixedTrainer
+from metadisco.presets.registry import Preset
+from metadisco.runs import loop, trackers
+from metadisco.runs.run_folder import clear_errors
+
+VALIDATION_SUITE = "grid-validation"
+
+
+@dataclass(frozen=True, eq=False)
+class Discovery:
+    """What came of a run.
+
+    Attributes:
+        discovered: the objective, with its scores; None where the run stopped before its end, or process 0 has it.
+        folder: of the run.
+        exit_code: 0, or 128 + the number of the signal that interrupted the run.
+    """
+
+    discovered: Discovered | None
+    folder: Path
+    exit_code: int
+
+
+def discover(
+    preset: Preset,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    other_code: bool = False,
+    wandb: trackers.WandbMode | None = None,
+    console: Any = None,
+) -> Discovery:
+    """Meta-train an objective from random weights, test it and write a report.
+
+    Leaves in `out` what `metadisco.runs.loop` leaves there, the levels that a curriculum keeps (`levels/<meta-step>/`, see
+    `curricula.snapshots`), and `objective/`, `evaluation.json`, `curves.npz` and `report.html`.
+
+    Args:
+        preset: what to run; see `metadisco.presets.registry`.
+        out: run folder, new or empty unless `resume`.
+        seed: of the whole run.
+        resume: go on with the run in `out`.
+        other_code: also if other code began it.
+        wandb: keep its curves as Weights & Biases does, too, in the run folder or online.
+        console: `rich` console for progress and tables; a new one by default.
+
+    Returns:
+        The discovery. A run that was interrupted is not tested: resume it. Of several processes
+        (`metadisco.core.processes`), 0 tests, on its own devices, and the others return at once without an objective.
+
+    Raises:
+        run_folder.RunError: where `out` cannot be used.
+        ValueError: for settings that cannot work, before anything is compiled.
+    """
+    from rich.console import Console
+
+    console = console or Console()
+    trainer, folder = preset.trainer, Path(out)
+    check(preset)
+    memory_estimate.check(trainer)
+    if wandb is not None:
+        trackers.check_wandb()
+    if is_first():
+        console.print(f"[bold]metadisco[/bold] discovers {preset.name}: {preset.description}")
+    validate = validation(preset) if preset.validate_every else None
+    run = loop.run(
+        trainer,
+        folder,
+        seed=seed,
+        minutes=preset.minutes,
+        env_steps=preset.env_steps,
+        resume=resume,
+        evaluate_fn=validate,
+        evaluate_every=max(preset.validate_every, 1),
+        snapshot_fn=snapshots(preset, seed),
+        snapshot_every=snapshot_interval(trainer.num_steps),
+        provenance={"preset": preset.name},
+        other_code=other_code,
+        track=[trackers.tensorboard, *([functools.partial(trackers.Wandb, mode=wandb)] if wandb else [])],
+        console=console,
+    )
+    if not is_first():
+        return Discovery(None, folder, run.exit_code)
+    if run.status == "interrupted":
+        console.print(f"Stopped after meta-step {run.step}; everything is saved. Go on with --resume.")
+        return Discovery(None, folder, run.exit_code)
+    meta_params = trainer.meta_params(run.state)
+    with clear_errors(folder):
+        discovered = finish(preset, folder, meta_params, seed=seed, step=run.step, seconds=run.seconds, console=console)
+    return Discovery(discovered, folder, run.exit_code)
+
+
+def finish(
+    preset: Preset, folder: Path, meta_params: MetaParams, *, seed: int, step: int, seconds: float, console: Any
+) -> Discovered:
+    """Save what a run has come to, test it and write the report.
+
+    Args:
+        preset: what was run.
+        folder: of the run.
+        meta_params: at its end.
+        seed: of the run.
+        step: meta-steps done.
+        seconds: how long they took.
+        console: `rich` console.
+    """
+    from metadisco import reports
+
+    begun, trainer = time.perf_counter(), preset.trainer
+    origin = provenance(preset=preset.name, seed=seed, meta_steps=step, trainer=config.to_data(trainer))
+    untested = Discovered(inner_loops(trainer)[0].objective, meta_params, origin)
+    checkpoint.save(untested, folder / "objective", overwrite=True)  # whatever becomes of the test
+    then = "Now the meta-test:" if preset.suites else "There is no suite to test it on."
+    console.print(f"Meta-training is done after {step} meta-steps. {then}")
+    outcome = compare(
+        {"discovered": (inner_loops(trainer), meta_params)},
+        [each for name in preset.suites for each in find_test_sets(name)],
+        num_seeds=preset.num_seeds,
+        seed=seed,
+        console=console,
+    )
+    origin["minutes"] = round((seconds + time.perf_counter() - begun) / 60, 2)
+    scores = results.table(outcome)
+    discovered = replace(untested, provenance=origin, evaluation=scores)
+    checkpoint.save(discovered, folder / "objective", overwrite=True)
+    results.write_json(folder / "evaluation.json", scores)
+    results.save_curves(folder / "curves.npz", outcome)
+    page = reports.write(folder)
+    show(scores, console)
+    console.print(f"objective: {folder / 'objective'}\nreport:    {page}", soft_wrap=True)
+    return discovered
+
+
+def inner_loop(discovered: Discovered) -> InnerLoop:
+    """The inner loop that an objective was meta-trained with; of several, the first."""
+    return trained_with(discovered)[0]
+
+
+def check(preset: Preset) -> None:
+    """Refuse what could not be tested after it has been trained, or on the way, or would leave devices idle."""
+    trainer = preset.trainer
+    for i, domain in enumerate(trainer.domains if isinstance(trainer, MixedTrainer) else ()):
+        check_even(domain.num_tasks, trainer.meta_optimizer.replicas, name=f"domains.{i}.num_tasks")
+    if not isinstance(trainer, MixedTrainer):
+        check_even(trainer.num_tasks, trainer.meta_optimizer.replicas)
+    validated = [VALIDATION_SUITE] if preset.validate_every else []
+    check_suites({"discovered": (inner_loops(trainer), ())}, [*preset.suites, *validated])
+
+
+def snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:
+    """What leaves the levels of a train state in the run folder; None for a curriculum that keeps none."""
+    trainer = preset.trainer
+    keeper = None if isinstance(trainer, MixedTrainer) else level_keeper(trainer.curriculum)
+    if keeper is None:
+        return None
+
+    def leave(folder: Path, state: Any) -> None:
+        save_snapshot(folder, int(state.step), keeper, state.curriculum, {"preset": preset.name, "seed": seed})
+
+    return leave
+
+
+def validation(preset: Preset) -> Callable[[Any], dict[str, Any]]:
+    """Scores of a train state on the validation levels, next to those of the baselines; built when first called."""
+    roster = contestants(inner_loops(preset.trainer), (), None, suite=VALIDATION_SUITE)
+    inner, _ = roster.pop("discovered")
+
+    @functools.cache
+    def levels() -> TestSet:
+        return find_test_sets(VALIDATION_SUITE, preset.num_validation_levels)[0]
+
+    def iqm(inner: InnerLoop, meta_params: MetaParams) -> float:
+        return float(stats.iqm(evaluation.evaluate(inner, meta_params, levels(), seed=0, num_points=1).scores[-1]))
+
+    @functools.cache
+    def baselines() -> dict[str, float]:
+        return {f"{name}_iqm": iqm(*each) for name, each in roster.items()}
+
+    def validate(state: Any) -> dict[str, Any]:
+        return {"iqm": iqm(inner, preset.trainer.meta_params(state))} | baselines()
+
+    return validate

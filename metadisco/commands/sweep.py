@@ -1,0 +1,310 @@
+"""Sweeps: every combination of some settings, each with several seeds, and one table of what came of them.
+
+`plan` refuses what cannot work before anything runs. A run has a folder `SETTING/seed<k>` as `metadisco.commands.discovery`
+leaves it. Seeds of one setting have the same shapes and are trained by one program (`metadisco.meta_training.batched_seeds`) where that is
+possible; settings are part of a program, so they come one after the other. What has been done is noted in `sweep.json`
+(`metadisco.commands.sweep_table`), so a sweep can be stopped or killed at any moment and gone on with.
+"""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from metadisco.commands import discovery
+from metadisco.commands.sweep_table import DONE, FAILED, TRAINED, Manifest, Run, write_table
+from metadisco.core import config, devices
+from metadisco.core.files import write_atomically
+from metadisco.core.processes import is_first, of_first, require_same
+from metadisco.curricula.snapshots import snapshot_interval
+from metadisco.meta_training import memory_estimate
+from metadisco.meta_training.batched_seeds import BatchedSeeds, SeedLogs, label, log_of_seed
+from metadisco.meta_training.gradient_trainer import GradientTrainer
+from metadisco.presets.registry import Preset
+from metadisco.runs import loop, trackers
+from metadisco.runs.compiled_steps import on_all_processes, on_this_process, shared_shapes
+from metadisco.runs.run_folder import Row, RunError, clear_errors, opened, read_metrics
+from metadisco.runs.train_state import Checkpoints
+
+MAX_RUNS = 10_000
+MAX_NAME = 150  # characters of a setting's folder
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One combination of values.
+
+    Attributes:
+        name: of its folder.
+        values: dotted path of each swept field, and its value as it was written.
+        preset: what is run.
+    """
+
+    name: str
+    values: Mapping[str, str]
+    preset: Preset
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is to be run: every setting with every seed."""
+
+    settings: tuple[Setting, ...]
+    seeds: tuple[int, ...]
+
+
+def parse(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Read `FIELD=A,B,C` of the command line; commas within brackets belong to a value.
+
+    Raises:
+        config.ConfigError: where a word is not of this form, or a field or value comes twice.
+    """
+    fields: dict[str, tuple[str, ...]] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        name, values = name.lstrip("-").replace("-", "_"), tuple(part.strip() for part in _split(text))
+        if not equals or not name or not all(values):
+            raise config.ConfigError(f"--sweep {word!r}: write FIELD=VALUE,VALUE,... such as num_tasks=64,128")
+        if name in fields:
+            raise config.ConfigError(f"--sweep names {name} twice: give all its values at once, {name}=A,B,C")
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            raise config.ConfigError(f"--sweep {name} has the value {', '.join(twice)} twice: leave one out")
+        fields[name] = values
+    return fields
+
+
+def _split(text: str) -> list[str]:
+    """At the commas outside of brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def plan(preset: Preset, fields: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> Sweep:
+    """Build every setting, so that a mistake is known before anything runs.
+
+    Args:
+        preset: what the swept fields are replaced in.
+        fields: dotted path in the trainer -> its values, as text.
+        seeds: of every setting.
+
+    Raises:
+        config.ConfigError: for an unknown field, a value that does not belong there, two equal settings, too many runs.
+        ValueError: whatever the components' own checks raise, or where a setting does not fit into memory.
+    """
+    if not seeds:
+        raise config.ConfigError("--seeds must be at least 1, got 0")
+    num_runs = len(seeds)
+    for options in fields.values():
+        num_runs *= len(options)
+    if num_runs > MAX_RUNS:
+        raise config.ConfigError(f"a sweep of {num_runs:,} runs: at most {MAX_RUNS:,}; leave out values or seeds")
+    settings: list[Setting] = []
+    for number, combination in enumerate(itertools.product(*fields.values())):
+        values = dict(zip(fields, combination, strict=True))
+        trainer = config.replace_fields(preset.trainer, values) if values else preset.trainer
+        equal = next((each for each in settings if each.preset.trainer == trainer), None)
+        if equal is not None:
+            raise config.ConfigError(f"{_words(values)} and {_words(equal.values)} are the same setting: leave one out")
+        changed = replace(preset, trainer=trainer)
+        discovery.check(changed)
+        memory_estimate.check(trainer)
+        settings.append(Setting(_folder_name(values, number), values, changed))
+    return Sweep(tuple(settings), tuple(seeds))
+
+
+def _words(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def _folder_name(values: Mapping[str, str], number: int) -> str:
+    name = re.sub(r"[^A-Za-z0-9._=,+-]", "_", ",".join(f"{name}={value}" for name, value in values.items()))
+    if not values:
+        return "preset"
+    # Values that differ in replaced letters, and names that a file system may refuse, go by their number.
+    return name if len(name) <= MAX_NAME and name == _words(values).replace(", ", ",") else f"setting{number}"
+
+
+def run(sweep: Sweep, out: str | Path, *, resume: bool = False, console: Any = None) -> int:
+    """Run a sweep, or go on with it, and write its table.
+
+    Leaves `sweep.json`, `sweep.md` and a run folder `SETTING/seed<k>` for each run in `out`. A run that fails, because
+    no candidate of a meta-step is finite, is noted as failed, and the others go on. Several processes call this alike,
+    as they do `loop.run`; process 0 tests and writes, for which the others wait.
+
+    Args:
+        sweep: from `plan`.
+        out: folder, new or empty unless `resume`.
+        resume: go on with the sweep in `out`, which must be the same.
+        console: `rich` console for progress and the table.
+
+    Returns:
+        The exit code: 0, or 128 + the number of the signal that interrupted it.
+
+    Raises:
+        run_folder.RunError: where `out` cannot be used, or holds another sweep.
+        distributed.DistributedError: where processes were started with different sweeps, or one of them is gone.
+    """
+    from rich.console import Console
+
+    if not is_first():
+        console = Console(quiet=True)
+    with clear_errors(out):
+        return _run(sweep, Path(out).absolute(), resume, console or Console())
+
+
+def _run(sweep: Sweep, folder: Path, resume: bool, console: Any) -> int:
+    plan = _describe(sweep)
+    require_same(plan)
+    manifest = Manifest.shared(folder, plan, resume)
+    for setting in sweep.settings:
+        for seeds in map(tuple, of_first(_groups(setting.preset, sweep.seeds))):
+            pending = [seed for seed in seeds if not manifest.is_over(setting.name, seed)]
+            if pending:
+                console.print(f"[bold]{setting.name}[/bold], seeds {', '.join(map(str, pending))}")
+                train = _one_by_one if len(seeds) == 1 else _together
+                exit_code = train(setting, seeds, folder, manifest, console)
+                if is_first():
+                    write_table(folder, manifest)
+                if exit_code:
+                    return exit_code
+                devices.forget_if_many()
+    if is_first():
+        console.print(write_table(folder, manifest), markup=False, highlight=False, soft_wrap=True)
+        console.print(f"table: {folder / 'sweep.md'}", soft_wrap=True)
+    return 0
+
+
+def _describe(sweep: Sweep) -> dict[str, Any]:
+    """All that must not change when a sweep is gone on with."""
+    preset = sweep.settings[0].preset
+    caps = {name: getattr(preset, name) for name in ("minutes", "env_steps", "num_seeds")}
+    settings = {
+        setting.name: {"values": dict(setting.values), "trainer": config.to_data(setting.preset.trainer)}
+        for setting in sweep.settings
+    }
+    suites = list(preset.suites)
+    return {"preset": preset.name, "seeds": list(sweep.seeds), "suites": suites, **caps, "settings": settings}
+
+
+def _groups(preset: Preset, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Which seeds are trained by one program.
+
+    By meta-gradients, and with a cap on environment steps, which each run reaches at a meta-step of its own, every run
+    is on its own. So is a run that fills the memory.
+    """
+    size = 1
+    if not isinstance(preset.trainer, GradientTrainer) and preset.env_steps is None:
+        size = min(len(seeds), memory_estimate.num_side_by_side(preset.trainer))
+    return [seeds[begin : begin + size] for begin in range(0, len(seeds), size)]
+
+
+def _one_by_one(setting: Setting, seeds: Sequence[int], folder: Path, manifest: Manifest, console: Any) -> int:
+    """Each run as `metadisco discover` does it."""
+    for seed in seeds:
+        out = folder / setting.name / f"seed{seed}"
+        try:
+            done = discovery.discover(setting.preset, out, seed=seed, resume=True, console=console)
+        except loop.TrainingError as error:
+            manifest.note(setting.name, seed, Run(FAILED, reason=str(error)))
+            continue
+        if done.exit_code:
+            return done.exit_code
+        manifest.note(setting.name, seed, Run(DONE))
+    return 0
+
+
+def _together(setting: Setting, seeds: tuple[int, ...], folder: Path, manifest: Manifest, console: Any) -> int:
+    """Train seeds by one program, then test each."""
+    home, preset = folder / setting.name, setting.preset
+    if any(manifest.find(setting.name, seed) is None for seed in seeds):
+        exit_code = _train_together(setting, seeds, home, manifest, console)
+        if exit_code:
+            return exit_code
+    for seed in seeds:
+        known, out = manifest.find(setting.name, seed), home / f"seed{seed}"
+        if known is None or known.status != TRAINED:
+            continue
+        restored = Checkpoints(out / "checkpoints").restore_latest(shared_shapes(preset.trainer))
+        if restored is None or restored.step != known.step:
+            raise RunError(f"{out} has lost the checkpoint of meta-step {known.step}: name another --out.")
+        if is_first():
+            meta_params, times = preset.trainer.meta_params(on_this_process(restored.state)), known.seconds
+            discovery.finish(preset, out, meta_params, seed=seed, step=known.step, seconds=times, console=console)
+        manifest.note(setting.name, seed, Run(DONE))
+    return 0
+
+
+def _train_together(setting: Setting, seeds: tuple[int, ...], home: Path, manifest: Manifest, console: Any) -> int:
+    """Train seeds by one program, and leave each in a run folder of its own."""
+    preset, single = setting.preset, setting.preset.trainer
+    if isinstance(single, GradientTrainer):
+        raise ValueError(f"{setting.name}: runs by meta-gradients are trained one by one")
+    trainer = BatchedSeeds(single, seeds)
+    for seed in seeds:
+        with opened(home / f"seed{seed}", single, seed, True, {"preset": preset.name}):
+            pass  # written now, since levels are left there on the way
+    validate = discovery.validation(preset) if preset.validate_every else None
+    leavers = {seed: discovery.snapshots(preset, seed) for seed in seeds}
+
+    def evaluate(state: Any) -> dict[str, Any]:
+        scores = {seed: validate(trainer.of_seed(state, seed)) for seed in seeds} if validate else {}
+        return {label(name, seed): value for seed, found in scores.items() for name, value in found.items()}
+
+    def leave(_: Path, state: Any) -> None:
+        for seed, leaver in leavers.items():
+            if leaver is not None:
+                leaver(home / f"seed{seed}", trainer.of_seed(state, seed))
+
+    try:
+        result = loop.run(
+            trainer,
+            home / f"together-{seeds[0]}-{seeds[-1]}",
+            seed=seeds[0],
+            minutes=None if preset.minutes is None else preset.minutes * len(seeds),
+            resume=True,
+            evaluate_fn=evaluate if validate else None,
+            evaluate_every=max(preset.validate_every, 1),
+            snapshot_fn=leave if any(leavers.values()) else None,
+            snapshot_every=snapshot_interval(trainer.num_steps),
+            provenance={"preset": preset.name},
+            track=(trackers.tensorboard, partial(SeedLogs, homes={seed: home / f"seed{seed}" for seed in seeds})),
+            console=console,
+        )
+    except loop.TrainingError as error:  # none of the seeds can go on
+        for seed in seeds:
+            manifest.note(setting.name, seed, Run(FAILED, reason=str(error)))
+        return 0
+    if result.status == "interrupted":
+        console.print(f"Stopped after meta-step {result.step}; everything is saved. Go on with --resume.")
+        return result.exit_code
+    group = home / f"together-{seeds[0]}-{seeds[-1]}" / "metrics.jsonl"
+    lost = of_first(_deal_out(read_metrics(group), seeds, home) if is_first() else None)
+    for seed, step in zip(seeds, lost, strict=True):
+        if step is not None:
+            manifest.note(
+                setting.name, seed, Run(FAILED, reason=f"No candidate of meta-step {step} has a finite fitness.")
+            )
+            continue
+        state = on_all_processes(trainer.of_seed(result.state, seed))
+        Checkpoints(home / f"seed{seed}" / "checkpoints").save(result.step, state)
+        manifest.note(setting.name, seed, Run(TRAINED, step=result.step, seconds=result.seconds / len(seeds)))
+    return 0
+
+
+def _deal_out(rows: Sequence[Row], seeds: Sequence[int], home: Path) -> list[int | None]:
+    """Write the log of each seed, and return the meta-step at which it had no finite candidate, if so."""
+    for seed in seeds:
+        path = home / f"seed{seed}" / "metrics.jsonl"
+        write_atomically(path, log_of_seed(rows, seed, len(seeds)).encode())
+    finite = {seed: label("finite_fraction", seed) for seed in seeds}
+    return [next((int(row["step"]) for row in rows if row.get(finite[seed]) == 0.0), None) for seed in seeds]

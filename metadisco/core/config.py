@@ -1,0 +1,333 @@
+"""Settings as data: any component to JSON and back, and fields replaced by their dotted path.
+
+A component is a frozen dataclass whose fields are scalars, strings, None, tuples and other components, so it already is
+the configuration. This module only writes it down: `{"class": "package.module:Class", field: value, ...}`. Nothing is
+evaluated. Reading back imports nothing outside metadisco that the process has not imported itself, and calls nothing
+but the constructors of frozen dataclasses, so that a file from somebody else cannot choose which code runs.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib
+import math
+import sys
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from metadisco.core import moved
+
+Component = Any  # an instance of a frozen dataclass
+Data = Any  # what `json` reads and writes
+_WORDS = {"true": True, "false": False, "none": None, "inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+
+class ConfigError(ValueError):
+    """Settings that name something that does not exist, or hold a value that does not belong there."""
+
+
+def check_positive(component: Any, *names: str) -> None:
+    """Raise ValueError unless the named settings are positive and finite."""
+    for name in names:
+        value = getattr(component, name)
+        if not (value > 0.0 and math.isfinite(value)):
+            raise ValueError(f"{type(component).__name__}.{name} must be positive and finite, got {value}")
+
+
+def check_counts(component: Any, *names: str) -> None:
+    """Raise ValueError unless the named settings are at least 1, or None."""
+    for name in names:
+        value = getattr(component, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{type(component).__name__}.{name} must be at least 1, got {value}")
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Say which names are valid and which of them is closest to `name`; the tail of an error message."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{hint} Valid: {', '.join(names) or '(none)'}."
+
+
+def is_component(value: object) -> bool:
+    """Whether `value` is an instance of a frozen dataclass."""
+    return not isinstance(value, type) and _is_component_class(type(value))
+
+
+def class_name(component: Component) -> str:
+    """Name the class of a component as `package.module:Class`."""
+    return class_name_of(type(component))
+
+
+def class_name_of(cls: type) -> str:
+    """Name a class as `package.module:Class`."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def to_data(component: Component) -> dict[str, Data]:
+    """Turn a component into JSON-able data with all its fields, `from_data` being the exact inverse.
+
+    Args:
+        component: A frozen dataclass of scalars, strings, None, tuples and other components.
+
+    Returns:
+        `{"class": "package.module:Class", field: value, ...}`; a tuple as a list, an infinite float as
+        `{"float": "inf"}`.
+
+    Raises:
+        ConfigError: If the component or something in it is of another type; the message names the path.
+    """
+    if not is_component(component):
+        raise ConfigError(f"{component!r} is not a component: use an instance of a dataclass(frozen=True).")
+    return _encode(component, "")
+
+
+def from_data(data: Data, *, allow: tuple[str, ...] = ()) -> Component:
+    """Build the component that `to_data` wrote.
+
+    Args:
+        data: What `to_data` of this or an earlier release returned, usually read from JSON. A field that is not in it
+            takes its default.
+        allow: Packages, besides metadisco and the modules that are already imported, that may be imported.
+
+    Raises:
+        ConfigError: For an unknown class or field, a value of the wrong type, or a module that is not allowed.
+    """
+    if not isinstance(data, Mapping) or "class" not in data:
+        raise ConfigError(
+            f"A component is an object with a 'class' such as 'package.module:Class'; got {_short(data)}."
+        )
+    return _decode(moved.current(data), "", allow)
+
+
+def resolve(name: str) -> type:
+    """Import a component class by its name `package.module:Class`.
+
+    This imports the module, so it is for names that the user typed; data from a file goes through `from_data`.
+    """
+    module_name, _, attribute = moved.current_name(name).partition(":")
+    if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
+        raise ConfigError(f"{name!r} is not the name of a component: write 'package.module:Class'.")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"Cannot import the module of {name!r}: {error}. Install it, or run from the folder that holds it."
+        ) from error
+    members = {key: value for key, value in vars(module).items() if _is_component_class(value)}
+    if attribute in members:
+        return members[attribute]
+    if attribute in vars(module):
+        raise ConfigError(f"{name!r} is not a component class: make it a dataclass(frozen=True).")
+    raise ConfigError(f"The module {module_name!r} has no component {attribute!r}.{nearest(attribute, members)}")
+
+
+def replace_field(component: Component, path: str, value: object) -> Component:
+    """Return `component` with the field at a dotted path replaced: `replace_field(trainer, "meta.sigma", 0.1)`."""
+    return replace_fields(component, {path: value})
+
+
+def replace_fields(component: Component, overrides: Mapping[str, object]) -> Component:
+    """Return `component` with several fields replaced at once, so that only the result has to be valid.
+
+    Args:
+        component: A frozen dataclass.
+        overrides: Dotted path (`"meta.sigma"`, `"curricula.0.weight"` inside a tuple) to value. A string is taken as
+            text from a command line where the field is not a string: `"0.1"`, `"none"`, `"1,2"`, `"package:Class"`.
+
+    Raises:
+        ConfigError: For an unknown field (it lists the valid ones and the nearest) or a value of the wrong type.
+        ValueError: Whatever the component's own checks raise.
+    """
+    return _replace(component, overrides, "")
+
+
+def _is_component_class(cls: object) -> bool:
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        return False
+    return cls.__dataclass_params__.frozen  # type: ignore[attr-defined]  # typeshed does not know it
+
+
+def join(path: str, name: object) -> str:
+    """The path of a field of what is at `path`."""
+    return f"{path}.{name}" if path else str(name)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _fields(component: Component | type) -> dict[str, dataclasses.Field]:
+    return {field.name: field for field in dataclasses.fields(component) if field.init}
+
+
+def _encode(value: object, path: str) -> Data:
+    if is_component(value):
+        if "." in type(value).__qualname__:
+            raise ConfigError(f"{class_name(value)} cannot be found by name: define the class at the top of a module.")
+        fields = {name: _encode(getattr(value, name), join(path, name)) for name in _fields(value)}
+        return {"class": class_name(value), **fields}
+    if type(value) is tuple:
+        return [_encode(item, join(path, index)) for index, item in enumerate(value)]
+    if type(value) is float and not math.isfinite(value):
+        return {"float": repr(value)}
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise ConfigError(
+        f"{path} = {_short(value)} is a {type(value).__name__}: a component holds only bool, int, float, str, None, "
+        "tuples and other frozen dataclasses."
+    )
+
+
+def _decode(data: Data, path: str, allow: tuple[str, ...]) -> object:
+    if isinstance(data, list):
+        return tuple(_decode(item, join(path, index), allow) for index, item in enumerate(data))
+    if not isinstance(data, Mapping):
+        return data
+    if set(data) == {"float"} and data["float"] in ("inf", "-inf", "nan"):
+        return float(data["float"])
+    if not isinstance(data.get("class"), str):
+        raise ConfigError(f"{path or 'the component'} has no 'class': {_short(data)}.")
+    _check_trusted(data["class"], allow)
+    cls = resolve(data["class"])
+    hints = _hints(cls)
+    values = {}
+    for name in data.keys() - {"class"}:
+        where = join(path, name)
+        if name not in _fields(cls):
+            raise ConfigError(f"{data['class']} has no field {name!r} (at {where}).{nearest(name, _fields(cls))}")
+        values[name] = _fit(_decode(data[name], where, allow), hints.get(name, Any), where)
+    return _construct(cls, values, path)
+
+
+def _construct(cls: type, values: dict[str, object], path: str) -> Component:
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ConfigError(
+            f"Cannot build {cls.__module__}:{cls.__qualname__} at {path or 'the top'}: {error}."
+        ) from error
+
+
+def _check_trusted(name: str, allow: tuple[str, ...]) -> None:
+    module = name.partition(":")[0]
+    package = module.partition(".")[0]
+    if module in sys.modules or any(
+        module == known or module.startswith(known + ".") for known in ("metadisco", *allow)
+    ):
+        return
+    raise ConfigError(
+        f"The file asks to import {module!r}, which is not part of metadisco. If you trust it, import the module first "
+        f'or pass allow=("{package}",).'
+    )
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls)
+    except (NameError, TypeError):  # an annotation that only a type checker can see
+        return {}
+
+
+def _replace(component: Component, overrides: Mapping[str, object], path: str) -> Component:
+    if "" in overrides:
+        return overrides[""]
+    groups: dict[str, dict[str, object]] = {}
+    for key, value in overrides.items():
+        name, _, rest = key.partition(".")
+        groups.setdefault(name, {})[rest] = value
+    for name, group in groups.items():
+        if "" in group and len(group) > 1:
+            raise ConfigError(f"{join(path, name)} is replaced as a whole and in part: give one of the two.")
+    if type(component) is tuple:
+        names, hints = [str(index) for index in range(len(component))], {}
+    elif is_component(component):
+        names, hints = list(_fields(component)), _hints(type(component))
+    else:
+        raise ConfigError(
+            f"{path} = {_short(component)} has no fields, so {join(path, next(iter(overrides)))} is unknown."
+        )
+    changes = {}
+    for name, group in groups.items():
+        where = join(path, name)
+        if name not in names:
+            raise ConfigError(f"Unknown field {where!r}.{nearest(where, [join(path, known) for known in names])}")
+        present = component[int(name)] if type(component) is tuple else getattr(component, name)
+        hint = hints.get(name, Any if present is None or is_component(present) else type(present))
+        value = _replace(present, group, where)
+        changes[name] = _parse(value, hint, where) if isinstance(value, str) else _fit(value, hint, where)
+    if type(component) is tuple:
+        return tuple(changes.get(str(index), item) for index, item in enumerate(component))
+    return dataclasses.replace(component, **changes)
+
+
+def _parse(text: str, hint: Any, path: str) -> object:
+    """Read text from a command line as a value of the annotated type."""
+    try:
+        value = _WORDS[text.lower()] if text.lower() in _WORDS else ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = text
+    if isinstance(value, str) and ":" in value and not _fits(value, hint):
+        value = _construct(resolve(value), {}, path)
+    if isinstance(value, str) and "," in value and not _fits(value, hint):
+        value = tuple(part.strip() for part in value.split(","))
+    options = [value, text]
+    if isinstance(value, float) and value.is_integer():
+        options.append(int(value))  # 1e6 where an integer is wanted
+    fitting = [option for option in options if _fits(option, hint)]
+    return _fit(fitting[0] if fitting else value, hint, path)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    try:
+        _fit(value, hint, "")
+    except ConfigError:
+        return False
+    return True
+
+
+def _fit(value: object, hint: Any, path: str) -> object:
+    """Check a value against a type annotation; an int becomes a float and a list a tuple where one is wanted."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or hint is object or isinstance(hint, typing.TypeVar):
+        return value
+    if origin is typing.Annotated:
+        return _fit(value, arguments[0], path)
+    if origin in (typing.Union, types.UnionType):
+        exact = [option for option in arguments if type(value) is option]
+        fitting = exact or [option for option in arguments if _fits(value, option)]
+        if fitting:
+            return _fit(value, fitting[0], path)
+    elif origin is typing.Literal:
+        if any(value == option and type(value) is type(option) for option in arguments):
+            return value
+    elif origin is tuple or hint is tuple:
+        if isinstance(value, (tuple, list)):
+            return _fit_tuple(tuple(value), arguments, path)
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif getattr(hint, "_is_protocol", False):
+        if is_component(value):
+            return value
+    elif not isinstance(hint, type) or origin is not None or _is_instance(value, hint):
+        return value
+    wanted = getattr(hint, "__name__", str(hint)) if origin is None else str(hint).replace("typing.", "")
+    raise ConfigError(f"{path} = {_short(value)} is a {type(value).__name__}; it must be {wanted}.")
+
+
+def _is_instance(value: object, cls: type) -> bool:
+    """Like isinstance, but True is not an int."""
+    return type(value) is cls or (cls is not int and isinstance(value, cls))
+
+
+def _fit_tuple(values: tuple, arguments: tuple, path: str) -> tuple:
+    if not arguments:
+        return values
+    hints = arguments[:1] * len(values) if arguments[-1] is Ellipsis else arguments
+    if len(hints) != len(values):
+        raise ConfigError(f"{path} = {_short(values)} has {len(values)} items; it must have {len(hints)}.")
+    return tuple(_fit(value, hint, join(path, index)) for index, (value, hint) in enumerate(zip(values, hints)))

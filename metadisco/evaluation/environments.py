@@ -1,0 +1,218 @@
+"""Environments as they are usually given: with agents, a budget, and the two ends of a scale.
+
+One readable place for what a drift is plugged into: network, rollout, optimizer and PPO's own settings of each
+environment. Suites test on them and presets train on them. Settings are the usual ones of public PPO, scaled to budgets
+that a CPU finishes, and were chosen with PPO alone on these very environments: drifts compete in settings that suit
+PPO. `experiments/scales.py` measures the ends of the scale.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from metadisco.agents.convolutions import StridedCNN
+from metadisco.agents.networks import CNN, MLP, Separate, Tanh
+from metadisco.core.config import nearest
+from metadisco.curricula.tasks import LevelDistribution, OneLevel
+from metadisco.envs.atari import GAMES, Atari
+from metadisco.envs.base import Environment
+from metadisco.envs.brax_adapter import Brax
+from metadisco.envs.brax_levels import BraxLevels
+from metadisco.envs.gymnax_adapter import Gymnax
+from metadisco.envs.gymnax_levels import GymnaxLevels
+from metadisco.envs.host import Hosted
+from metadisco.evaluation.test_sets import TOPS
+from metadisco.lives.learner import Adam, Learner
+from metadisco.lives.life import InnerLoop
+from metadisco.lives.normalization import Normalizer
+from metadisco.objectives.base import Objective
+from metadisco.objectives.mirror_learning import PPO, MirrorLearning
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An environment with all that an agent needs to live in it.
+
+    Attributes:
+        inner: how to live, with PPO as the objective.
+        levels: the environment's own level, always the same.
+        lifetime: the usual budget, agent updates.
+        random_return: of a policy that has not learned, 0 on the scale.
+        reference_return: 1 on the scale.
+        top: what `reference_return` is: `optimal`, the best expected return that a policy can have; `human`, as
+            published; or `reference`, of PPO at the usual budget.
+    """
+
+    inner: InnerLoop
+    levels: LevelDistribution
+    lifetime: int
+    random_return: float
+    reference_return: float
+    top: str = "reference"
+
+    def __post_init__(self) -> None:
+        if self.top not in TOPS:
+            raise ValueError(f"Setting.top {self.top!r} is unknown.{nearest(self.top, TOPS)}")
+
+
+def plug(objective: Objective, inner: InnerLoop) -> InnerLoop:
+    """Lives as in `inner` under another objective.
+
+    Where both are mirror learning only the drift is exchanged: discount, advantages and entropy bonus belong to the
+    environment. Raises ValueError where the objective does not fit.
+    """
+    if isinstance(objective, MirrorLearning) and isinstance(inner.objective, MirrorLearning):
+        objective = replace(inner.objective, drift=objective.drift)
+    return replace(inner, objective=objective)
+
+
+def _learner(rate: float, *, num_epochs: int = 4, num_minibatches: int = 4) -> Learner:
+    adam = Adam(rate, anneal=True)
+    return Learner(adam, adam, num_epochs=num_epochs, num_minibatches=num_minibatches)
+
+
+def _pair(width: int = 64) -> Separate:
+    return Separate(MLP((width, width), Tanh()), MLP((width, width), Tanh()))
+
+
+def _control(env: Environment) -> InnerLoop:
+    """Low-dimensional observations, a choice of actions: two networks of 64 tanh units twice."""
+    return InnerLoop(
+        env=env,
+        torso=_pair(),
+        objective=PPO(value_weight=0.5, entropy_weight=0.01),
+        learner=_learner(1e-3),
+        num_workers=16,
+        num_steps=64,
+        num_test_workers=32,
+        max_test_steps=1024,
+        normalizer=Normalizer(),
+    )
+
+
+def _minatar(name: str, *, max_test_steps: int = 1024) -> Setting:
+    """Images of 10 x 10 cells: one small convolutional network."""
+    env = Gymnax(name)
+    inner = InnerLoop(
+        env=env,
+        torso=CNN((16,), (64,)),
+        objective=PPO(value_weight=0.5, entropy_weight=0.01),
+        learner=_learner(3e-3, num_minibatches=8),
+        num_workers=64,
+        num_steps=64,
+        num_test_workers=32,
+        max_test_steps=max_test_steps,
+    )
+    return Setting(inner, GymnaxLevels(env), 250, *_SCALES[name])
+
+
+def _bsuite(name: str, lifetime: int, *, gamma: float = 0.99, options: tuple[tuple[str, int], ...] = ()) -> Setting:
+    """Tests of one skill each, whose optimum is known: the scale is exact."""
+    env = Gymnax(name, options)
+    inner = replace(_control(env), objective=PPO(gamma=gamma, value_weight=0.5, entropy_weight=0.01))
+    inner = replace(inner, normalizer=Normalizer(gamma=gamma), num_test_workers=64)
+    return Setting(inner, GymnaxLevels(env), lifetime, *_SCALES[name], top=top_of(name))
+
+
+def _gymnax(name: str, lifetime: int) -> Setting:
+    env = Gymnax(name)
+    return Setting(_control(env), GymnaxLevels(env), lifetime, *_SCALES[name], top=top_of(name))
+
+
+def _pendulum() -> Setting:
+    env = Gymnax("Pendulum-v1")
+    objective = PPO(gamma=0.95, value_weight=0.5, entropy_weight=0.0)
+    inner = replace(_control(env), objective=objective, normalizer=Normalizer(gamma=0.95))
+    return Setting(inner, GymnaxLevels(env), 256, *_SCALES["Pendulum-v1"])
+
+
+def _brax(name: str, lifetime: int, *, gamma: float = 0.99) -> Setting:
+    """Continuous control: normalised observations and rewards, no entropy bonus."""
+    env = Brax(name)
+    inner = InnerLoop(
+        env=env,
+        torso=_pair(),
+        objective=PPO(gamma=gamma, value_weight=0.5, entropy_weight=0.0),
+        learner=_learner(1e-3, num_minibatches=8),
+        num_workers=64,
+        num_steps=32,
+        num_test_workers=16,
+        max_test_steps=1024,
+        normalizer=Normalizer(gamma=gamma),
+    )
+    return Setting(inner, BraxLevels(env, ()), lifetime, *_SCALES[f"brax-{name}"])
+
+
+def _atari(game: str) -> Setting:
+    """Images of 84 x 84 pixels, the network of DQN, PPO as in arXiv:1707.06347, table 5, and its 10 million steps."""
+    inner = InnerLoop(
+        env=Hosted(Atari(game)),
+        torso=StridedCNN(),
+        objective=PPO(value_weight=1.0, entropy_weight=0.01),
+        learner=_learner(2.5e-4, num_epochs=3),
+        num_workers=8,
+        num_steps=128,
+        num_test_workers=10,
+        max_test_steps=27_000,
+    )
+    return Setting(
+        inner, OneLevel(), 9766, GAMES[game].random_score, GAMES[game].human_score, top=top_of(f"atari-{game}")
+    )
+
+
+# (random policy, PPO at the usual budget), rounded.
+_SCALES: dict[str, tuple[float, float]] = {
+    "CartPole-v1": (21.0, 500.0),
+    "Acrobot-v1": (-498.0, -90.0),
+    "Catch-bsuite": (-0.6, 1.0),
+    "Pendulum-v1": (-1204.0, -167.0),
+    "DeepSea-bsuite": (-0.0011, 0.99),  # both exact: 2^-8 - 0.01 / 2, and 1 - 0.01
+    "DiscountingChain-bsuite": (1.02, 1.1),  # both exact
+    "UmbrellaChain-bsuite": (0.0, 1.0),  # both exact
+    "Breakout-MinAtar": (0.4, 16.0),
+    "Asterix-MinAtar": (0.7, 11.5),
+    "Freeway-MinAtar": (0.3, 60.0),
+    "SpaceInvaders-MinAtar": (4.0, 132.0),
+    "brax-inverted_pendulum": (20.0, 889.0),
+    "brax-reacher": (-1200.0, -124.0),
+    "brax-inverted_double_pendulum": (230.0, 2300.0),
+    "brax-hopper": (85.0, 440.0),
+    "brax-halfcheetah": (-160.0, 970.0),
+}
+
+_MAKERS: dict[str, Callable[[], Setting]] = {
+    "CartPole-v1": functools.partial(_gymnax, "CartPole-v1", 128),
+    "Acrobot-v1": functools.partial(_gymnax, "Acrobot-v1", 128),
+    "Catch-bsuite": functools.partial(_gymnax, "Catch-bsuite", 64),
+    "Pendulum-v1": _pendulum,
+    "DeepSea-bsuite": functools.partial(_bsuite, "DeepSea-bsuite", 64),
+    "DiscountingChain-bsuite": functools.partial(
+        _bsuite, "DiscountingChain-bsuite", 64, gamma=0.999, options=(("mapping_seed", 3),)
+    ),
+    "UmbrellaChain-bsuite": functools.partial(_bsuite, "UmbrellaChain-bsuite", 128),
+    "Breakout-MinAtar": functools.partial(_minatar, "Breakout-MinAtar"),
+    "Asterix-MinAtar": functools.partial(_minatar, "Asterix-MinAtar"),
+    "Freeway-MinAtar": functools.partial(_minatar, "Freeway-MinAtar", max_test_steps=2560),
+    "SpaceInvaders-MinAtar": functools.partial(_minatar, "SpaceInvaders-MinAtar"),
+    "brax-inverted_pendulum": functools.partial(_brax, "inverted_pendulum", 512, gamma=0.97),
+    "brax-reacher": functools.partial(_brax, "reacher", 256, gamma=0.97),
+    "brax-inverted_double_pendulum": functools.partial(_brax, "inverted_double_pendulum", 128),
+    "brax-hopper": functools.partial(_brax, "hopper", 128),
+    "brax-halfcheetah": functools.partial(_brax, "halfcheetah", 128),
+}
+_MAKERS |= {f"atari-{game}": functools.partial(_atari, game) for game in GAMES}
+EXACT = frozenset(name for name in _MAKERS if name.endswith("-bsuite"))  # whose optimum is known
+NAMES: tuple[str, ...] = tuple(_MAKERS)
+HOSTED: tuple[str, ...] = tuple(name for name in NAMES if name.startswith("atari-"))
+"""Those that are stepped on the host."""
+
+
+def top_of(name: str) -> str:
+    """What 1 on the scale of a setting is, without building it; see `Setting.top`."""
+    return "human" if name in HOSTED else "optimal" if name in EXACT else "reference"
+
+
+@functools.cache
+def setting(name: str) -> Setting:
+    """The setting of an environment. Raises KeyError for a name that is not in `NAMES`."""
+    return _MAKERS[name]()

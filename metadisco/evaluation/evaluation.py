@@ -1,0 +1,348 @@
+"""Meta-test: agents that learn by a frozen objective, on tasks that it was not trained on.
+
+Every agent compared lives the same lives: life j on task i has the same key whatever objective it learns by, however
+many seeds there are and however many devices run them. Nothing is meta-trained here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from metadisco.agents.networks import Heads, Table
+from metadisco.core.sharding import SHARED, SPREAD, deal, num_slots, on_each_device, population_mesh
+from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Task, Trajectory
+from metadisco.envs.base import EnvSpec
+from metadisco.envs.host import Hosted
+from metadisco.evaluation import stats
+from metadisco.evaluation.results import Evaluation, Results
+from metadisco.evaluation.test_sets import TestSet
+from metadisco.lives import host
+from metadisco.lives.learner import Learner
+from metadisco.lives.life import InitialCondition, InnerLoop, Life, only_of_finite
+from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER, TABLE_PPO, TABLE_PPO_LEARNER
+from metadisco.objectives.base import Objective, Predictions, Targets
+from metadisco.objectives.drift import DPODrift
+
+LIVES = 2_000_000_099  # what a seed's key is folded with; training folds it with meta-steps, of which there are fewer
+NUM_PICTURES = 6  # tasks of which a trained agent is kept
+
+
+Contestant = tuple[InnerLoop, MetaParams]
+"""How an agent lives, and the objective's meta-parameters: () for a hand-written one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """An objective with its meta-parameters fixed, so that a whole population shares them in large matrix products."""
+
+    objective: Objective
+    meta_params: MetaParams
+
+    def heads(self, spec: EnvSpec) -> Heads:
+        """As without fixing."""
+        return self.objective.heads(spec)
+
+    def init(self, key: Key) -> tuple[()]:
+        """Nothing is left to learn."""
+        del key
+        return ()
+
+    def targets(
+        self, meta_params: tuple[()], predictions: Predictions, trajectory: Trajectory, progress: Progress
+    ) -> Targets:
+        """As without fixing."""
+        return self.objective.targets(self.meta_params, predictions, trajectory, progress)
+
+    def loss(
+        self,
+        meta_params: tuple[()],
+        targets: Targets,
+        outputs: Outputs,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[jax.Array, Metrics]:
+        """As without fixing."""
+        return self.objective.loss(self.meta_params, targets, outputs, trajectory, progress)
+
+
+def tuned_a2c(inner: InnerLoop) -> InnerLoop:
+    """The same lives under A2C with its best settings for tables, found by `experiments/tune.py`.
+
+    Raises:
+        ValueError: where the agents are not tables; the settings would be far off.
+    """
+    return _tuned("A2C", inner, TABLE_A2C, TABLE_A2C_LEARNER)
+
+
+def tuned_ppo(inner: InnerLoop) -> InnerLoop:
+    """The same lives under PPO with its best settings for tables, found by `experiments/tune.py`.
+
+    Raises:
+        ValueError: where the agents are not tables, or rollouts cannot be split into as many minibatches.
+    """
+    return _tuned("PPO", inner, TABLE_PPO, TABLE_PPO_LEARNER)
+
+
+def tuned_dpo(inner: InnerLoop) -> InnerLoop:
+    """The same lives under DPO with the settings of the tuned PPO for tables.
+
+    Raises:
+        ValueError: as for `tuned_ppo`.
+    """
+    return _tuned("DPO", inner, replace(TABLE_PPO, drift=DPODrift()), TABLE_PPO_LEARNER)
+
+
+def _tuned(name: str, inner: InnerLoop, objective: Objective, learner: Learner) -> InnerLoop:
+    if not isinstance(inner.torso, Table):
+        raise ValueError(f"{name} is tuned for Table agents, got {inner.torso}; tune it for these first")
+    return replace(inner, objective=objective, learner=learner, critic=None)
+
+
+def evaluate(
+    inner: InnerLoop,
+    meta_params: MetaParams,
+    test_set: TestSet,
+    *,
+    seed: int = 0,
+    num_seeds: int = 1,
+    num_points: int = 8,
+    slots: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    on_progress: Callable[[float], None] = lambda fraction: None,
+) -> Evaluation:
+    """Live `num_seeds` lives on every task of a test set, and evaluate the agents on the way.
+
+    Args:
+        inner: how to live; its environment is replaced by the test set's. Where a test set brings agents along, these
+            must be they, but for the objective (`metadisco.evaluation.environments.plug`).
+        meta_params: of `inner.objective`.
+        test_set: the tasks.
+        seed: of the lives.
+        num_seeds: S, lives per task.
+        num_points: P, equal parts of the lifetime after each of which agents are evaluated.
+        slots: lives that run side by side on one device; None for 32 on a CPU, and all of an accelerator's.
+        devices: all of this process by default.
+        on_progress: called with the fraction of the lifetime that is over, 0 to begin with.
+
+    Raises:
+        ValueError: for numbers below 1, more points than updates, or an agent that does not fit the observations or
+            is not the one that the test set brings along.
+
+    Note:
+        An agent that diverged counts as what it was before it learned: it gets the random policy's return.
+    """
+    if num_seeds < 1 or not 1 <= num_points <= test_set.lifetime:
+        raise ValueError(
+            f"an evaluation needs num_seeds >= 1 and num_points in 1..{test_set.lifetime} (the lifetime), got "
+            f"{num_seeds} and {num_points}"
+        )
+    if test_set.inner is not None and replace(inner, objective=test_set.inner.objective) != test_set.inner:
+        raise ValueError(f"{test_set.name} brings its own agents; plug the objective into them: settings.plug")
+    inner = replace(inner, env=test_set.env, critic=None)  # nobody asks the critic here
+    if isinstance(inner.env, Hosted):
+        return _evaluate_on_host(inner, meta_params, test_set, seed, num_seeds, num_points, on_progress)
+    devices = jax.local_devices() if devices is None else devices
+    num_lives = test_set.num_tasks * num_seeds
+    # Neighbors go to different devices; copies of the last life, which do nothing, fill the shares up.
+    dealt, places = deal(num_lives, len(devices))
+    mesh = population_mesh(devices)
+    slots = num_slots(slots, len(dealt) // len(devices), on_cpu=32)
+    key = jax.random.fold_in(jax.random.key(seed), LIVES)
+    initials = _initials(key, test_set.tasks, num_seeds, np.minimum(dealt, num_lives - 1))
+    initials, meta_params = _place(initials, mesh, SPREAD), _place(jax.device_get(meta_params), mesh, SHARED)
+
+    def gather(leaf: jax.Array) -> np.ndarray:
+        return np.asarray(leaf)[places].reshape(test_set.num_tasks, num_seeds)
+
+    def evaluate(lives: Life) -> np.ndarray:
+        found = gather(_evaluate(lives, inner=inner, mesh=mesh, slots=slots))
+        return np.where(np.isfinite(found), found, test_set.random_return[:, None]).astype(np.float32)
+
+    on_progress(0.0)
+    lives = _begin(initials, inner=inner, mesh=mesh)
+    returns, metrics = [evaluate(lives)], []
+    for point in range(1, num_points + 1):
+        num_updates = (test_set.lifetime * point + num_points // 2) // num_points
+        until = _place(np.where(dealt < num_lives, num_updates, 0).astype(np.int32), mesh, SPREAD)
+        lives, means = _advance(meta_params, lives, until, inner=inner, mesh=mesh, slots=slots)
+        returns.append(evaluate(lives))
+        metrics.append(jax.tree.map(gather, means))
+        on_progress(point / num_points)
+    shown = places[: NUM_PICTURES * num_seeds : num_seeds]
+    return _record(
+        test_set,
+        inner,
+        np.stack(returns),
+        jax.tree.map(lambda *segments: np.stack(segments), *metrics),
+        jax.tree.map(lambda leaf: np.asarray(leaf[shown]), lives.agent_params),
+    )
+
+
+def _evaluate_on_host(
+    inner: InnerLoop,
+    meta_params: MetaParams,
+    test_set: TestSet,
+    seed: int,
+    num_seeds: int,
+    num_points: int,
+    on_progress: Callable[[float], None],
+) -> Evaluation:
+    """`evaluate` where the host steps the environment: one life after the other."""
+
+    def by_task(leaf: np.ndarray) -> np.ndarray:
+        return leaf.reshape(-1, test_set.num_tasks, num_seeds)
+
+    key = jax.random.fold_in(jax.random.key(seed), LIVES)
+    initials = _initials(key, test_set.tasks, num_seeds, np.arange(test_set.num_tasks * num_seeds))
+    points = [(test_set.lifetime * point + num_points // 2) // num_points for point in range(1, num_points + 1)]
+    course = host.spend(inner, meta_params, initials, points, on_progress=on_progress)
+    found = by_task(course.returns)
+    returns = np.where(np.isfinite(found), found, test_set.random_return[:, None]).astype(np.float32)
+    shown = course.lives[: NUM_PICTURES * num_seeds : num_seeds]
+    kept = jax.tree.map(lambda *leaves: np.stack(leaves), *[life.agent_params for life in shown])
+    return _record(test_set, inner, returns, jax.tree.map(by_task, course.metrics), kept)
+
+
+def _record(
+    test_set: TestSet, inner: InnerLoop, returns: np.ndarray, metrics: dict[str, np.ndarray], agent_params: AgentParams
+) -> Evaluation:
+    """What is reported of lives: returns [P + 1, N, S], metrics [P, N, S], parameters of some agents."""
+    num_points = len(returns) - 1
+    return Evaluation(
+        suite=test_set.name,
+        lifetime=test_set.lifetime,
+        env_steps=test_set.lifetime * inner.num_workers * inner.num_steps,
+        is_exact=False,
+        names=test_set.names,
+        fractions=np.arange(num_points + 1) / num_points,
+        returns=returns,
+        scores=stats.normalize(returns, test_set.random_return, test_set.optimal_return),
+        metrics=metrics,
+        agent_params=_flatten(agent_params),
+    )
+
+
+def compare(
+    contestants: Mapping[str, Contestant],
+    test_sets: Sequence[TestSet],
+    *,
+    seed: int = 0,
+    num_seeds: int = 1,
+    num_points: int = 8,
+    slots: int | None = None,
+    on_progress: Callable[[str, str, float], None] = lambda suite, agent, fraction: None,
+) -> Results:
+    """Evaluate agents on the same lives, between the two ends of each test set's scale.
+
+    Args:
+        contestants: by name, such as `{"a2c": (tuned_a2c(inner), ()), "discovered": (inner, meta_params)}`.
+        test sets: what on.
+        seed: as the three that follow, see `evaluate`.
+        num_seeds: S.
+        num_points: P; less on a test set whose lifetime is shorter.
+        slots: on one device, see `evaluate`.
+        on_progress: called with suite, agent and the fraction of its lifetime that is over.
+
+    Returns:
+        For each suite: `random`, the contestants, and `optimal` or whatever is the top of its scale. The two ends are
+        constants.
+
+    Raises:
+        ValueError: for equal names, or as in `evaluate`.
+    """
+    suites = [test_set.name for test_set in test_sets]
+    ends = {"random", *(test_set.top for test_set in test_sets)}
+    if ends & set(contestants) or len(set(suites)) < len(suites):
+        raise ValueError(
+            f"suites must differ and no agent be one of {sorted(ends)}, got {suites} and {list(contestants)}"
+        )
+    results: Results = {}
+    for test_set in test_sets:
+        points = min(num_points, test_set.lifetime)
+        results[test_set.name] = {"random": _constant(test_set, test_set.random_return, num_seeds, points)}
+        for agent, (inner, meta_params) in contestants.items():
+            results[test_set.name][agent] = evaluate(
+                inner,
+                meta_params,
+                test_set,
+                seed=seed,
+                num_seeds=num_seeds,
+                num_points=points,
+                slots=slots,
+                on_progress=partial(on_progress, test_set.name, agent),
+            )
+        results[test_set.name][test_set.top] = _constant(test_set, test_set.optimal_return, num_seeds, points)
+    return results
+
+
+@partial(jax.jit, static_argnames=("inner", "mesh"))
+def _begin(initials: InitialCondition, *, inner: InnerLoop, mesh: Mesh) -> Life:
+    def begin(initials: InitialCondition) -> Life:
+        return jax.vmap(inner.begin)(initials.key, initials.task)
+
+    return on_each_device(begin, mesh, (SPREAD,))(initials)
+
+
+@partial(jax.jit, static_argnames=("inner", "mesh", "slots"), donate_argnames="lives")
+def _advance(
+    meta_params: MetaParams, lives: Life, until: jax.Array, *, inner: InnerLoop, mesh: Mesh, slots: int
+) -> tuple[Life, Metrics]:
+    def advance(meta_params: MetaParams, lives: Life, until: jax.Array) -> tuple[Life, Metrics]:
+        frozen = replace(inner, objective=Frozen(inner.objective, meta_params))
+        return frozen.advance((), lives, until, slots=slots)
+
+    return on_each_device(advance, mesh, (SHARED, SPREAD, SPREAD))(meta_params, lives, until)
+
+
+@partial(jax.jit, static_argnames=("inner", "mesh", "slots"))
+def _evaluate(lives: Life, *, inner: InnerLoop, mesh: Mesh, slots: int) -> jax.Array:
+    def evaluate(lives: Life) -> jax.Array:
+        return jnp.mean(only_of_finite(lives, inner.evaluate(lives, slots=slots)), axis=1)
+
+    return on_each_device(evaluate, mesh, (SPREAD,))(lives)
+
+
+@partial(jax.jit, static_argnames="num_seeds")
+def _initials(key: Key, tasks: Task, num_seeds: int, lives: jax.Array) -> InitialCondition:
+    """Births number `lives` of all N * S, task by task."""
+
+    def initial(life: jax.Array) -> InitialCondition:
+        task, repeat = life // num_seeds, life % num_seeds
+        life_key = jax.random.fold_in(jax.random.fold_in(key, task), repeat)
+        return InitialCondition(life_key, jax.tree.map(lambda leaf: leaf[task], tasks))
+
+    return jax.vmap(initial)(lives)
+
+
+def _place(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
+    return jax.device_put(tree, NamedSharding(mesh, spec))
+
+
+def _flatten(agent_params: AgentParams) -> dict[str, np.ndarray]:
+    """Leaves by their path in the tree, such as `logits` or `torso/0/kernel`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(agent_params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _constant(test_set: TestSet, expected_return: np.ndarray, num_seeds: int, num_points: int) -> Evaluation:
+    """A policy that does not learn and whose return is known exactly."""
+    shape = (num_points + 1, test_set.num_tasks, num_seeds)
+    returns = np.broadcast_to(expected_return[:, None], shape)
+    return Evaluation(
+        suite=test_set.name,
+        lifetime=test_set.lifetime,
+        env_steps=0,
+        is_exact=True,
+        names=test_set.names,
+        fractions=np.arange(num_points + 1) / num_points,
+        returns=returns,
+        scores=stats.normalize(returns, test_set.random_return, test_set.optimal_return),
+        metrics={},
+        agent_params={},
+    )

@@ -1,0 +1,168 @@
+"""Results of a meta-test: learning curves, their table, and the two files that they are kept in.
+
+`evaluation.json` is the table. `curves.npz` has everything, so that a report can be written later; no pickle is in it.
+"""
+
+import io
+import itertools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metadisco.core.files import write_atomically
+from metadisco.evaluation import stats
+from metadisco.evaluation.test_sets import TOPS
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How one agent did on one test set of N tasks with S seeds, at P + 1 points of its lifetime."""
+
+    suite: str
+    lifetime: int  # agent updates
+    env_steps: int  # of one life, all workers together; 0 for an exact return
+    is_exact: bool  # a policy's expected return: nobody lived
+    names: tuple[str, ...]  # [N] tasks
+    fractions: np.ndarray  # [P + 1] of the lifetime, from 0 to 1
+    returns: np.ndarray  # [P + 1, N, S] mean episode return
+    scores: np.ndarray  # [P + 1, N, S] 0 for the random policy, 1 for the optimum
+    metrics: dict[str, np.ndarray]  # name -> [P, N, S] means over the updates between two points
+    agent_params: dict[str, np.ndarray]  # path in the tree -> [some first tasks, ...] at the end, first seed
+
+
+Results = dict[str, dict[str, Evaluation]]
+"""Suite -> agent -> evaluation."""
+
+
+def summarize(evaluation: Evaluation) -> dict[str, Any]:
+    """One row of the table: where the agents were at the end of their lifetime.
+
+    Returns:
+        `iqm`, `optimality_gap`, `cvar` (mean of the worst tenth of the levels) and `mean_score` of the normalized
+        scores, each with the ends of its 95% interval as `NAME_low` and `NAME_high`, and what they were computed from.
+        `resampled` says what the intervals are about, see `metadisco.evaluation.stats.bootstrap`.
+    """
+    returns, scores = evaluation.returns[-1], evaluation.scores[-1]
+    row: dict[str, Any] = {}
+    for name, interval in stats.aggregates(scores).items():
+        row |= {name: interval.point, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return row | {
+        "mean_return": float(np.mean(returns)),
+        "num_tasks": scores.shape[0],
+        "num_seeds": scores.shape[1],
+        "lifetime": evaluation.lifetime,
+        "env_steps": evaluation.env_steps,
+        "is_exact": evaluation.is_exact,
+        "resampled": "seeds within tasks" if scores.shape[1] > 1 else "tasks",
+    }
+
+
+def lived(agents: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """The agents of a suite that learn: without the two ends of its scale."""
+    return {agent: each for agent, each in agents.items() if not each.is_exact}
+
+
+def improvement(agents: Mapping[str, Evaluation]) -> dict[str, dict[str, dict[str, float]]]:
+    """How probable it is that a run of one agent scores more than one of another, on a task of the suite.
+
+    Returns:
+        Agent -> every other agent that learns -> `probability`, with the ends of its 95% interval as `low` and `high`.
+    """
+    ends = {agent: each.scores[-1] for agent, each in lived(agents).items()}
+    found: dict[str, dict[str, dict[str, float]]] = {agent: {} for agent in ends}
+    for first, second in itertools.combinations(ends, 2):
+        each = stats.improvement_interval(ends[first], ends[second])
+        found[first][second] = {"probability": each.point, "low": each.low, "high": each.high}
+        found[second][first] = {"probability": 1.0 - each.point, "low": 1.0 - each.high, "high": 1.0 - each.low}
+    return found
+
+
+def top(agents: Mapping[str, Any]) -> str:
+    """Which of the agents of a suite is the upper end of its scale, see `metadisco.evaluation.test_sets.TOPS`."""
+    return next((name for name in TOPS if name in agents), "reference")
+
+
+def tested_on(number: Any, agents: Mapping[str, Any]) -> str:
+    """How many tasks a suite has, in words: levels where their optimum is known, else one environment or its levels.
+
+    Example:
+        >>> tested_on(1, {"optimal": ...}), tested_on(1, {"reference": ...}), tested_on(20, {})
+        ('1 level', '1 environment', '20 levels')
+    """
+    if number == 1:
+        return "1 level" if top(agents) == "optimal" else "1 environment"
+    return f"{number} levels"
+
+
+def table(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
+    """Suite -> agent -> row, as in `evaluation.json`."""
+    return {
+        suite: {agent: summarize(evaluation) for agent, evaluation in agents.items()}
+        for suite, agents in results.items()
+    }
+
+
+def write_json(path: str | os.PathLike, document: Mapping[str, Any]) -> None:
+    """Write a table so that it is there complete or not at all."""
+    write_atomically(Path(path), to_json(document))
+
+
+def to_json(document: Mapping[str, Any]) -> bytes:
+    """A table as the content of a file."""
+    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+
+
+def save_curves(path: str | os.PathLike, results: Results) -> None:
+    """Write everything so that it is there complete or not at all."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def store(value: Any) -> Any:
+        """Arrays go to the archive, under the next number."""
+        if isinstance(value, np.ndarray):
+            arrays[str(len(arrays))] = value
+            return {"array": len(arrays) - 1}
+        if isinstance(value, dict):
+            return {"dict": {name: store(entry) for name, entry in value.items()}}
+        return list(value) if isinstance(value, tuple) else value
+
+    evaluations = [
+        {"agent": agent} | {field.name: store(getattr(evaluation, field.name)) for field in fields(Evaluation)}
+        for agents in results.values()
+        for agent, evaluation in agents.items()
+    ]
+    index = json.dumps({"format_version": FORMAT_VERSION, "evaluations": evaluations})
+    content = io.BytesIO()
+    np.savez_compressed(content, index=np.array(index), **arrays)  # type: ignore[arg-type]  # no array is an option
+    write_atomically(Path(path), content.getvalue())
+
+
+def load_curves(path: str | os.PathLike) -> Results:
+    """Read what `save_curves` wrote.
+
+    Raises:
+        ValueError: where it is of another format version.
+    """
+    with np.load(Path(path), allow_pickle=False) as archive:
+        index = json.loads(archive["index"].item())
+        if index["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"{path} has format version {index['format_version']}, this reads {FORMAT_VERSION}")
+
+        def restore(value: Any) -> Any:
+            if isinstance(value, dict) and "array" in value:
+                return archive[str(value["array"])]
+            if isinstance(value, dict):
+                return {name: restore(entry) for name, entry in value["dict"].items()}
+            return tuple(value) if isinstance(value, list) else value
+
+        results: Results = {}
+        for entry in index["evaluations"]:
+            evaluation = Evaluation(**{field.name: restore(entry[field.name]) for field in fields(Evaluation)})
+            results.setdefault(evaluation.suite, {})[entry["agent"]] = evaluation
+    return results

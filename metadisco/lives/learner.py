@@ -1,0 +1,261 @@
+"""One agent update: targets, loss, gradients, optimizers.
+
+Targets are computed once per rollout, on all of it, since they run over time. The loss is a mean over steps and
+workers, so it can be descended on minibatches of them, several times (arXiv:1707.06347).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metadisco.agents.agent import Agent
+from metadisco.agents.networks import POLICY_HEADS
+from metadisco.core.config import check_counts, check_positive
+from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Progress, Trajectory
+from metadisco.objectives.base import Objective, Predictions, Targets
+
+OptState = Any
+
+POLICY_GROUP = POLICY_HEADS | {"torso"}
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """The transformation of that name in optax, with a derivative also at a zero gradient: that of the identity."""
+
+    def update(updates: AgentParams, state: optax.EmptyState, params: Any = None) -> tuple:
+        del params
+        square = optax.tree.norm(updates, squared=True)
+        # The root has no derivative at 0, and a derivative passes through the branch that is not selected, too.
+        norm = jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
+        is_within = (square == 0.0) | (norm < max_norm)
+        clipped = jax.tree.map(lambda leaf: jnp.where(is_within, leaf, leaf / norm * max_norm), updates)
+        return clipped, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def scale_by_remaining_life() -> optax.GradientTransformationExtraArgs:
+    """Multiply updates by 1 - n/N, which is 1 in the first update and 1/N in the last one: linear annealing."""
+
+    def update(
+        updates: AgentParams, state: optax.EmptyState, params: Any = None, *, progress: Progress | None = None, **_: Any
+    ) -> tuple:
+        del params
+        if progress is None:
+            raise ValueError("anneal=True is for the learner of a life, which has an end; set anneal=False here")
+        return jax.tree.map(lambda leaf: (1.0 - progress.fraction) * leaf, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+class Optimizer(Protocol):
+    """A named choice of optax transformation."""
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Gradients to updates. Its `update` may take `progress`, which a learner gives to all that do."""
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Gradient descent on gradients clipped to a global norm.
+
+    Attributes:
+        learning_rate: step size; the update's norm is at most `learning_rate * max_grad_norm`.
+        max_grad_norm: largest global norm of the gradient of this group of parameters.
+        anneal: multiply the updates by 1 - n/N.
+    """
+
+    learning_rate: float = 40.0
+    max_grad_norm: float = 0.5
+    anneal: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate", "max_grad_norm")
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Clip, then scale."""
+        return _chain(self, optax.sgd(self.learning_rate))
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (arXiv:1412.6980) on gradients clipped to a global norm.
+
+    Attributes:
+        learning_rate: step size.
+        max_grad_norm: largest global norm of the gradient of this group of parameters.
+        anneal: multiply the updates by 1 - n/N.
+    """
+
+    learning_rate: float = 1e-3
+    max_grad_norm: float = 0.5
+    anneal: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate", "max_grad_norm")
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Clip, then Adam."""
+        # eps_root > 0: the derivative of Adam at a zero gradient is otherwise NaN, which meta-gradients need.
+        return _chain(self, optax.adam(self.learning_rate, eps=1e-5, eps_root=1e-8))
+
+
+def _chain(optimizer: SGD | Adam, descent: optax.GradientTransformation) -> optax.GradientTransformation:
+    annealing = (scale_by_remaining_life(),) if optimizer.anneal else ()
+    return optax.chain(clip_by_global_norm(optimizer.max_grad_norm), descent, *annealing)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """How an agent follows the gradient of its objective.
+
+    Attributes:
+        policy: for the heads of the policy and a network's `torso`.
+        prediction: for all other heads.
+        num_epochs: how often an update goes over its rollout.
+        num_minibatches: into how many parts of equal size, drawn anew in every epoch, the T * B samples of a rollout
+            are split; one gradient step is taken on each. They are shuffled unless both numbers are 1.
+
+    Example:
+        >>> Learner(num_epochs=4, num_minibatches=2).num_gradient_steps
+        8
+    """
+
+    policy: Optimizer = SGD()
+    prediction: Optimizer = SGD(learning_rate=4.0)
+    num_epochs: int = 1
+    num_minibatches: int = 1
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_epochs", "num_minibatches")
+
+    @property
+    def num_gradient_steps(self) -> int:
+        """Gradient steps of one update."""
+        return self.num_epochs * self.num_minibatches
+
+    def check(self, num_steps: int, num_workers: int) -> None:
+        """Raise ValueError where rollouts of T steps by B workers cannot be split evenly."""
+        if num_steps * num_workers % self.num_minibatches:
+            raise ValueError(
+                f"Learner.num_minibatches must divide num_steps * num_workers = {num_steps} * {num_workers}, got "
+                f"{self.num_minibatches}"
+            )
+
+    def init(self, agent_params: AgentParams) -> OptState:
+        """State of both optimizers."""
+        return {name: optimizer.init(group) for name, (optimizer, group) in self._groups(agent_params).items()}
+
+    def update(
+        self,
+        key: Key,
+        agent: Agent,
+        objective: Objective,
+        meta_params: MetaParams,
+        agent_params: AgentParams,
+        opt_state: OptState,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[AgentParams, OptState, Targets, Metrics]:
+        """Take gradient steps on the objective's loss over a rollout.
+
+        Args:
+            key: for minibatches.
+            agent: whose parameters are updated.
+            objective: the learning rule.
+            meta_params: of the objective.
+            agent_params: before the update.
+            opt_state: of both groups.
+            trajectory: [T, B], acted by `agent_params`.
+            progress: before the update.
+
+        Returns:
+            Parameters, optimizer state, the objective's targets, and its metrics, means over the gradient steps.
+        """
+        predictions = Predictions(
+            agent.apply(agent_params, trajectory.obs), agent.apply(agent_params, trajectory.next_obs)
+        )
+        targets = objective.targets(meta_params, predictions, trajectory, progress)
+
+        def descend(carry: tuple, batch: tuple[Trajectory, Targets]) -> tuple[tuple, Metrics]:
+            agent_params, opt_state = carry
+            trajectory, targets = batch
+
+            def loss_fn(agent_params: AgentParams) -> tuple[jax.Array, Metrics]:
+                outputs = agent.apply(agent_params, trajectory.obs)
+                return objective.loss(meta_params, targets, outputs, trajectory, progress)
+
+            (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(agent_params)
+            return self._apply(gradients, agent_params, opt_state, progress), {"loss": loss, **metrics}
+
+        def epoch(carry: tuple, key: Key) -> tuple[tuple, Metrics]:
+            return jax.lax.scan(descend, carry, shuffle(key, (trajectory, targets), self.num_minibatches))
+
+        carry, batch = (agent_params, opt_state), (trajectory, targets)
+        if self.num_gradient_steps == 1:
+            carry, metrics = descend(carry, batch)
+        else:
+            carry, steps = jax.lax.scan(epoch, carry, jax.random.split(key, self.num_epochs))
+            metrics = jax.tree.map(jnp.mean, steps)
+        return *carry, targets, metrics
+
+    def _apply(
+        self, gradients: AgentParams, agent_params: AgentParams, opt_state: OptState, progress: Progress
+    ) -> tuple[AgentParams, OptState]:
+        """Parameters and optimizer state after one gradient step."""
+        gradient_groups = self._groups(gradients)
+        new_params: AgentParams = {}
+        new_state: OptState = {}
+        for name, (optimizer, group) in self._groups(agent_params).items():
+            update = optax.with_extra_args_support(optimizer).update
+            updates, new_state[name] = update(gradient_groups[name][1], opt_state[name], group, progress=progress)
+            new_params |= optax.apply_updates(group, updates)
+        return new_params, new_state
+
+    def _groups(self, tree: AgentParams) -> dict[str, tuple[optax.GradientTransformation, AgentParams]]:
+        policy = {name: leaf for name, leaf in tree.items() if name in POLICY_GROUP}
+        prediction = {name: leaf for name, leaf in tree.items() if name not in POLICY_GROUP}
+        groups = {"policy": (self.policy.transformation(), policy)}
+        if prediction:
+            groups["prediction"] = (self.prediction.transformation(), prediction)
+        return groups
+
+
+def shuffle(key: Key, tree: Any, num_minibatches: int) -> Any:
+    """Split the samples of a rollout into minibatches at random.
+
+    Args:
+        key: of the permutation.
+        tree: leaves [T, B, ...].
+        num_minibatches: divides T * B.
+
+    Returns:
+        Leaves [num_minibatches, T * B / num_minibatches, 1, ...]: each minibatch looks like the rollout of one
+        worker, out of order, so that a mean over steps and workers is a mean over its samples.
+    """
+    num_steps, num_workers = jax.tree.leaves(tree)[0].shape[:2]
+    order = permutation(key, num_steps * num_workers)
+
+    def split(leaf: jax.Array) -> jax.Array:
+        samples = leaf.reshape(num_steps * num_workers, *leaf.shape[2:])[order]
+        return samples.reshape(num_minibatches, -1, 1, *leaf.shape[2:])
+
+    return jax.tree.map(split, tree)
+
+
+def permutation(key: Key, num: int) -> jax.Array:
+    """A random order of `num` things. [num] int32.
+
+    Each gets a random number whose low bits are replaced by its index, so that sorting plain integers does it: five
+    times as fast on a CPU as `jax.random.permutation`, which sorts pairs. Of numbers that are equal above their low
+    bits the first comes first; there are 2^32 / num different ones, many more than minibatches.
+    """
+    if num > 2**20:
+        raise ValueError(f"a rollout must have at most {2**20} samples, got {num}; use fewer workers or steps")
+    low_bits = jnp.uint32((1 << (num - 1).bit_length()) - 1)
+    numbers = jax.random.bits(key, (num,), jnp.uint32)
+    ordered = jnp.sort((numbers & ~low_bits) | jnp.arange(num, dtype=jnp.uint32))
+    return (ordered & low_bits).astype(jnp.int32)

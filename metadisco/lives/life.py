@@ -1,0 +1,336 @@
+"""A life: one agent trained from scratch on one task by one objective.
+
+A life carries its own key, and update n draws from `fold_in(key, n)`. Two lives with the same key and task
+therefore see common random numbers, however they are batched: the basis of antithetic pairs and of exact
+resumption.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metadisco.agents.agent import Agent
+from metadisco.agents.networks import Torso
+from metadisco.core import lowrank, trees
+from metadisco.core.config import check_counts
+from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Obs, Outcome, Progress, Task, Trajectory
+from metadisco.envs import rollout
+from metadisco.envs.base import Environment, State
+from metadisco.lives.critic import Critic, CriticOutput, CriticState
+from metadisco.lives.learner import Learner, OptState
+from metadisco.lives.normalization import Normalizer, NormalizerState
+from metadisco.objectives.base import Objective, Targets
+
+TRAIN, TEST, VALIDATE, SHUFFLE, CRITICIZE = range(5)  # what a life's key is folded with
+
+
+@struct.dataclass
+class InitialCondition:
+    """A life that has not begun: all that its course depends on, beside the objective."""
+
+    key: Key  # []
+    task: Task
+
+
+@struct.dataclass
+class Life:
+    """Everything that changes while an agent learns, and the task it lives on."""
+
+    key: Key  # [] of this life; never consumed, only folded
+    task: Task
+    agent_params: AgentParams
+    opt_state: OptState
+    obs: Obs  # [B, ...]
+    env_state: State  # [B, ...]
+    num_updates: jax.Array  # [] int32
+    critic: CriticState | None = None  # None where nobody watches
+    normalizer: NormalizerState | None = None  # None where the agent sees the environment as it is
+
+    @property
+    def progress(self) -> Progress:
+        """n and N."""
+        return Progress(self.num_updates, self.task.lifetime)
+
+
+@struct.dataclass
+class UpdateBatch:
+    """What one update learned from."""
+
+    trajectory: Trajectory  # [T, B], as the agent perceived it
+    targets: Targets  # of the objective
+
+
+@struct.dataclass
+class EvaluationRollout:
+    """A trained agent playing one episode with each worker."""
+
+    key: Key
+    obs: Obs  # [B, ...]
+    env_state: State  # [B, ...]
+    episode_return: jax.Array  # [B] float32
+    is_over: jax.Array  # [B] bool
+    num_rollouts: jax.Array  # [] int32
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """Environment, agent, objective and learner: all that happens inside a life.
+
+    Attributes:
+        env: the environment.
+        torso: function approximator of the agent.
+        objective: the learning rule.
+        learner: optimizers of the agent.
+        num_workers: B, parallel environments of one agent.
+        num_steps: T, rollout length.
+        num_test_workers: episodes, one for each worker, from which the fitness of a trained agent is estimated.
+        max_test_steps: episodes are cut after about this many steps in tests, so that a broken environment cannot hang.
+        critic: watches the agent, for those who improve the objective or score levels; it changes nothing in the life.
+        normalizer: brings observations and rewards to unit scale; None to leave them as they are.
+    """
+
+    env: Environment
+    torso: Torso
+    objective: Objective
+    learner: Learner = Learner()
+    num_workers: int = 64
+    num_steps: int = 20
+    num_test_workers: int = 64
+    max_test_steps: int = 10_000
+    critic: Critic | None = None
+    normalizer: Normalizer | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_workers", "num_steps", "num_test_workers", "max_test_steps")
+        self.learner.check(self.num_steps, self.num_workers)
+        if self.normalizer is not None:
+            self.normalizer.check(self.env.spec)
+        jax.eval_shape(self.agent.init, jax.random.key(0))  # a torso that does not fit fails here, not while compiling
+        jax.eval_shape(self._begin_critic, jax.random.key(0))
+
+    @property
+    def agent(self) -> Agent:
+        """The agent that the objective asks for."""
+        spec = self.env.spec
+        return Agent(self.torso, spec, tuple(self.objective.heads(spec).items()))
+
+    def begin(self, key: Key, task: Task) -> Life:
+        """A new agent at the beginning of its life."""
+        agent_key, env_key, life_key = jax.random.split(key, 3)
+        obs, env_state = rollout.begin(env_key, self.env, task.level, self.num_workers)
+        return self.begin_at(agent_key, life_key, task, obs, env_state)
+
+    def begin_at(self, agent_key: Key, life_key: Key, task: Task, obs: Obs, env_state: State) -> Life:
+        """A new agent whose workers are somewhere already."""
+        agent_params = self.agent.init(agent_key)
+        return Life(
+            key=life_key,
+            task=task,
+            agent_params=agent_params,
+            opt_state=self.learner.init(agent_params),
+            obs=obs,
+            env_state=env_state,
+            num_updates=jnp.zeros((), jnp.int32),
+            critic=self._begin_critic(jax.random.fold_in(life_key, CRITICIZE)),
+            normalizer=None if self.normalizer is None else self.normalizer.init(self.env.spec, self.num_workers),
+        )
+
+    def _begin_critic(self, key: Key) -> CriticState | None:
+        return None if self.critic is None else self.critic.init(key, self.env.spec, self.num_workers)
+
+    def act(self, life: Life, purpose: int = TRAIN) -> tuple[Trajectory, Obs, State]:
+        """The rollout that the next update learns from, or one for another purpose, as it came from the environment.
+
+        No gradient passes through it: actions are drawn, which has no slope.
+        """
+        key = jax.random.fold_in(jax.random.fold_in(life.key, purpose), life.num_updates)
+        return rollout.rollout(
+            key,
+            self.env,
+            life.task.level,
+            self.policy(jax.lax.stop_gradient(life)),
+            life.obs,
+            life.env_state,
+            num_steps=self.num_steps,
+            draw=self.agent.noise,
+        )
+
+    def policy(self, life: Life) -> rollout.Policy:
+        """What the agent does, as a function of noise and of observations as they come from the environment."""
+        act = self.agent.policy(life.agent_params)
+        normalizer, state = self.normalizer, life.normalizer
+        if normalizer is None or state is None:
+            return act
+        return lambda noise, obs: act(noise, normalizer.observe(state, obs))
+
+    def perceive(self, life: Life, trajectory: Trajectory) -> Trajectory:
+        """A rollout as the agent sees it, which is what agent, objective and critic are given."""
+        if self.normalizer is None or life.normalizer is None:
+            return trajectory
+        return self.normalizer.perceive(jax.lax.stop_gradient(life.normalizer), trajectory)
+
+    def update(self, meta_params: MetaParams, life: Life) -> tuple[Life, Metrics]:
+        """One agent update. Metrics are means over the rollout's steps."""
+        life, _, metrics = self.learn(meta_params, life)
+        return life, metrics
+
+    def learn(self, meta_params: MetaParams, life: Life) -> tuple[Life, UpdateBatch, Metrics]:
+        """`update`, and what it learned from. Differentiable with respect to the meta-parameters."""
+        experience, obs, env_state = self.act(life)
+        return self.learn_from(meta_params, replace(life, obs=obs, env_state=env_state), experience)
+
+    def learn_from(
+        self, meta_params: MetaParams, life: Life, experience: Trajectory
+    ) -> tuple[Life, UpdateBatch, Metrics]:
+        """`learn`, from a rollout that was acted before, as it came from the environment."""
+        trajectory = self.perceive(life, experience)
+        key = jax.random.fold_in(jax.random.fold_in(life.key, SHUFFLE), life.num_updates)
+        agent_params, opt_state, targets, metrics = self.learner.update(
+            key, self.agent, self.objective, meta_params, life.agent_params, life.opt_state, trajectory, life.progress
+        )
+        critic = life.critic
+        if self.critic is not None and critic is not None:
+            critic, metrics["critic_loss"] = self.critic.update(self.env.spec, critic, trajectory)
+        life = replace(
+            life,
+            agent_params=agent_params,
+            opt_state=opt_state,
+            num_updates=life.num_updates + 1,
+            critic=critic,
+            normalizer=self._normalize_with(life, experience),
+        )
+        return life, UpdateBatch(trajectory, targets), {"reward": jnp.mean(experience.reward), **metrics}
+
+    def _normalize_with(self, life: Life, experience: Trajectory) -> NormalizerState | None:
+        if self.normalizer is None or life.normalizer is None:
+            return None
+        return jax.lax.stop_gradient(self.normalizer.update(life.normalizer, experience))
+
+    def assess(self, life: Life, trajectory: Trajectory) -> CriticOutput:
+        """What the life's critic makes of a rollout as the agent perceived it. There must be a critic."""
+        if self.critic is None or life.critic is None:
+            raise ValueError("InnerLoop.critic is None, so nobody can judge a rollout; use Critic()")
+        return self.critic.assess(self.env.spec, life.critic, trajectory)
+
+    def live(self, population: MetaParams, initials: InitialCondition, *, slots: int) -> tuple[Life, Outcome]:
+        """Spend whole lives: begin each agent, train it to the end of its lifetime, evaluate it.
+
+        Args:
+            population: meta-parameters, one set for each life: leading axis M (see `metadisco.core.lowrank`).
+            initials: leading axis M, of any mix of lifetimes; nobody is trained past its own.
+            slots: lives that run side by side.
+
+        Returns:
+            The lives at their end and their outcomes, leading axis M. The fitness of an agent that diverged is NaN.
+        """
+        lives, metrics = self.spend(population, initials, slots=slots)
+        fitness = jnp.mean(only_of_finite(lives, self.evaluate(lives, slots=slots)), axis=1)
+        return lives, Outcome(fitness, lives.num_updates, metrics)
+
+    def spend(self, population: MetaParams, initials: InitialCondition, *, slots: int) -> tuple[Life, Metrics]:
+        """`live` without the evaluation: the lives at their end, and the means of their metrics. Leading axis M."""
+        lives = jax.vmap(self.begin)(initials.key, initials.task)
+        return self.advance(population, lives, initials.task.lifetime, slots=slots)
+
+    def advance(self, population: MetaParams, lives: Life, until: jax.Array, *, slots: int) -> tuple[Life, Metrics]:
+        """Train each agent until it has done `until` updates in all.
+
+        Args:
+            population: as in `live`.
+            lives: leading axis M.
+            until: [M] int32. A life that is as far already is returned as it is.
+            slots: lives that run side by side.
+
+        Returns:
+            The lives, and the means of their metrics over the updates done here (0 where there were none), [M] each.
+        """
+        axes = lowrank.in_axes(population)
+        names = jax.eval_shape(lambda: jax.vmap(self.update, in_axes=(axes, 0))(population, lives))[1]
+        totals = {name: jnp.zeros(until.shape) for name in names}
+        remaining = until - lives.num_updates
+
+        def update(meta_params: MetaParams, item: tuple) -> tuple:
+            life, totals, until = item
+            life, metrics = self.update(meta_params, life)
+            return life, jax.tree.map(jnp.add, totals, metrics), until
+
+        lives, totals, _ = trees.stream(
+            update,
+            lambda item: item[0].num_updates < item[2],
+            population,
+            (lives, totals, until),
+            slots=slots,
+            order=jnp.argsort(-remaining).astype(jnp.int32),  # longest first
+            take=lowrank.take,
+            in_axes=axes,
+        )
+        return lives, jax.tree.map(lambda total: total / jnp.maximum(remaining, 1), totals)
+
+    def evaluate(self, lives: Life, *, slots: int, chosen: jax.Array | None = None) -> jax.Array:
+        """Undiscounted return of one episode by each of `num_test_workers` workers.
+
+        Args:
+            lives: leading axis M. They are not changed: the workers are new.
+            slots: lives evaluated side by side.
+            chosen: [M] bool, whom to evaluate; everybody by default. No work is done for the others.
+
+        Returns:
+            [M, num_test_workers] float32, 0 for those who were not chosen.
+        """
+        evaluations = jax.vmap(self._begin_evaluation)(lives)
+        if chosen is not None:
+            evaluations = replace(evaluations, is_over=evaluations.is_over | ~chosen[:, None])
+        num_lives = lives.num_updates.shape[0]
+        evaluations = trees.stream(
+            self._evaluate_further,
+            self._evaluation_goes_on,
+            lives,
+            evaluations,
+            slots=slots,
+            order=jnp.arange(num_lives, dtype=jnp.int32),
+        )
+        return evaluations.episode_return
+
+    def _begin_evaluation(self, life: Life) -> EvaluationRollout:
+        key = jax.random.fold_in(life.key, TEST)
+        reset_key = jax.random.fold_in(key, 0)  # rollouts count from 1
+        obs, env_state = rollout.begin(reset_key, self.env, life.task.level, self.num_test_workers)
+        episode_return, is_over = rollout.no_returns(self.num_test_workers)
+        return EvaluationRollout(key, obs, env_state, episode_return, is_over, jnp.ones((), jnp.int32))
+
+    def _evaluation_goes_on(self, evaluation: EvaluationRollout) -> jax.Array:
+        within_limit = evaluation.num_rollouts * self.num_steps <= self.max_test_steps
+        return ~jnp.all(evaluation.is_over) & within_limit
+
+    def _evaluate_further(self, life: Life, evaluation: EvaluationRollout) -> EvaluationRollout:
+        trajectory, obs, env_state = rollout.rollout(
+            jax.random.fold_in(evaluation.key, evaluation.num_rollouts),
+            self.env,
+            life.task.level,
+            self.policy(life),
+            evaluation.obs,
+            evaluation.env_state,
+            num_steps=self.num_steps,
+            draw=self.agent.noise,
+        )
+        episode_return, is_over = rollout.accumulate(evaluation.episode_return, evaluation.is_over, trajectory)
+        return replace(
+            evaluation,
+            obs=obs,
+            env_state=env_state,
+            episode_return=episode_return,
+            is_over=is_over,
+            num_rollouts=evaluation.num_rollouts + 1,
+        )
+
+
+def only_of_finite(lives: Life, returns: jax.Array) -> jax.Array:
+    """Returns [M, ...], NaN for agents that diverged.
+
+    A policy that is NaN still picks some action, whose luck must not count.
+    """
+    leaves = jax.tree.leaves((lives.agent_params, lives.normalizer))
+    is_finite = jnp.stack([jnp.all(jnp.isfinite(leaf), axis=range(1, leaf.ndim)) for leaf in leaves]).all(axis=0)
+    return jnp.where(is_finite.reshape(-1, *[1] * (returns.ndim - 1)), returns, jnp.nan)

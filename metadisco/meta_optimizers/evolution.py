@@ -1,0 +1,188 @@
+"""Evolution strategies over whole lives, on antithetic task pairs (arXiv:2402.05828).
+
+Candidates eta + sigma e and eta - sigma e live on the same task, from the same first agent, with the same random
+numbers. Their fitness is compared within the pair or over the population (`metadisco.meta_optimizers.shaping`), and a
+strategy of evosax makes an update of it.
+"""
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from metadisco.core import trees
+from metadisco.core.types import Key, MetaParams, Metrics, Outcome
+from metadisco.meta_optimizers.base import LifeFn, Lives, mean_where, mirror
+from metadisco.meta_optimizers.schedules import Decay
+from metadisco.meta_optimizers.shaping import PairwiseSign, Shaping
+
+
+@struct.dataclass
+class EvolutionState:
+    """State of the strategy, and what is needed to rebuild its shape."""
+
+    strategy: Any  # state of the evosax strategy
+    meta_params: MetaParams  # its mean
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """A strategy of evosax on antithetic task pairs.
+
+    Strategies that mirror their samples (Open_ES, PGPE, PersistentES, ...) put candidates i and i + N in one pair.
+    For the others (CMA_ES, SNES, ...) the two candidates of a pair are unrelated but still share task and random
+    numbers.
+
+    Attributes:
+        strategy: class name of a distribution-based strategy in `evosax.algorithms`.
+        sigma: standard deviation of the perturbations. Strategies that adapt it themselves begin at `sigma.start`.
+        learning_rate: of Adam on the estimated gradient. Strategies without an optimizer do not use it.
+        shaping: what the strategy is told about fitness.
+
+    Example:
+        >>> from metadisco.meta_optimizers.schedules import Decay
+        >>> Evolution(sigma=Decay(0.05)).replicas
+        2
+    """
+
+    strategy: str = "Open_ES"
+    sigma: Decay = Decay(0.1)
+    learning_rate: Decay = Decay(0.01, rate=0.999, floor=1e-5)
+    shaping: Shaping = PairwiseSign()
+
+    def __post_init__(self) -> None:
+        try:
+            self._build(2, jnp.zeros(2))
+        except (TypeError, AttributeError, AssertionError) as error:
+            raise ValueError(
+                f"Evolution.strategy={self.strategy!r} cannot be built by evosax from a mean: {error}"
+            ) from error
+
+    @property
+    def replicas(self) -> int:
+        """A pair."""
+        return 2
+
+    def init(self, key: Key, meta_params: MetaParams, num_tasks: int) -> EvolutionState:
+        """Begin at `meta_params`.
+
+        Raises:
+            ValueError: where there is nothing to learn.
+        """
+        check_learnable(meta_params)
+        strategy = self._build(2 * num_tasks, meta_params)
+        state = strategy.init(key, meta_params, self._settings(strategy))
+        # evosax begins with Python numbers, whose weak types would make the first meta-step compile twice.
+        state = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.asarray(leaf).dtype), state)
+        if "std_schedule" in _options(type(strategy)):
+            state = state.replace(std=self.sigma(jnp.zeros((), jnp.int32)))
+        return EvolutionState(state, meta_params)
+
+    def step(
+        self, key: Key, state: EvolutionState, lives: Lives, life_fn: LifeFn, *, train_mask: jax.Array | None = None
+    ) -> tuple[EvolutionState, Outcome, Metrics]:
+        """One generation. See `MetaOptimizer.step`."""
+        ask_key, tell_key = jax.random.split(key)
+        num_tasks = jax.tree.leaves(lives)[0].shape[0]
+        strategy = self._build(2 * num_tasks, state.meta_params)
+        settings = self._settings(strategy)
+        population, asked = strategy.ask(ask_key, state.strategy, settings)
+        outcomes = life_fn(population, mirror(lives))
+        outcomes = pair_up(outcomes)
+        cost = -utilities(self.shaping, outcomes.fitness, train_mask).reshape(-1)
+        told, _ = strategy.tell(tell_key, population, cost, asked, settings)
+        # A generation without information leaves everything as it was; the host loop stops the run.
+        told = trees.where(is_informative(outcomes.fitness, train_mask), told, asked)
+        meta_params = strategy.get_mean(told)
+        metrics = generation_metrics(outcomes, state.meta_params, meta_params)
+        if hasattr(told, "std"):
+            metrics["sigma"] = jnp.mean(told.std)
+        return EvolutionState(told, meta_params), outcomes, metrics
+
+    def meta_params(self, state: EvolutionState) -> MetaParams:
+        """The mean of the search distribution."""
+        return state.meta_params
+
+    def _build(self, population_size: int, solution: MetaParams) -> Any:
+        from evosax.algorithms import distribution_based
+        from evosax.core.fitness_shaping import identity_fitness_shaping_fn, weights_fitness_shaping_fn
+
+        names = [name for name in dir(distribution_based) if name[0].isupper()]
+        if self.strategy not in names:
+            nearest = difflib.get_close_matches(self.strategy, names, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise ValueError(f"Evolution.strategy={self.strategy!r} is not one of {', '.join(names)}{hint}")
+        strategy_class = getattr(distribution_based, self.strategy)
+        accepted = _options(strategy_class)
+        # Strategies that weigh ranks themselves (CMA_ES, SNES, ...) cannot do without; they rank our utilities.
+        weighs = accepted["fitness_shaping_fn"].default is weights_fitness_shaping_fn
+        options = {
+            "fitness_shaping_fn": weights_fitness_shaping_fn if weighs else identity_fitness_shaping_fn,
+            "metrics_fn": lambda *_: {},
+            "optimizer": optax.adam(self.learning_rate),
+            # evosax evaluates the schedule one generation late, but for the first: see `init`.
+            "std_schedule": lambda generation: self.sigma(generation + 1),
+        }
+        options = {name: option for name, option in options.items() if name in accepted}
+        return strategy_class(population_size=population_size, solution=solution, **options)
+
+    def _settings(self, strategy: Any) -> Any:
+        settings = strategy.default_params
+        if hasattr(settings, "std_init"):
+            settings = settings.replace(std_init=self.sigma.start)
+        return settings
+
+
+def _options(strategy_class: type) -> Mapping[str, inspect.Parameter]:
+    """What the constructor of a strategy can be told."""
+    return inspect.signature(strategy_class).parameters
+
+
+def check_learnable(meta_params: MetaParams) -> None:
+    """Raise ValueError where there are no meta-parameters."""
+    if not jax.tree.leaves(meta_params):
+        raise ValueError(
+            "this objective has no meta-parameters, so there is nothing to meta-train; use LPG, for example"
+        )
+
+
+def pair_up(outcomes: Outcome) -> Outcome:
+    """Leading axis 2N to [2, N]."""
+    return jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), outcomes)
+
+
+def utilities(shaping: Shaping, fitness: jax.Array, train_mask: jax.Array | None) -> jax.Array:
+    """Shaped fitness [2, N]; a pair on a task that is not trained on ties."""
+    utility = shaping(fitness)
+    return utility if train_mask is None else jnp.where(train_mask, utility, jnp.mean(utility, axis=0))
+
+
+def is_informative(fitness: jax.Array, train_mask: jax.Array | None) -> jax.Array:
+    """Whether a generation with this fitness [2, N] says anything to learn from. [] bool."""
+    finite = jnp.isfinite(fitness)
+    return jnp.any(finite if train_mask is None else finite & train_mask)
+
+
+def generation_metrics(outcomes: Outcome, before: MetaParams, after: MetaParams) -> Metrics:
+    """What every evolution strategy reports.
+
+    `fitness` and the metrics of lives are means over candidates of finite fitness, `pair_gap` the mean |difference|
+    within pairs, `update_norm` the length of the step.
+    """
+    finite = jnp.isfinite(outcomes.fitness)
+    gap = jnp.abs(outcomes.fitness[0] - outcomes.fitness[1])
+    step = jax.tree.map(jnp.subtract, after, before)
+    metrics = {name: mean_where(finite & jnp.isfinite(value), value) for name, value in outcomes.metrics.items()}
+    return metrics | {
+        "fitness": mean_where(finite, outcomes.fitness),
+        "pair_gap": mean_where(jnp.all(finite, axis=0), gap),
+        "finite_fraction": jnp.mean(finite.astype(jnp.float32)),
+        "update_norm": optax.tree.norm(step),
+        "meta_params_norm": optax.tree.norm(after),
+    }

@@ -1,0 +1,156 @@
+"""Where lives are lived: an environment with its agents, its curriculum, and how its levels are scored.
+
+A trainer has one domain (`metadisco.meta_training.trainer`) or several (`metadisco.meta_training.evolution_trainer`). Under `jax.vmap`, as when several
+seeds are trained by one program (`metadisco.meta_training.batched_seeds`), the lives of all seeds are one population.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from metadisco.core import lowrank, trees
+from metadisco.core.config import check_counts
+from metadisco.core.sharding import num_slots, population_mesh, scatter
+from metadisco.core.types import Outcome
+from metadisco.curricula.base import Curriculum
+from metadisco.curricula.tasks import evenness
+from metadisco.lives.critic import CriticOutput
+from metadisco.lives.life import VALIDATE, InitialCondition, InnerLoop, Life, only_of_finite
+from metadisco.meta_optimizers.base import Population
+from metadisco.meta_training import level_scores
+from metadisco.meta_training.level_scores import LevelScore, Return
+
+MAX_CPU_SLOTS = 4  # what narrow nets like best on a CPU core, measured in docs/results/slots.json
+CPU_CACHE = 2**20  # bytes of meta-parameters that stay in the cache of a core: the wider the net, the fewer slots
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One environment of a meta-training run.
+
+    Attributes:
+        inner: what happens inside a life.
+        curriculum: which tasks come next.
+        num_tasks: N, tasks per meta-step.
+        score: how informative a level was, for the curriculum to keep and replay it.
+        slots: lives that run side by side on one device. None chooses: as many as fill an accelerator, as few as stay
+            in a CPU's cache.
+        name: what its metrics are called by, where there are several domains.
+        random_return: of a random policy, 0 on the scale on which domains are compared.
+        reference_return: of a good agent, 1 on that scale.
+    """
+
+    inner: InnerLoop
+    curriculum: Curriculum
+    num_tasks: int = 64
+    score: LevelScore = Return()
+    slots: int | None = None
+    name: str = "domain"
+    random_return: float = 0.0
+    reference_return: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_tasks", "slots")
+        if not self.reference_return > self.random_return:
+            raise ValueError(
+                f"Domain.reference_return must be above random_return, got {self.reference_return} and "
+                f"{self.random_return}"
+            )
+        self.curriculum.check(self.num_tasks)
+        level_scores.check(self.score, self.inner)
+
+    def num_slots(self, num_lives: int) -> int:
+        """How many of its lives a device advances side by side."""
+        even = evenness(self.curriculum)
+        meta_params = trees.num_bytes(jax.eval_shape(self.inner.objective.init, jax.eval_shape(jax.random.key, 0)))
+        in_cache, all_busy = CPU_CACHE // max(meta_params, 1), int(even * num_lives / 2)
+        on_cpu = max(1, min(MAX_CPU_SLOTS, in_cache, all_busy))
+        return num_slots(self.slots, num_lives, on_cpu=on_cpu, evenness=even)
+
+    def normalize(self, fitness: jax.Array) -> jax.Array:
+        """Fitness on the common scale. [...] float32."""
+        return (fitness - self.random_return) / (self.reference_return - self.random_return)
+
+    def antagonists(self, initials: InitialCondition) -> tuple[jax.Array, jax.Array]:
+        """Mean returns of antagonists, [N] float32, 0 where there are none, and the updates that they did, [] int32."""
+        antagonist = level_scores.antagonist(self.score, self.inner)
+        if antagonist is None:
+            return jnp.zeros(initials.task.lifetime.shape), jnp.zeros((), jnp.int32)
+
+        def live(population: Population, initials: InitialCondition) -> Outcome:
+            slots = self.num_slots(initials.task.lifetime.shape[0])
+            return antagonist.live(population, initials, slots=slots)[1]
+
+        def spend(population: Population, initials: InitialCondition) -> Outcome:
+            return scatter(live, population, initials, work=initials.task.lifetime, mesh=population_mesh())
+
+        outcomes = _as_one_population(spend)((), initials)
+        return outcomes.fitness, jnp.sum(outcomes.num_updates)
+
+    def live(self, population: Population, items: tuple[InitialCondition, jax.Array]) -> Outcome:
+        """Spend whole lives, spread over all devices, and score their levels. The agents themselves are not kept.
+
+        Args:
+            population: meta-parameters, leading axis M.
+            items: initial conditions, and mean returns of antagonists; leading axis M.
+        """
+
+        def spend(population: Population, items: tuple[InitialCondition, jax.Array]) -> Outcome:
+            return scatter(self._live, population, items, work=items[0].task.lifetime, mesh=population_mesh())
+
+        return _as_one_population(spend)(population, items)
+
+    def _live(self, population: Population, items: tuple[InitialCondition, jax.Array]) -> Outcome:
+        initials, antagonist_returns = items
+        slots = self.num_slots(antagonist_returns.shape[0])
+        lives, metrics = self.inner.spend(population, initials, slots=slots)
+        returns = only_of_finite(lives, self.inner.evaluate(lives, slots=slots))
+        critic_outputs: CriticOutput | None = None
+        if self.score.uses_critic:
+            critic_outputs = jax.lax.map(self._assess, lives, batch_size=slots)
+        everybody = jnp.ones(antagonist_returns.shape, bool)
+        of_levels = level_scores.score_lives(
+            self.score, self.inner, lives, returns, antagonist_returns, critic_outputs, everybody
+        )
+        return Outcome(jnp.mean(returns, axis=1), lives.num_updates, metrics, of_levels)
+
+    def _assess(self, life: Life) -> CriticOutput:
+        return self.inner.assess(life, self.inner.perceive(life, self.inner.act(life, VALIDATE)[0]))
+
+
+def _as_one_population(spend: Callable[[Population, Any], Outcome]) -> Callable[[Population, Any], Outcome]:
+    """Let `jax.vmap` over S populations spend their lives as one population of S M.
+
+    Vmapped loops would go on for everybody until the last of S is done; packed into one population nobody waits. Lives
+    draw what they draw without vmap, so their numbers are the same up to the order of sums. Low-rank populations of
+    different bases do not make one population and come one after the other.
+    """
+    packed = jax.custom_batching.custom_vmap(spend)
+
+    def merge(leaf: jax.Array) -> jax.Array:
+        return leaf.reshape(-1, *leaf.shape[2:])
+
+    @packed.def_vmap
+    def rule(num_seeds: int, in_batched: Any, population: Population, items: Any) -> tuple[Outcome, Any]:
+        def lead(leaf: jax.Array, is_batched: bool) -> jax.Array:
+            return leaf if is_batched else jnp.broadcast_to(leaf, (num_seeds, *leaf.shape))
+
+        population, items = jax.tree.map(lead, (population, items), tuple(in_batched))
+        if lowrank.is_shared(population):
+            outcomes = jax.lax.map(lambda each: spend(*each), (population, items))
+        else:
+            outcomes = spend(jax.tree.map(merge, population), jax.tree.map(merge, items))
+            outcomes = jax.tree.map(lambda leaf: leaf.reshape(num_seeds, -1, *leaf.shape[1:]), outcomes)
+        return outcomes, jax.tree.map(lambda _: True, outcomes)
+
+    return packed
+
+
+def of_better(outcomes: Outcome) -> jax.Array:
+    """Score by the life of the highest fitness on each task, [R, N] to [N]; NaN where none is finite."""
+    fitness = jnp.where(jnp.isfinite(outcomes.fitness), outcomes.fitness, -jnp.inf)
+    better = jnp.argmax(fitness, axis=0)
+    return jnp.take_along_axis(jnp.asarray(outcomes.score), better[None], axis=0)[0]

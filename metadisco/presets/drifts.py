@@ -1,0 +1,78 @@
+"""Trainers of learned drifts: PPO whose penalty is discovered (arXiv:2210.05639, arXiv:2402.05828)."""
+
+from dataclasses import replace
+
+from metadisco.agents.networks import MLP, Separate, Table, Tanh
+from metadisco.curricula.randomization import DomainRandomization
+from metadisco.curricula.tasks import LogUniformLifetime, Tasks
+from metadisco.envs.gridworld.levels import GridLevels
+from metadisco.evaluation.environments import plug, setting
+from metadisco.lives.life import InnerLoop
+from metadisco.lives.tuned import TABLE_PPO, TABLE_PPO_LEARNER
+from metadisco.meta_optimizers.evolution import Evolution
+from metadisco.meta_optimizers.schedules import Decay
+from metadisco.meta_optimizers.shaping import PairwiseRoot
+from metadisco.meta_training.domain import Domain
+from metadisco.meta_training.evolution_trainer import MixedTrainer
+from metadisco.meta_training.trainer import MetaTrainer
+from metadisco.objectives.drift import LPODrift
+from metadisco.objectives.mirror_learning import MirrorLearning
+
+_QUICK = LogUniformLifetime(24, 96)
+
+
+def _small(name: str, objective: MirrorLearning, num_tasks: int) -> Domain:
+    """An environment of low-dimensional observations, with networks and rollouts a quarter of the usual size."""
+    usual = setting(name)
+    torso = Separate(MLP((32, 32), Tanh()), MLP((32, 32), Tanh()))
+    inner = replace(plug(objective, usual.inner), torso=torso, num_workers=8, num_steps=32, num_test_workers=16)
+    return Domain(
+        inner=inner,
+        curriculum=DomainRandomization(Tasks(usual.levels, _QUICK)),
+        num_tasks=num_tasks,
+        name=name,
+        random_return=usual.random_return,
+        reference_return=usual.reference_return,
+    )
+
+
+def _grid(objective: MirrorLearning, num_tasks: int) -> Domain:
+    """General grid worlds with tabular agents. The random policy gets 0.2 there, tuned A2C 1.8, the optimum 2.2."""
+    levels = GridLevels()
+    table = InnerLoop(levels.env, Table(), TABLE_PPO, TABLE_PPO_LEARNER, num_workers=32, num_test_workers=32)
+    return Domain(
+        inner=plug(objective, table),
+        curriculum=DomainRandomization(Tasks(levels, _QUICK)),
+        num_tasks=num_tasks,
+        name="grid",
+        reference_return=2.0,
+    )
+
+
+def quick(*, temporal: bool) -> MixedTrainer:
+    """CartPole, Catch and grid worlds at once, with a net that a few thousand lives can say something about."""
+    objective = MirrorLearning(LPODrift(width=16, temporal=temporal))
+    return MixedTrainer(
+        domains=(
+            _small("CartPole-v1", objective, num_tasks=12),
+            _small("Catch-bsuite", objective, num_tasks=12),
+            _grid(objective, num_tasks=24),
+        ),
+        meta_optimizer=Evolution(
+            sigma=Decay(0.3), learning_rate=Decay(0.05, rate=0.99, floor=5e-3), shaping=PairwiseRoot()
+        ),
+        num_steps=250,
+    )
+
+
+def space_invaders(*, temporal: bool) -> MetaTrainer:
+    """MinAtar SpaceInvaders with full lifetimes, as in arXiv:2402.05828; made for an accelerator."""
+    usual = setting("SpaceInvaders-MinAtar")
+    lifetimes = LogUniformLifetime(usual.lifetime // 4, usual.lifetime)
+    return MetaTrainer(
+        inner=plug(MirrorLearning(LPODrift(temporal=temporal)), usual.inner),
+        curriculum=DomainRandomization(Tasks(usual.levels, lifetimes)),
+        meta_optimizer=Evolution(sigma=Decay(0.05), learning_rate=Decay(0.01, rate=0.995, floor=1e-3)),
+        num_tasks=32,
+        num_steps=500,
+    )

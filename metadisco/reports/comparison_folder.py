@@ -1,0 +1,181 @@
+"""What is kept of a comparison: `results.json`, `table.md` and figures, in a folder that is complete or not there.
+
+The JSON says what a reader has to know to judge the numbers: in what the objectives differ, how each agent lived, how
+each baseline was tuned and on what, and where everything comes from.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metadisco.checkpoints.checkpoint import Discovered
+from metadisco.core import config
+from metadisco.core.files import CheckpointError, write_folder
+from metadisco.core.provenance import provenance
+from metadisco.evaluation import agents_under_test, results, stats, suites
+from metadisco.evaluation.comparison import Comparison, pairs, trained_lifetimes
+from metadisco.evaluation.results import Results
+from metadisco.lives import tuned
+from metadisco.reports import chart_style, plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT_VERSION = 1
+TABLE = "results.json"
+MEASURES = {"iqm": "IQM", "optimality_gap": "optimality gap ↓", "cvar": "worst 10% of levels", "mean_score": "mean"}
+
+
+def document(named: Mapping[str, Discovered], comparison: Comparison, **details: Any) -> dict[str, Any]:
+    """All that is kept of a comparison, as JSON.
+
+    Args:
+        named: the checkpoints.
+        comparison: of them.
+        **details: for its provenance, such as the seed.
+
+    Returns:
+        `scores` (suite -> agent -> row, as in `evaluation.json`), `improvement` (suite -> agent -> other agent),
+        `differences`, `agents` (how each lived), `baselines` (how each was tuned), `checkpoints` and `provenance`.
+    """
+    return {
+        "format_version": FORMAT_VERSION,
+        "scores": results.table(comparison.results),
+        "improvement": {suite: results.improvement(agents) for suite, agents in comparison.results.items()},
+        "differences": comparison.differences,
+        "agents": {
+            suite: {
+                agent: {"num_workers": inner.num_workers, "num_steps": inner.num_steps}
+                | {part: config.to_data(getattr(inner, part)) for part in ("torso", "learner", "objective")}
+                for agent, (inner, _) in roster.items()
+            }
+            for suite, roster in comparison.rosters.items()
+        },
+        "baselines": {
+            suite: {agent: tuning(suite, agent) for agent in roster if agent not in named}
+            for suite, roster in comparison.rosters.items()
+        },
+        "checkpoints": {
+            name: {"trained_lifetimes": trained_lifetimes(each)}
+            | {key: value for key, value in each.provenance.items() if key != "trainer"}
+            for name, each in named.items()
+        },
+        "provenance": provenance(**details),
+    }
+
+
+def tuning(suite: str, baseline: str) -> dict[str, Any]:
+    """How a baseline was tuned that competes on a suite, `NAME` or `NAME@LIFETIME`.
+
+    Returns:
+        The grid and what was chosen, where a grid is kept; a note; and whether the levels of tuning were others.
+    """
+    name = suite.partition("@")[0]
+    if agents_under_test.home_of(suites.suite(name)) is not None:
+        return {"note": tuned.FOR_NETWORKS_NOTE, "grid": None, "levels_are_separate": False}
+    record = tuned.TUNED_FOR_TABLES[baseline]
+    return asdict(record) | {"levels_are_separate": not suites.same_levels(name, record.suite)}
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that cannot be written later.
+
+    Raises:
+        CheckpointError: where it is not empty, unless it is an older comparison that may be replaced.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / TABLE).is_file():
+        raise CheckpointError(f"{folder} is not a comparison (it has no {TABLE}): name another folder for --out.")
+    if not overwrite:
+        raise CheckpointError(f"{folder} exists already: name another folder, or pass --overwrite to replace it.")
+
+
+def write(folder: Path, document: Mapping[str, Any], outcome: Results, *, overwrite: bool = False) -> None:
+    """Write a comparison: `results.json`, `table.md` and figures of each suite as PNG; complete or not at all.
+
+    Raises:
+        CheckpointError: as `check_folder`, or where it cannot be written.
+    """
+    folder = folder.absolute()
+    check_folder(folder, overwrite=overwrite)
+    pictures = {
+        f"{kind}-{suite}.png": chart_style.png(figure)
+        for suite, agents in outcome.items()
+        for kind, figure in figures(agents, document["scores"][suite]).items()
+    }
+    contents = {TABLE: results.to_json(document), "table.md": markdown(document, list(pictures)).encode()}
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    write_folder(folder, contents | pictures, marker=TABLE, overwrite=overwrite)
+
+
+def figures(agents: Mapping[str, results.Evaluation], rows: Mapping[str, Any]) -> dict[str, "Figure"]:
+    """Charts of one suite by name: aggregate statistics, performance profiles and learning curves."""
+    lived = results.lived(agents)
+    if not lived:
+        return {}
+    curves = {agent: plots.Curve(each.fractions, *_iqm_curve(each.scores)) for agent, each in lived.items()}
+    lifetime = next(iter(lived.values())).lifetime
+    return {
+        "aggregates": plots.aggregates({agent: rows[agent] for agent in lived}, MEASURES),
+        "profiles": plots.profile({agent: each.scores[-1] for agent, each in lived.items()}),
+        "learning": plots.learning(curves, lifetime=lifetime, top=results.top(agents)),
+    }
+
+
+def markdown(document: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
+    """The tables of a comparison as a Markdown page."""
+    key = "Higher is better, but for the optimality gap (↓). A level's score is the mean of its seeds."
+    lines = ["# Comparison", key, *(f"**{sentence}**" for sentence in document["differences"])]
+    for suite, agents in document["scores"].items():
+        first = next(iter(agents.values()))
+        about = f"{first['num_tasks']} levels, {first['num_seeds']} seeds each, lifetime {first['lifetime']} updates"
+        lines.append(
+            f"## {suite}\n\nNormalised scores with 95% intervals from resampling {first['resampled']}: {about}."
+        )
+        rows = [["agent", *MEASURES.values(), "mean return", "environment steps"]]
+        for agent, row in agents.items():
+            cells = [
+                f"{row[each]:.3f}" if row["is_exact"] else f"{row[each]:.3f} ({_ends(row, each)})" for each in MEASURES
+            ]
+            rows.append([chart_style.name(agent), *cells, f"{row['mean_return']:.3f}", f"{row['env_steps']:,}"])
+        lines.append(_pipes(rows))
+        duels = [
+            [first, second, f"{each['probability']:.3f} ({each['low']:.3f} to {each['high']:.3f})"]
+            for first, second, each in pairs(document["improvement"][suite])
+        ]
+        if duels:
+            lines.append("Probability that a run of the first scores more than one of the second on the same level:")
+            lines.append(_pipes([["first", "second", "probability"], *duels]))
+        lines.extend(f"![{each}]({each})" for each in pictures if each.endswith(f"-{suite}.png"))
+        for agent, record in document["baselines"][suite].items():
+            lines.append(f"Tuning of {agent}: {_tuning_told(record)}.")
+    return "\n\n".join(lines) + "\n"
+
+
+def _tuning_told(record: Mapping[str, Any]) -> str:
+    if record["grid"] is None:
+        return record["note"]
+    grid = "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in record["grid"].items())
+    where = f"{record['num_levels']} levels of {record['suite']}, which are "
+    where += "none of these" if record["levels_are_separate"] else "among these"
+    return f"{grid}; on {where}; {record['note']}"
+
+
+def _iqm_curve(scores: np.ndarray) -> np.ndarray:
+    """IQM with its interval at every point of a lifetime. [3, P + 1]."""
+    points = [stats.iqm_interval(each, num_resamples=500) for each in scores]
+    return np.array([[each.point, each.low, each.high] for each in points]).T
+
+
+def _ends(row: Mapping[str, float], name: str) -> str:
+    return f"{row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f}"
+
+
+def _pipes(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])

@@ -1,0 +1,254 @@
+"""The report of a run: one HTML file that needs nothing else, from what the run folder holds.
+
+It reads `config.json`, `metrics.jsonl`, `levels/`, `evaluation.json`, `curves.npz` and `objective/`; only the first
+has to be there, so a run that is still going has a report too. What cannot be shown is said to be missing in its place:
+a report never costs a run its result. The frame and style of the page are in `templates/report.html`, its pictures in
+`metadisco.reports.sections`, `metadisco.reports.gallery` and `metadisco.reports.drift_section`.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+from zipfile import BadZipFile, is_zipfile
+
+from metadisco.core.files import write_atomically
+from metadisco.evaluation import results, stats, suites
+from metadisco.evaluation.results import Results
+from metadisco.reports import chart_style, drift_section, gallery, sections, tables
+from metadisco.reports.sections import missing, number
+from metadisco.reports.tables import NO_BREAK, interval
+from metadisco.runs import run_folder
+
+TEMPLATE = Path(__file__).parents[1] / "templates" / "report.html"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, LookupError, EOFError, BadZipFile)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What was found in a run folder."""
+
+    name: str
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]  # one for each meta-step
+    scores: dict[str, dict[str, dict[str, Any]]]  # suite -> agent -> row of the table; empty before the meta-test
+    curves: Results  # empty where there are none
+    origin: dict[str, Any]  # provenance
+
+    @property
+    def suite(self) -> str | None:
+        """The first suite on which the discovered objective was tested."""
+        return next((suite for suite, agents in self.scores.items() if "discovered" in agents), None)
+
+    @property
+    def objective(self) -> str:
+        """What the objective is called."""
+        data = run_folder.objective_of(self.config["trainer"])
+        rule = data.get("drift", data)  # of mirror learning only the drift is learned
+        kind = str(rule.get("class", "objective")).rpartition(":")[2].removesuffix("Drift")
+        return f"TA-{kind}" if rule.get("lifetime_features") or rule.get("temporal") else kind
+
+    @property
+    def seconds(self) -> float:
+        """Of meta-training."""
+        return max((number(row.get("seconds"), 0.0) for row in self.rows), default=0.0)
+
+
+def write(folder: str | os.PathLike) -> Path:
+    """Write `report.html` into a run folder.
+
+    Args:
+        folder: of a run, also of one that is still going.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        run_folder.RunError: where it is not a run folder.
+
+    Example:
+        >>> write("runs/quickstart")  # doctest: +SKIP
+    """
+    run = read(folder)
+    is_drift = drift_section.has_drift(run.config["trainer"])
+    parts: dict[str, tuple[str, Callable[[], str]]] = {
+        "scores": ("Scores", lambda: _score_tables(run)),
+        "drift": ("The drift", lambda: drift_section.drift(Path(folder))),
+        "training": ("Meta-training", lambda: sections.training(run.rows, run.seconds)),
+        "distribution": (
+            "How scores are spread" if is_drift else "Scores level by level",
+            lambda: sections.distribution(run.curves),
+        ),
+        "learning": ("How agents learn", lambda: sections.learning(run.curves)),
+        "course": (
+            "What agents go through over a lifetime" if is_drift else "What the objective does over a lifetime",
+            lambda: sections.course(run.curves, run.suite),
+        ),
+        "levels": ("Levels and learnt policies", lambda: sections.levels(run.curves, run.suite)),
+        "kept": ("Levels that the curriculum kept", lambda: gallery.kept_levels(Path(folder), run.config["trainer"])),
+        "settings": ("Settings", lambda: _settings(run)),
+        "provenance": ("Provenance", lambda: _provenance(run)),
+    }
+    if not is_drift:
+        del parts["drift"]
+    elif not _shows_levels(run):
+        del parts["levels"]
+    body = [f"<header>\n<h1>metadisco · {escape(run.name)}</h1>\n{_guarded(lambda: _verdict(run))}\n</header>"]
+    for identifier, (title, section) in parts.items():
+        body.append(f'<section id="{identifier}">\n<h2>{title}</h2>\n{_guarded(section)}\n</section>')
+    template = Template(TEMPLATE.read_text(encoding="utf-8"))
+    page = template.substitute(title=escape(f"{run.objective} · {run.name} · metadisco"), body="\n".join(body))
+    path = Path(folder) / "report.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def read(folder: str | os.PathLike) -> Run:
+    """Read a run folder, as far as it goes.
+
+    Raises:
+        run_folder.RunError: where there is no readable `config.json`.
+    """
+    folder = Path(folder).absolute()
+    document = run_folder.read_config(folder)
+    scores = {
+        suite: agents for suite, agents in _read_json(folder / "evaluation.json").items() if isinstance(agents, dict)
+    }
+    path = folder / "curves.npz"
+    try:
+        curves = results.load_curves(path) if scores and is_zipfile(path) else {}
+    except _UNREADABLE:
+        curves = {}
+    portable = _read_json(folder / "objective" / "objective.json").get("provenance")
+    origin = {**document["provenance"], **(portable if isinstance(portable, dict) else {})}
+    return Run(folder.name, document, list(_read_rows(folder / "metrics.jsonl")), scores, curves, origin)
+
+
+def _shows_levels(run: Run) -> bool:
+    """Whether the first suite is one whose levels can be drawn; also where it is not known yet."""
+    if run.suite is None:
+        return True
+    return results.top(run.scores[run.suite]) == "optimal"
+
+
+def _guarded(section: Callable[[], str]) -> str:
+    """A section, or the reason why there is none."""
+    try:
+        return section()
+    except (*_UNREADABLE, ArithmeticError, RuntimeError) as error:
+        return missing(f"This part could not be made: {type(error).__name__}: {error}")
+
+
+def _verdict(run: Run) -> str:
+    """The result in one sentence, and how it is with other lifetimes."""
+    time = f"{run.seconds / 60:.1f} min"
+    if run.suite is None:
+        steps = f"meta-step {run.rows[-1]['step'] if run.rows else 0} of {run.config['trainer'].get('num_steps', '?')}"
+        return f'<p class="verdict">{escape(run.objective)}, not tested yet: {escape(steps)} after {time}.</p>'
+    agents = run.scores[run.suite]
+    row, antagonist = agents["discovered"], sections.baseline(agents)
+    text = f"{run.objective} discovered in {time}: IQM{NO_BREAK}{interval(row)}"
+    where = results.tested_on(row.get("num_tasks", "?"), agents)
+    if run.suite.startswith("grid-unseen"):
+        text += f" on {where.replace(' ', ' unseen ')}"
+    else:
+        text += f" on {run.suite}" if where == "1 environment" else f" on {where} of {run.suite}"
+    if antagonist:
+        text += (
+            f", {_compared(row, agents[antagonist])} {chart_style.name(antagonist)} at {interval(agents[antagonist])}"
+        )
+    if number(row.get("iqm_low"), 0.0) <= 0:
+        text += "; not distinguishable from the random policy" if number(row.get("iqm_high")) >= 0 else "; below random"
+    lines = [f'<p class="verdict">{escape(text)}.</p>']
+    for suite, others in run.scores.items():
+        if suite != run.suite and suites.same_levels(suite, run.suite) and "discovered" in others:
+            lines.append(f"<p>{escape(_at_other_lifetime(run, suite, antagonist))}</p>")
+    lines.append(
+        '<p class="note">IQM: interquartile mean of normalised scores, where 0 is the random policy and 1 the optimum '
+        "(where that is not known: PPO at its usual budget), with its 95% bootstrap interval. Two objectives whose "
+        "intervals overlap are called not distinguishable.</p>"
+    )
+    return "\n".join(lines)
+
+
+def _at_other_lifetime(run: Run, suite: str, antagonist: str | None) -> str:
+    """The result on a suite that has levels of `run.suite`, beside that on the same levels at its lifetime."""
+    agents = run.scores[suite]
+    row = agents["discovered"]
+    factor = number(row.get("lifetime")) / number(run.scores[run.suite or ""]["discovered"].get("lifetime"))
+    where = results.tested_on(row.get("num_tasks", "?"), agents)
+    on_where = "" if where == "1 environment" else f", on {where}"
+    text = f"With {factor:g} times the lifetime{on_where}: IQM{NO_BREAK}{interval(row)}"
+    if antagonist in agents:
+        text += (
+            f", {_compared(row, agents[antagonist])} {chart_style.name(antagonist)} at {interval(agents[antagonist])}"
+        )
+    here, there = (run.curves.get(name or "", {}).get("discovered") for name in (run.suite, suite))
+    if here is not None and there is not None and here.names[: len(there.names)] == there.names:
+        same = stats.iqm_interval(here.scores[-1, : len(there.names)])
+        ends = {"iqm": same.point, "iqm_low": same.low, "iqm_high": same.high}
+        text += f"; {'on these levels ' if on_where else ''}at lifetime {here.lifetime} it is "
+        text += interval(ends)
+    return f"{text}."
+
+
+def _compared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """What the intervals say."""
+    if number(ours.get("iqm_low")) > number(theirs.get("iqm_high")):
+        return "better than"
+    if number(ours.get("iqm_high")) < number(theirs.get("iqm_low")):
+        return "worse than"
+    return "not distinguishable from"
+
+
+def _score_tables(run: Run) -> str:
+    if not run.scores:
+        return missing("No evaluation yet: the meta-test comes when meta-training is over.")
+    return "\n".join(tables.score_table(suite, agents) for suite, agents in run.scores.items())
+
+
+def _settings(run: Run) -> str:
+    rows = [("seed", str(run.config["seed"])), *tables.flatten(run.config["trainer"], "")]
+    return f"<details>\n<summary>All {len(rows)} settings of this run</summary>\n{tables.facts(rows)}\n</details>"
+
+
+def _provenance(run: Run) -> str:
+    origin = {name: value for name, value in run.origin.items() if name not in ("trainer", "versions", "minutes")}
+    first = ("command", "preset", "seed", "commit", "date", "hardware")
+    origin = {"seed": run.config["seed"], **origin}
+    rows = [(name, str(origin[name])) for name in first if origin.get(name) is not None]
+    rows += [(name.replace("_", " "), str(value)) for name, value in origin.items() if name not in first]
+    rows.append(("minutes of meta-training", f"{run.seconds / 60:.1f}"))
+    if "minutes" in run.origin:
+        rows.append(("minutes in all", str(run.origin["minutes"])))
+    versions = run.origin.get("versions", {})
+    rows.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))
+    return tables.facts(rows)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is none that can be read."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The logged meta-steps; a line that is half written, as the last of a live run can be, is left out."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            yield row

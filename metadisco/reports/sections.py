@@ -1,0 +1,285 @@
+"""What a report shows in pictures: training and meta-test as HTML with inline charts and images.
+
+Each exhibit is a function of the log or of `metadisco.evaluation.results.Results` and returns a piece of a page, or a sentence
+that says what is missing.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from metadisco.envs.gridworld.dynamics import GridWorld
+from metadisco.envs.gridworld.rendering import render_image
+from metadisco.evaluation import suites
+from metadisco.evaluation.results import Evaluation, Results, top
+from metadisco.evaluation.test_sets import TOPS
+from metadisco.reports import chart_style, plots
+from metadisco.reports.plots import learning_curve
+from metadisco.reports.svg import to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+CELL_SIZE = 32  # pixels, of the pictures of levels
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+PANELS = {  # metric -> what its chart is called
+    "pi_hat_scale": "size of π̂ (root mean square)",
+    "pi_hat": "mean of π̂",
+    "entropy": "entropy of the policy, nats",
+    "reward": "reward per step while learning",
+    "prediction_entropy": "entropy of the prediction y, nats",
+    "prediction_kl": "KL(y ‖ ŷ), nats",
+    "kl": "KL(π_old ‖ π) within an update, nats",
+    "drift": "mean of the drift D",
+    "value_loss": "half the squared error of the value",
+}
+
+
+def training(rows: Sequence[Row], seconds: float) -> str:
+    """Validation score and fitness against meta-steps."""
+    if not rows:
+        return missing("No meta-step is logged yet.")
+    updates = sum(number(row.get("agent_updates"), 0.0) for row in rows)
+    text = f"{rows[-1]['step']:,} meta-steps in {seconds / 60:.1f} min, {updates:,.0f} agent updates"
+    text += f" ({updates / seconds:,.0f} per second)." if seconds > 0 else "."
+    lost = np.mean([1.0 - number(row.get("finite_fraction"), 1.0) for row in rows])
+    if lost > 0:
+        text += f" {lost:.2%} of the candidates had no finite fitness and were left out."
+    charts = []
+    steps, values, times = _series(rows, "validation/iqm")
+    if len(steps):
+        a2c = _series(rows, "validation/a2c_iqm")[1]
+        line = float(a2c[-1]) if len(a2c) else None
+        figure = plots.meta_training(steps, values, times, y_label="IQM on validation levels", a2c=line)
+        spoken = f"Validation IQM against meta-steps, from {values[0]:.2f} to {values[-1]:.2f}."
+        spoken += f" A2C: {line:.2f}." if line is not None else ""
+        caption = "On levels kept out of training. Settings may be tuned on them, so the verdict rests on others."
+        charts.append(chart(figure, "validation", spoken, caption))
+    steps, values, times = _series(rows, "fitness")
+    if len(steps):
+        figure = plots.meta_training(steps, values, times, y_label="mean fitness of the population", every_step=True)
+        spoken = f"Mean fitness of the population against meta-steps, from {values[0]:.2f} to {values[-1]:.2f}."
+        caption = "Raw fitness: new levels and new candidates at each meta-step, hence the noise."
+        charts.append(chart(figure, "fitness", spoken, caption))
+    for name in dict.fromkeys(name for row in rows for name in row if name.startswith("fitness/")):
+        steps, values, times = _series(rows, name)
+        if len(steps):
+            where = name.partition("/")[2]
+            figure = plots.meta_training(steps, values, times, y_label=f"mean return on {where}", every_step=True)
+            spoken = f"Mean return on {where} against meta-steps, from {values[0]:.2f} to {values[-1]:.2f}."
+            charts.append(chart(figure, f"fitness-{len(charts)}", spoken, f"{escape(where)}, one of the environments."))
+    return f"<p>{text}</p>\n{grid(charts)}" if charts else f"<p>{text}</p>\n{missing('No finite fitness is logged.')}"
+
+
+def distribution(results: Results) -> str:
+    """How scores are spread over levels; the first suite open, the others folded."""
+    blocks: list[tuple[str, str]] = []
+    for suite, agents in _lived(results):
+        scores = {agent: each.scores[-1] for agent, each in agents.items() if np.isfinite(each.scores[-1]).all()}
+        charts = []
+        if scores:
+            medians = ", ".join(f"{chart_style.name(agent)} {np.median(each):.2f}" for agent, each in scores.items())
+            spoken = f"Share of lives that score more than a threshold. Medians: {medians}."
+            one = TOPS[top(results[suite])]
+            caption = f"The higher the curve the better. Dotted: the random policy at 0 and {one} at 1."
+            charts.append(chart(plots.profile(scores), f"profile-{len(blocks)}", spoken, caption))
+        antagonist = baseline(scores)
+        if antagonist and "discovered" in scores and scores[antagonist].shape[0] > 1:  # one level would be one point
+            theirs, ours = (np.mean(scores[agent], axis=1) for agent in (antagonist, "discovered"))
+            spoken = f"Discovered objective ahead of {chart_style.name(antagonist)} on "
+            spoken += f"{np.sum(ours > theirs)} of {len(ours)} levels."
+            caption = "A point is a level, mean of its seeds; above the diagonal the discovered objective is ahead."
+            if min(theirs.min(), ours.min()) < plots.LOWEST or max(theirs.max(), ours.max()) > plots.HIGHEST:
+                caption += f" Scores outside {plots.LOWEST:g} to {plots.HIGHEST:g} are drawn at the edge."
+            charts.append(chart(plots.duel(theirs, ours, agent=antagonist), f"duel-{len(blocks)}", spoken, caption))
+        blocks.append((_title(agents), grid(charts) if charts else missing(f"{suite} has scores that are not finite.")))
+    if not blocks:
+        return no_curves()
+    folded = [f"<details>\n<summary>{title}</summary>\n{block}\n</details>" for title, block in blocks[1:]]
+    return "\n".join([f"<p>{blocks[0][0]}</p>", blocks[0][1], *folded])
+
+
+def learning(results: Results) -> str:
+    """Learning curves of agents, one chart for each suite."""
+    charts: list[str] = []
+    for suite, agents in _lived(results):
+        curves = {agent: learning_curve(each) for agent, each in agents.items()}
+        lifetime = next(iter(agents.values())).lifetime
+        ends = ", ".join(f"{chart_style.name(agent)} {curve.middle[-1]:.2f}" for agent, curve in curves.items())
+        spoken = f"Learning curves of agents on {suite}. At the end: {ends}."
+        figure = plots.learning(curves, lifetime=lifetime, top=top(results[suite]))
+        charts.append(chart(figure, f"learning-{len(charts)}", spoken, _title(agents)))
+    note = "Each agent begins from nothing. IQM over levels and seeds, with its 95% bootstrap interval."
+    return f'<p class="note">{note}</p>\n{grid(charts)}' if charts else no_curves()
+
+
+def course(results: Results, suite: str | None) -> str:
+    """What the objective says and what becomes of the policy, against n/N, on one suite and its other lifetimes."""
+    lived = dict(_lived(results))
+    if suite not in lived or "discovered" not in lived[suite]:
+        return no_curves()
+    agents = lived[suite]
+    others = [
+        each["discovered"]
+        for name, each in lived.items()
+        if name != suite and suites.same_levels(name, suite) and "discovered" in each
+    ]
+    charts = []
+    for metric, label in PANELS.items():
+        lines = {agent: _quantiles(each, metric) for agent, each in agents.items() if metric in each.metrics}
+        if "discovered" not in lines:
+            continue
+        dashed = [("discovered", *_quantiles(each, metric)) for each in others if metric in each.metrics]
+        medians = [(agent, x, levels[2]) for agent, x, levels in dashed]
+        figure = plots.course(lines, medians, y_label=label, reference=_uniform(agents["discovered"], metric))
+        start, end = lines["discovered"][1][2][[0, -1]]
+        charts.append(
+            chart(figure, f"course-{metric}", f"{label} over the lifetime, median from {start:.3g} to {end:.3g}.", "")
+        )
+    if not charts:
+        return missing("The evaluation kept no metrics of the objective.")
+    meaning = "What becomes of the policy and of what holds it while agents learn."
+    if "pi_hat" in agents["discovered"].metrics:
+        meaning = (
+            "π̂ is what the objective tells the policy in the place of an advantage: its sign says whether to reinforce "
+            "an action, its size how much. y is the agent's prediction, ŷ what the objective says that it should have "
+            "been."
+        )
+    note = (
+        f"Median over lives on {suite}, lifetime {agents['discovered'].lifetime}, with the middle 50% and 80% of them."
+    )
+    if others:
+        counts = [f" on {len(each.names)} levels" if len(each.names) > 1 else "" for each in others]
+        dashes = " and ".join(f"lifetime {each.lifetime}{count}" for each, count in zip(others, counts))
+        note += f" Dashed: the discovered objective at {dashes}."
+    return f'<p>{meaning}</p>\n<p class="note">{escape(note)}</p>\n{grid(charts)}'
+
+
+def levels(results: Results, suite: str | None) -> str:
+    """Pictures of the first levels of a suite, with the policies learnt on them."""
+    agents = results.get(suite or "", {})
+    if "discovered" not in agents:
+        return no_curves()
+    evaluation = agents["discovered"]
+    tables = evaluation.agent_params.get("logits")
+    if tables is None or tables.ndim != 3:
+        return missing("Policies are drawn for tabular agents only.")
+    shown = len(tables)
+    test_set = suites.suite(evaluation.suite.partition("@")[0]).build(num_levels=shown)
+    env = test_set.env
+    if not isinstance(env, GridWorld):
+        return missing("Only grid worlds are drawn.")
+    num_states = env.num_cells * 2**env.num_objects
+    if test_set.names != evaluation.names[:shown] or tables.shape[1] != num_states:
+        return missing(f"The levels of {evaluation.suite} are no longer those of the evaluation.")
+    pictures = []
+    for i in range(shown):
+        level = jax.device_get(jax.tree.map(lambda leaf: leaf[i], test_set.tasks.level))  # noqa: B023
+        subset = sum(1 << k for k in np.flatnonzero(level.object_cell >= 0))
+        logits = tables[i].reshape(-1, env.num_cells, tables.shape[2])[subset]
+        prob = np.exp(logits - logits.max(axis=1, keepdims=True))
+        image = render_image(env, level, policy=prob / prob.sum(axis=1, keepdims=True), cell_size=CELL_SIZE)
+        name = evaluation.names[i]
+        scores = [
+            f"{chart_style.name(agent)} {each.scores[-1, i, 0]:.2f}"
+            for agent, each in agents.items()
+            if not each.is_exact
+        ]
+        spoken = f"Level {name} with the policy that the discovered objective taught."
+        source = f'<img alt="{escape(spoken)}" src="{png(image)}" width="{image.shape[1]}" height="{image.shape[0]}">'
+        pictures.append(
+            f"<figure>{source}<figcaption><b>{escape(name)}</b><br>{escape(' · '.join(scores))}</figcaption></figure>"
+        )
+    key = (
+        "Blue: where the agent starts. Green objects reward and red ones punish, large ones more; the darker the rim, "
+        "the likelier the object ends the episode. Arrows: how likely each move is at the end of the lifetime with all "
+        "objects there; dot: staying. Where the agent has learnt nothing, arrows are equal. Scores: of the agent shown."
+    )
+    return f'<p class="note">{key}</p>\n<div class="levels">\n' + "\n".join(pictures) + "\n</div>"
+
+
+def chart(figure: "Figure", identifier: str, spoken: str, caption: str) -> str:
+    """A chart with its caption (HTML); `spoken` is for readers who cannot see it."""
+    below = f"<figcaption>{caption}</figcaption>" if caption else ""
+    return f"<figure>{to_svg(figure, identifier, spoken)}{below}</figure>"
+
+
+def grid(charts: Iterable[str]) -> str:
+    """Charts side by side where there is room."""
+    return '<div class="charts">\n' + "\n".join(charts) + "\n</div>"
+
+
+def missing(text: str) -> str:
+    """Say that something is not there."""
+    return f'<p class="missing">{escape(text)}</p>'
+
+
+def no_curves() -> str:
+    """Say that there is nothing to draw."""
+    return missing("Nothing to show: the run has no curves of a meta-test (curves.npz).")
+
+
+def number(value: Any, otherwise: float = math.nan) -> float:
+    """A JSON value as a number; what is not a finite one counts as `otherwise`."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else otherwise
+
+
+def baseline(agents: Iterable[str]) -> str | None:
+    """The hand-written objective to compare with: A2C where it is there."""
+    antagonists = [agent for agent in agents if agent not in ("random", *TOPS, "discovered")]
+    return "a2c" if "a2c" in antagonists else next(iter(antagonists), None)
+
+
+def _series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Meta-steps, values and seconds of the rows that have a finite value."""
+    kept = [(row["step"], number(row.get(name)), number(row.get("seconds"))) for row in rows]
+    columns = np.array([entry for entry in kept if math.isfinite(entry[1])], np.float64).reshape(-1, 3)
+    return columns[:, 0], columns[:, 1], columns[:, 2]
+
+
+def _lived(results: Results) -> list[tuple[str, dict[str, Evaluation]]]:
+    """The agents that learn, by suite."""
+    lived = (
+        (suite, {agent: each for agent, each in agents.items() if not each.is_exact})
+        for suite, agents in results.items()
+    )
+    return [(suite, agents) for suite, agents in lived if agents]
+
+
+def _title(agents: Mapping[str, Evaluation]) -> str:
+    """Suite, levels and lifetime, as HTML."""
+    each = next(iter(agents.values()))
+    where = "" if len(each.names) == 1 else f"{len(each.names)} levels, "
+    return f"<b>{escape(each.suite)}</b>: {where}lifetime {each.lifetime} agent updates"
+
+
+def _quantiles(evaluation: Evaluation, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Middles of the segments [P] and quantiles over lives [5, P]; lives without a finite value do not count."""
+    values = evaluation.metrics[metric].reshape(len(evaluation.fractions) - 1, -1).astype(np.float64)
+    rows = [row[np.isfinite(row)] for row in values]
+    levels = [np.quantile(row, QUANTILES) if row.size else np.full(len(QUANTILES), np.nan) for row in rows]
+    return (evaluation.fractions[1:] + evaluation.fractions[:-1]) / 2, np.stack(levels, axis=1)
+
+
+def _uniform(evaluation: Evaluation, metric: str) -> tuple[float, str] | None:
+    """The largest entropy there is, where the heads of the kept agents tell."""
+    head = {"entropy": "logits", "prediction_entropy": "y"}.get(metric)
+    values = evaluation.agent_params.get(head or "")
+    return None if values is None else (math.log(values.shape[-1]), "uniform")
+
+
+def png(image: np.ndarray) -> str:
+    """An image as a data URI."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()

@@ -1,0 +1,163 @@
+"""Meta-steps in chunks: one compiled program, and the state placed as it wants it.
+
+The trainer is a frozen dataclass with `num_steps`, `init(key) -> state` and `step(key, state) -> (state, metrics)`;
+`state.step` counts the meta-steps done. Meta-step i gets the key `fold_in(key(seed), i)`, so a resumed run draws the
+numbers that it would have drawn. One program is compiled; its number of meta-steps is an argument, not a constant,
+so the arithmetic is the same wherever a chunk ends. A run that was killed and resumed on the same machine ends
+bit-identical (on a GPU with the persistent compilation cache on: without it, kernels are chosen by timing them anew).
+
+The program spans all devices of all processes. Every device has a copy of the state, but for what a trainer's
+`layout(num_devices)` says is spread over them, as `PartitionSpec`s at the nodes of a tree like the state.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from metadisco.core.processes import lost_processes
+from metadisco.core.files import is_key
+from metadisco.core.sharding import SHARED, population_mesh
+from metadisco.runs.train_state import Checkpoints
+from metadisco.core.types import Key, Metrics
+
+MAX_CHUNK = 128  # meta-steps; part of the compiled program, so not a setting
+_INIT = np.uint32(2**32 - 1)  # the fold_in of `init`; no int32 step reaches it
+HostMetrics = dict[str, np.ndarray]  # [128] each
+Advance = Callable[[int, Any, int], tuple[Any, HostMetrics]]
+
+
+class Trainer(Protocol):
+    """What the loop needs to know of a trainer."""
+
+    @property
+    def num_steps(self) -> int:
+        """Meta-steps of the whole run."""
+
+    def init(self, key: Key) -> Any:
+        """Return the first state, a pytree with a field `step: [] int32`."""
+
+    def step(self, key: Key, state: Any) -> tuple[Any, Metrics]:
+        """Return the next state, its `step` one higher, and scalars."""
+
+
+def first_key(root: Key) -> Key:
+    """What `init` draws from in a run whose root key is `root`."""
+    return jax.random.fold_in(root, _INIT)
+
+
+def step_key(root: Key, step: jax.Array) -> Key:
+    """What the meta-step after `step` meta-steps draws from."""
+    return jax.random.fold_in(root, step)
+
+
+def compile_chunk(trainer: Trainer) -> tuple[Advance, Any]:
+    """Compile `advance(seed, state, count) -> (state, metrics)`, which does `count` meta-steps and donates the state.
+
+    Returns:
+        The function, which waits for its results (metrics: [128] each, on the host, the first `count` of them set), and
+        the shardings of the state that it takes, as a tree like the state.
+    """
+
+    def advance(seed: jax.Array, state: Any, count: jax.Array) -> tuple[Any, Metrics]:
+        root = jax.random.key(seed)
+
+        def body(index: jax.Array, carry: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
+            state, rows = carry
+            state, metrics = trainer.step(step_key(root, state.step), state)
+            return state, jax.tree.map(lambda row, value: row.at[index].set(value), rows, metrics)
+
+        shapes = jax.eval_shape(trainer.step, root, state)[1]
+        for name, leaf in shapes.items():
+            if leaf.shape:
+                raise ValueError(f"Metric {name!r} has shape {leaf.shape}: a trainer's metrics are scalars.")
+        rows = {name: jnp.zeros((MAX_CHUNK,), leaf.dtype) for name, leaf in shapes.items()}
+        return jax.lax.fori_loop(0, count, body, (state, rows))
+
+    state = jax.eval_shape(trainer.init, jax.random.key(0))
+    placement, everywhere = _placement(trainer, state), NamedSharding(population_mesh(), SHARED)
+    seed, count = jax.ShapeDtypeStruct((), jnp.uint32), jax.ShapeDtypeStruct((), jnp.int32)
+    compiled = (
+        jax.jit(
+            advance,
+            donate_argnums=1,
+            keep_unused=True,
+            in_shardings=(everywhere, placement, everywhere),
+            out_shardings=(placement, everywhere),
+        )
+        .lower(seed, state, count)
+        .compile()
+    )
+
+    def advance_and_fetch(seed: int, state: Any, count: int) -> tuple[Any, HostMetrics]:
+        with lost_processes():
+            state, metrics = compiled(np.uint32(seed), state, np.int32(count))
+            _wait(state.step)
+            return state, jax.device_get(metrics)
+
+    return advance_and_fetch, placement
+
+
+def restore(trainer: Trainer, seed: int, checkpoints: Checkpoints, placement: Any) -> Any:
+    """Return the newest intact state, or the first one of a new run, placed as the compiled chunk wants it."""
+    shapes = jax.eval_shape(trainer.init, jax.random.key(0))
+    found = checkpoints.restore_latest(jax.tree.map(_shape_at, shapes, placement))
+    if found is not None:
+        return found.state
+
+    def init(seed: jax.Array) -> Any:
+        return trainer.init(first_key(jax.random.key(seed)))
+
+    return jax.jit(init, out_shardings=placement)(np.uint32(seed))
+
+
+def on_this_process(state: Any) -> Any:
+    """The state for use by one process alone: of several, without what is spread over all, which is left as it is."""
+    if jax.process_count() == 1:
+        return state
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0) if leaf.is_fully_replicated else leaf, state)
+
+
+def on_all_processes(state: Any) -> Any:
+    """A state of which every process has a copy of its own, as arrays that they have in common, for `Checkpoints`."""
+
+    def share(leaf: jax.Array) -> jax.Array:
+        if is_key(leaf):
+            return jax.random.wrap_key_data(share(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, NamedSharding(population_mesh(), SHARED), host.__getitem__)
+
+    return jax.tree.map(share, state)
+
+
+def shared_shapes(trainer: Trainer) -> Any:
+    """The shapes of such a state, for `Checkpoints.restore_latest`."""
+    at, shapes = NamedSharding(population_mesh(), SHARED), jax.eval_shape(trainer.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: _shape_at(leaf, at), shapes)
+
+
+def _shape_at(leaf: Any, at: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at)
+
+
+def _placement(trainer: Trainer, state: Any) -> Any:
+    """The sharding of every leaf of a state, as a tree like it."""
+    mesh = population_mesh()
+    layout = trainer.layout(mesh.devices.size) if hasattr(trainer, "layout") else SHARED
+
+    def place(spec: PartitionSpec, part: Any) -> Any:
+        return jax.tree.map(lambda _: NamedSharding(mesh, spec), part)
+
+    return jax.tree.map(place, layout, state, is_leaf=lambda node: isinstance(node, PartitionSpec))
+
+
+def _wait(array: jax.Array) -> None:
+    """Wait for a result in Python, where signals are noticed, not in the runtime, where they are not."""
+    pause = 0.0002
+    while not array.is_ready():  # type: ignore[attr-defined]  # missing in the stub only
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)

@@ -1,0 +1,193 @@
+"""What a run shows of itself while it goes on: how far it is, how well and how fast, and how long it will take.
+
+In a terminal this is a live bar, elsewhere a line about every minute. The same is in `heartbeat.json` in the run
+folder, for whoever watches from outside: a scheduler's liveness probe, a dashboard, a colleague.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+
+from metadisco.core.processes import is_first
+from metadisco.core.files import write_atomically
+from metadisco.runs.run_folder import Row
+
+HEARTBEAT = "heartbeat.json"
+MIN_SECONDS = 10.0  # between heartbeats on disk
+
+
+class Bars:
+    """Progress bars: redrawn in place in a terminal, and in a notebook one output that is replaced.
+
+    In a notebook rich needs widgets, of which a stored notebook shows nothing; an output that is replaced needs nothing
+    and stays as it was last.
+    """
+
+    notebook_seconds = 0.25  # between two drawings at least
+
+    def __init__(self, console: Any, *columns: Any, is_shown: bool) -> None:
+        """Prepare without drawing. `is_shown`: False for no bars at all; `console` may then be None."""
+        from rich.progress import Progress
+
+        self.in_notebook = is_shown and console.is_jupyter
+        self.progress = Progress(
+            *columns, console=console, disable=not is_shown or self.in_notebook, refresh_per_second=4
+        )
+        self.output: Any = None
+        self.next_drawing = 0.0
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def add(self, description: str, total: float, *, start: bool = True) -> Any:
+        """A new bar, by which `update` knows it."""
+        return self.progress.add_task(description, total=total, start=start)
+
+    def update(self, bar: Any, completed: float, description: str | None = None) -> None:
+        """Move a bar, which starts it."""
+        self.progress.start_task(bar)
+        self.progress.update(bar, completed=completed, description=description)
+        if self.in_notebook and time.monotonic() >= self.next_drawing:
+            self._draw()
+            self.next_drawing = time.monotonic() + self.notebook_seconds
+
+    def _draw(self) -> None:
+        from IPython.display import display
+
+        if self.output is None:
+            self.output = display(self.progress, display_id=True)
+        else:
+            self.output.update(self.progress)
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+        if self.in_notebook and self.progress.tasks:
+            self._draw()
+
+
+class Display:
+    """A live bar in a terminal or notebook, a plain line now and then elsewhere. Of several processes, 0 shows it."""
+
+    plain_seconds = 60.0
+
+    def __init__(self, console: Any, last: int, num_steps: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+
+        self.console = console or Console()
+        self.is_shown = is_first()
+        self.last, self.num_steps, self.started = last, num_steps, time.monotonic()
+        self.is_live = (self.console.is_terminal or self.console.is_jupyter) and not os.environ.get("CI")
+        columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
+        self.bars = Bars(self.console, *columns, is_shown=self.is_live and self.is_shown)
+        self.bar = self.bars.add("first meta-step", last)
+        self.next_line = 0.0
+
+    def __enter__(self) -> Self:
+        self.bars.__enter__()
+        return self
+
+    def update(self, rows: list[Row], heartbeat: "Pulse") -> None:
+        """Show the last meta-step of a chunk."""
+        step = int(rows[-1]["step"])
+        parts = [f"meta-step {step}/{self.num_steps}"]
+        if "fitness" in rows[-1]:
+            parts.append(f"fitness {rows[-1]['fitness']:.3f}")
+        parts += [f"{_number(value)} {name}/s" for name, value in heartbeat.rates.items()]
+        parts += [f"memory {heartbeat.memory_bytes / 2**30:.1f} GiB"] if heartbeat.memory_bytes else []
+        parts += [f"elapsed {_clock(time.monotonic() - self.started)}", f"left {_clock(heartbeat.seconds_left)}"]
+        self.bars.update(self.bar, step, " · ".join(parts))
+        if not self.is_live and (time.monotonic() >= self.next_line or step >= self.last):
+            self.say(" · ".join(parts))
+            self.next_line = time.monotonic() + self.plain_seconds
+
+    def say(self, text: str) -> None:
+        """Print a line as it is."""
+        if self.is_shown:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.__exit__()
+
+
+class Heartbeat:
+    """How fast a run goes, what it holds, and how long it needs, at this moment and, whole, in `heartbeat.json`.
+
+    Attributes:
+        rates: Meta-steps, agent updates and environment steps per second in the last chunk, as far as they are counted.
+        memory_bytes: What this process's fullest device holds, or, where devices do not say, the process.
+        seconds_left: Of the run.
+        stop_seconds: The longest that the loop has taken so far from one look at signals to the next, checkpoint
+            included: what it needs to save and exit when it is told to stop.
+    """
+
+    def __init__(self, folder: Path, num_steps: int) -> None:
+        self.path, self.num_steps = folder / HEARTBEAT, num_steps
+        self.rates: dict[str, float] = {}
+        self.memory_bytes = 0
+        self.seconds_left = self.stop_seconds = 0.0
+        self.looked_at = time.monotonic()
+        self.next_write = 0.0
+
+    def beat(self, rows: list[Row], seconds: float, seconds_left: float) -> None:
+        """Take note of a chunk that took `seconds`, and write it down if it is time to."""
+        names = {"meta-steps": None, "agent updates": "agent_updates", "env steps": "env_steps"}
+        self.rates = {
+            name: (len(rows) if metric is None else sum(row[metric] for row in rows)) / seconds
+            for name, metric in names.items()
+            if metric is None or metric in rows[-1]
+        }
+        self.memory_bytes, self.seconds_left = _memory_bytes(), seconds_left
+        if time.monotonic() >= self.next_write:
+            self.write("running", int(rows[-1]["step"]))
+            self.next_write = time.monotonic() + MIN_SECONDS
+
+    def look(self) -> None:
+        """Take note of a moment at which the loop looks at signals."""
+        now = time.monotonic()
+        self.stop_seconds, self.looked_at = max(self.stop_seconds, now - self.looked_at), now
+
+    def write(self, status: str, step: int) -> None:
+        """Write `heartbeat.json`."""
+        if not is_first():
+            return
+        document = {
+            "status": status,
+            "unix_time": round(time.time(), 1),
+            "meta_step": step,
+            "num_meta_steps": self.num_steps,
+            **{f"{name.replace(' ', '_').replace('-', '_')}_per_second": rate for name, rate in self.rates.items()},
+            "memory_bytes": self.memory_bytes,
+            "seconds_left": round(self.seconds_left, 1),
+            "stop_seconds": round(self.stop_seconds, 1),
+        }
+        write_atomically(self.path, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def _memory_bytes() -> int:
+    """Bytes in use on the fullest local device; of the process where devices do not say, at its peak; 0 if unknown."""
+    used = [(device.memory_stats() or {}).get("bytes_in_use", 0) for device in jax.local_devices()]
+    if any(used):
+        return int(max(used))
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,59 @@
+"""What is shipped: every objective of the zoo loads, says where it came from, and has been tested."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from metadisco.checkpoints import checkpoint
+from metadisco.commands import discovery
+from metadisco.evaluation import comparison, results
+
+FAST = ("quickstart", "lpo-quick")  # whose nets are small
+
+
+def test_something_is_shipped():
+    assert "quickstart" in checkpoint.zoo_names()
+
+
+@pytest.mark.parametrize("name", checkpoint.zoo_names())
+def test_a_shipped_objective_is_verified_and_says_where_it_came_from(name):
+    discovered = checkpoint.load(name)  # digests, shapes and class are checked here
+    assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(discovered.meta_params))
+    assert {"command", "commit", "seed", "meta_steps", "minutes", "hardware"} <= set(discovered.provenance)
+    assert not discovered.provenance["commit"].endswith("-dirty")
+    for suite, agents in discovered.evaluation.items():
+        assert "discovered" in agents
+        assert len(agents) > 3, suite  # the two ends of the scale, and somebody to compare with
+    assert len(discovered.evaluation) >= 2
+    card = (checkpoint.ZOO / name / "README.md").read_text()
+    for told in (
+        f'metadisco.load("{name}")',
+        "Apache-2.0",
+        discovered.provenance["command"],
+        "## Inputs",
+        *discovered.evaluation,
+    ):
+        assert told in card
+
+
+@pytest.mark.parametrize("name", checkpoint.zoo_names())
+def test_agents_can_live_by_a_shipped_objective(name):
+    discovered = checkpoint.load(name)
+    inner = discovery.inner_loop(discovered)
+    assert inner.objective == discovered.objective
+    shapes = jax.eval_shape(inner.objective.init, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, discovered.meta_params) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in checkpoint.zoo_names()]
+)
+def test_a_number_of_its_card_comes_out_again(name):
+    """Other machines round otherwise, and a life amplifies that; eight updates leave it small."""
+    discovered = checkpoint.load(name)
+    row = discovered.evaluation["grid-tiny"]["discovered"]
+    found = comparison.meta_test(discovered, ["grid-tiny"], num_seeds=row["num_seeds"], seed=row["seed"], baselines=())
+    again = results.summarize(found["grid-tiny"]["discovered"])
+    assert again["num_tasks"] == row["num_tasks"]
+    assert again["mean_return"] == pytest.approx(row["mean_return"], abs=0.02)
+    assert again["iqm"] == pytest.approx(row["iqm"], abs=0.05)

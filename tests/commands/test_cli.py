@@ -1,0 +1,250 @@
+"""The command line as its user meets it: what works, and what is said when something cannot."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import metadisco
+from metadisco import cli
+from metadisco.evaluation import suites
+from metadisco.evaluation.agents_under_test import inner_loops
+from metadisco.meta_training import memory_estimate
+from metadisco.objectives.drift import DPODrift
+from metadisco.presets import registry
+from tests.support import small
+
+FAST = ["--num_steps", "2", "--num_tasks", "2", "--inner.num_workers", "2", "--inner.num_test_workers", "2"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """The folder of a whole `discover smoke`, shortened."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert cli.main(["discover", "smoke", "--out", str(folder), "--seed", "3", *FAST]) == 0
+    return folder
+
+
+def test_a_run_leaves_everything_that_it_promises(run):
+    for name in (
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "objective",
+        "evaluation.json",
+        "curves.npz",
+        "report.html",
+    ):
+        assert (run / name).exists(), name
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(steps) == 2
+    assert "<html" in (run / "report.html").read_text()
+
+
+def test_the_evaluation_has_every_agent_and_field(run):
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert list(evaluation) == ["grid-tiny"]
+    agents = evaluation["grid-tiny"]
+    assert list(agents) == ["random", "a2c", "discovered", "optimal"]
+    for row in agents.values():
+        assert {"iqm", "iqm_low", "iqm_high", "mean_return", "num_tasks", "num_seeds"} <= set(row)
+        assert row["iqm_low"] <= row["iqm"] <= row["iqm_high"]
+    assert agents["random"]["iqm"] == 0.0
+    assert agents["optimal"]["iqm"] == 1.0
+
+
+def test_settings_on_the_command_line_reach_the_run(run):
+    trainer = json.loads((run / "config.json").read_text())["trainer"]
+    assert trainer["num_tasks"] == 2
+    assert trainer["inner"]["num_workers"] == 2
+
+
+def test_the_objective_can_be_loaded_and_taught_with(run):
+    discovered = metadisco.load(run / "objective")
+    assert discovered.objective.lifetime_features
+    assert discovered.provenance["seed"] == 3
+    assert discovered.provenance["preset"] == "smoke"
+    inner = metadisco.commands.discovery.inner_loop(discovered)
+    assert inner.num_workers == 2
+    assert inner.objective == discovered.objective
+
+
+def test_evaluate_writes_the_scores_that_the_run_had(run, tmp_path, capsys):
+    path = tmp_path / "scores.json"
+    arguments = ["evaluate", str(run / "objective"), "--suite", "grid-tiny", "--seeds", "2", "--seed", "3"]
+    assert cli.main([*arguments, "--json", str(path)]) == 0
+    scores = json.loads(path.read_text())["scores"]
+    assert scores == json.loads((run / "evaluation.json").read_text())
+    assert "discovered" in capsys.readouterr().out
+
+
+def test_inspect_says_what_a_checkpoint_is(run, capsys):
+    assert cli.main(["inspect", str(run / "objective")]) == 0
+    shown = capsys.readouterr().out
+    for word in (
+        "LPG(",
+        "log_lifetime",
+        "smoke",
+        "meta-parameters",
+        "grid-tiny",
+        "Schedule over the lifetime",
+        "N = 64",
+    ):
+        assert word in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "…" not in shown
+
+
+def test_inspect_judges_a_drift_and_draws_it(tmp_path, capsys):
+    folder, pictures = tmp_path / "dpo", tmp_path / "pictures"
+    metadisco.save(metadisco.Discovered(metadisco.MirrorLearning(DPODrift()), ()), folder)
+    arguments = ["inspect", str(folder), "--out", str(pictures)]
+    assert cli.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("holds") == 3
+    assert "D(r, A) >= 0" in shown
+    names = ["drift.png", "entropy.png", "gradient.png", "sensitivity.png"]
+    assert sorted(path.name for path in pictures.iterdir()) == names
+    assert "None: it says the same at every moment" in shown
+    assert cli.main(arguments) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert cli.main([*arguments, "--overwrite"]) == 0
+
+
+def test_report_can_be_written_again(run):
+    (run / "report.html").unlink()
+    assert cli.main(["report", str(run)]) == 0
+    assert (run / "report.html").exists()
+
+
+@pytest.mark.parametrize("kind", ["presets", "suites", "objectives", "checkpoints"])
+def test_lists_name_what_there_is(kind, capsys):
+    assert cli.main(["list", kind]) == 0
+    expected = {
+        "presets": registry.PRESETS,
+        "suites": suites.SUITES,
+        "objectives": ("A2C", "LPG"),
+        "checkpoints": metadisco.checkpoints.checkpoint.zoo_names(),
+    }[kind]
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["discover", "quikstart"], ["unknown preset", "Did you mean 'quickstart'?", "ta-lpg-grid"]),
+        (["discover", "smoke", "--meta_optimizer.sgma", "1"], ["meta_optimizer.sgma", "meta_optimizer.sigma"]),
+        (["discover", "smoke", "--num_tasks"], ["--num_tasks needs a value"]),
+        (["discover", "smoke", "extra"], ["unexpected argument 'extra'"]),
+        (["discover", "smoke", "--meta_optimizer.sigma.start", "-1"], ["Decay.start must be positive", "-1"]),
+        (["discover", "smoke", "--num_tasks", "many"], ["num_tasks", "many"]),
+        (["discover", "smoke", "--num_tasks", "0"], ["num_tasks must be at least 1"]),
+        (["discover", "smoke", "--curriculum.tasks.lifetimes.shortest", "0"], ["shortest", "0"]),
+        (["discover", "smoke", "--meta_optimizer.strategy", "OpenES"], ["OpenES", "Open_ES"]),
+        (["discover", "smoke", "--inner.num_workers", "100000000"], ["GiB", "inner.num_workers"]),
+        (["discover", "smoke", "--inner.torso", "metadisco.agents.networks:MPL"], ["MPL", "MLP"]),
+        (["evaluate", "no-such-checkpoint"], ["no-such-checkpoint"]),
+        (["inspect", "no-such-checkpoint"], ["no-such-checkpoint"]),
+        (["report", "no-such-folder"], ["no-such-folder"]),
+    ],
+)
+def test_a_mistake_is_answered_in_a_sentence(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("metadisco: error: ")
+    assert "Traceback" not in message
+    for word in words:
+        assert word in message, message
+    assert not list(tmp_path.iterdir())  # nothing was begun
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--suite", "grid-unsen"], ["grid-unsen", "grid-unseen"]),
+        (["--suite", "grid-tiny@0"], ["positive integer"]),
+        (["--suite", "grid-tiny@soon"], ["positive integer"]),
+        (["--seeds", "0"], ["--seeds must be at least 1"]),
+        (["--against", "a3c"], ["a3c", "a2c"]),
+    ],
+)
+def test_a_mistake_in_an_evaluation_is_answered_in_a_sentence(run, options, words, capsys):
+    assert cli.main(["evaluate", str(run / "objective"), *options]) == 2
+    message = capsys.readouterr().err
+    for word in words:
+        assert word in message, message
+
+
+def test_a_folder_with_another_run_is_refused(run, capsys):
+    assert cli.main(["discover", "smoke", "--out", str(run), "--seed", "3", *FAST]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_resuming_with_other_settings_names_them(run, capsys):
+    changed = [*FAST[:-1], "3"]
+    assert cli.main(["discover", "smoke", "--out", str(run), "--seed", "3", "--resume", *changed]) == 2
+    assert "inner.num_test_workers" in capsys.readouterr().err
+
+
+def test_a_finished_run_can_be_resumed_and_changes_nothing(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    assert cli.main(["discover", "smoke", "--out", str(copy), "--seed", "3", "--resume", *FAST]) == 0
+    before, after = (metadisco.load(folder / "objective").meta_params for folder in (run, copy))
+    small.assert_trees_close(before, after, rtol=0, atol=0)
+
+
+def test_process_1_of_a_container_heeds_sigterm():
+    code = "import os, signal; from metadisco import cli; os.getpid = lambda: 1; cli._heed_sigterm(); "
+    code += "signal.raise_signal(signal.SIGTERM)"
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == 143  # by a handler: without one, -15, and nothing at all in a container
+
+
+def test_help_and_usage_errors_need_no_traceback():
+    """In a process of its own, as a shell would: exit codes and what reaches the terminal."""
+    command = [sys.executable, "-m", "metadisco.cli"]
+    helped = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False)
+    assert helped.returncode == 0
+    assert "discover" in helped.stdout
+    mistaken = subprocess.run([*command, "list", "nothing"], capture_output=True, text=True, check=False)
+    assert mistaken.returncode == 2
+    assert "presets" in mistaken.stderr
+    assert "Traceback" not in mistaken.stderr
+
+
+def test_memory_grows_with_what_a_run_keeps():
+    base = memory_estimate.estimate(small.trainer())
+    assert memory_estimate.estimate(small.trainer(num_tasks=40)) > 2 * base
+    table = small.LEVELS.env.spec.observation.num * (5 + 3) * 4
+    assert base > 8 * table  # eight lives wait in the population
+
+
+@pytest.mark.parametrize("name", list(registry.PRESETS))
+def test_every_preset_can_be_built_and_begins(name):
+    preset = registry.preset(name)
+    memory_estimate.check(preset.trainer)
+    import jax
+
+    state = jax.eval_shape(preset.trainer.init, jax.eval_shape(jax.random.key, 0))
+    sizes = [np.size(leaf) for leaf in jax.tree.leaves(preset.trainer.meta_params(state))]
+    assert sum(sizes) > 100
+    (objective, *_) = [inner.objective for inner in inner_loops(preset.trainer)]
+    assert jnp.all(jnp.isfinite(objective.init(jax.random.key(0))["out"]))
+    for suite in preset.suites:
+        assert suite.partition("@")[0] in suites.SUITES
+
+
+def test_checkpoints_are_listed_with_whom_they_were_compared_with(capsys):
+    assert cli.main(["list", "checkpoints"]) == 0
+    listed = " ".join(capsys.readouterr().out.split())
+    assert "quickstart grid-unseen: IQM 0.88 (a2c 0.86)" in listed
+    assert re.search(r"ta-lpo-quick Acrobot-v1: IQM 1.00 \(ppo 1.00, dpo 1.0\d\); Pendulum-v1: IQM", listed)

@@ -1,0 +1,194 @@
+"""Several objectives on the same lives: their names, what is said of them, and the folder that is left."""
+
+import io
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from metadisco import cli
+from metadisco.checkpoints import checkpoint
+from metadisco.checkpoints.checkpoint import Discovered
+from metadisco.core import config
+from metadisco.evaluation import agents_under_test, comparison
+from metadisco.lives import tuned
+from metadisco.objectives.actor_critic import A2C
+from metadisco.reports import comparison_folder
+from tests.support import small
+
+TUNING = Path(__file__).parents[2] / "docs" / "results"
+SUITE = ["--suite", "grid-tiny@2", "--levels", "2"]
+COMMAND = ["evaluate", "quickstart", "ta-lpg-grid", *SUITE, "--against", "a2c"]
+AGENTS = ["a2c", "quickstart", "ta-lpg-grid"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """What `metadisco evaluate A B --out FOLDER` leaves."""
+    folder = tmp_path_factory.mktemp("comparison") / "out"
+    assert cli.main([*COMMAND, "--out", str(folder), "--json", str(folder.parent / "scores.json")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def document(folder) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_every_agent_is_in_the_table_by_its_name(document):
+    rows = document["scores"]["grid-tiny@2"]
+    assert list(rows) == ["random", *AGENTS, "optimal"]
+    for row in rows.values():
+        for name in ("iqm", "optimality_gap", "cvar", "mean_score"):
+            assert row[f"{name}_low"] <= row[f"{name}_high"]
+    assert (rows["optimal"]["optimality_gap"], rows["random"]["optimality_gap"]) == (0.0, 1.0)
+
+
+def test_every_agent_is_compared_with_every_other(document):
+    pairs = document["improvement"]["grid-tiny@2"]
+    assert list(pairs) == AGENTS
+    for first, second in itertools.permutations(AGENTS, 2):
+        here, there = pairs[first][second], pairs[second][first]
+        assert here["probability"] + there["probability"] == pytest.approx(1.0)
+        assert here["low"] <= here["probability"] <= here["high"]
+
+
+def test_what_makes_the_objectives_unequal_is_said_everywhere(folder, document):
+    (sentence,) = document["differences"]
+    assert sentence == "trained lifetimes differ: quickstart 16 to 96 updates, ta-lpg-grid 10 to 250 updates"
+    assert sentence in (folder / "table.md").read_text()
+    assert document["checkpoints"]["ta-lpg-grid"]["trained_lifetimes"] == "10 to 250"
+
+
+def test_the_result_says_how_baselines_were_tuned(folder, document):
+    record = document["baselines"]["grid-tiny@2"]["a2c"]
+    assert record["grid"]["policy_rate"] == [10.0, 40.0, 160.0, 640.0]
+    assert record["levels_are_separate"]
+    assert not comparison_folder.tuning("grid-validation@8", "a2c")["levels_are_separate"]
+    assert "chosen with PPO" in comparison_folder.tuning("CartPole-v1", "ppo")["note"]
+    assert "Tuning of a2c" in (folder / "table.md").read_text()
+
+
+def test_figures_are_pictures_and_on_the_page(folder):
+    names = [f"{kind}-grid-tiny@2.png" for kind in ("aggregates", "learning", "profiles")]
+    assert sorted(path.name for path in folder.glob("*.png")) == names
+    page = (folder / "table.md").read_text()
+    for name in names:
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+        assert f"({name})" in page
+
+
+def test_json_alone_has_the_same_numbers(folder, document):
+    alone = json.loads((folder.parent / "scores.json").read_text())
+    assert alone == document
+
+
+def test_lives_do_not_depend_on_who_else_is_compared(document, tmp_path):
+    path = tmp_path / "alone.json"
+    arguments = ["evaluate", "ta-lpg-grid", *SUITE, "--against", "--json", str(path)]
+    assert cli.main(arguments) == 0
+    alone = json.loads(path.read_text())
+    assert list(alone["scores"]["grid-tiny@2"]) == ["random", "discovered", "optimal"]
+    theirs = document["scores"]["grid-tiny@2"]["ta-lpg-grid"]
+    assert alone["scores"]["grid-tiny@2"]["discovered"] == theirs
+    assert alone["differences"] == []
+
+
+def test_a_folder_with_results_is_kept_unless_told_otherwise(folder, document, capsys, monkeypatch):
+    monkeypatch.setattr(comparison, "run", lambda *arguments, **options: pytest.fail("began"))
+    assert cli.main([*COMMAND, "--out", str(folder)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert cli.main([*COMMAND, "--out", str(folder.parent), "--overwrite"]) == 2  # it has files of another kind
+    assert "name another folder" in capsys.readouterr().err
+    comparison_folder.check_folder(folder, overwrite=True)
+
+
+def test_comparisons_are_written_over_older_ones_and_into_empty_folders(document, tmp_path):
+    comparison_folder.write(tmp_path, document, {})
+    (tmp_path / "old.png").write_bytes(b"")
+    comparison_folder.write(tmp_path, document, {}, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "table.md"]
+
+
+def saved(folder: Path) -> str:
+    checkpoint.save(Discovered(A2C(), ()), folder)
+    return str(folder)
+
+
+def test_checkpoints_are_called_by_their_folder_and_one_alone_is_discovered(tmp_path):
+    run, other = saved(tmp_path / "mine" / "objective"), saved(tmp_path / "other")
+    assert list(comparison.load_all([run])) == ["discovered"]
+    assert list(comparison.load_all([run, other, "quickstart"])) == ["mine", "other", "quickstart"]
+    assert list(comparison.load_all([f"x={run}"])) == ["x"]
+    twin = saved(tmp_path / "twin" / "other")
+    with pytest.raises(config.ConfigError, match="two checkpoints are called 'other'"):
+        comparison.load_all([other, twin])
+    assert list(comparison.load_all([other, f"twin={twin}"])) == ["other", "twin"]
+    with pytest.raises(config.ConfigError, match="cannot be called 'a2c'"):
+        comparison.load_all([other, f"a2c={twin}"])
+
+
+def test_other_budgets_and_agents_are_said():
+    one = small.inner_loop()
+    entrants = {"one": ((one,), ()), "two": ((replace(one, num_workers=8),), ())}
+    roster = agents_under_test.roster(entrants, None, ("a2c",))
+    assert list(roster) == ["a2c", "one", "two"]
+    (sentence,) = agents_under_test.differences(entrants, {"mazes": roster})
+    assert sentence == (
+        "budgets differ on mazes: one 4 workers x 5 steps an update, two 8 workers x 5 steps an update; a2c as one"
+    )
+    learner = replace(one.learner, num_epochs=2)
+    entrants = {"one": ((one,), ()), "two": ((replace(one, learner=learner),), ())}
+    (sentence,) = agents_under_test.differences(entrants, {"mazes": agents_under_test.roster(entrants, None, ())})
+    assert sentence.startswith("learners of agents differ on mazes: one Learner(")
+    assert agents_under_test.differences({"one": entrants["one"]}, {"mazes": roster}) == []
+
+
+def test_a_checkpoint_that_a_suite_cannot_test_is_named_before_anything_runs(capsys, monkeypatch):
+    monkeypatch.setattr(comparison, "compare", lambda *arguments, **options: pytest.fail("began"))
+    assert cli.main(["evaluate", "lpo-quick", "quickstart", "--suite", "Pendulum-v1"]) == 2
+    assert "quickstart cannot be tested on Pendulum-v1: " in capsys.readouterr().err
+
+
+def test_tables_fit_a_hundred_columns(document):
+    rows = document["scores"]["grid-tiny@2"]
+    rows = {f"{'a-long-name-of-a-run'}{i}": row | {"mean_return": -1234.567} for i, row in enumerate(rows.values())}
+    shown = io.StringIO()
+    comparison.show({"grid-tiny@2": rows}, Console(width=100, file=shown))
+    lines = [line for line in shown.getvalue().splitlines() if "a-long-name" in line]
+    assert len(lines) == len(rows)
+    assert all("-1234.567" in line for line in lines)
+    assert "worst 10%" in shown.getvalue()
+
+
+def test_rows_of_an_older_version_are_shown_without_what_they_lack():
+    shown = io.StringIO()
+    comparison.show(checkpoint.load("quickstart").evaluation, Console(width=100, file=shown))
+    assert "discovered" in shown.getvalue()
+
+
+@pytest.mark.parametrize("name", ["a2c", "ppo"])
+def test_the_record_of_tuning_is_what_was_measured(name):
+    measured = json.loads((TUNING / f"tune_{name}.json").read_text())
+    record = tuned.TUNED_FOR_TABLES[name]
+    tried = [{key: row[key] for key in record.grid} for row in measured["settings"]]
+    grid = [dict(zip(record.grid, values, strict=True)) for values in itertools.product(*record.grid.values())]
+    assert tried == grid
+    laid_down = [row for row in measured["settings"] if row["policy_rate"] <= 160.0]
+    best = max(laid_down, key=lambda row: row["iqm"])
+    assert {key: best[key] for key in record.grid} == record.chosen
+    stated = (measured["suite"], best["num_tasks"], best["lifetime"], measured["provenance"]["workers"])
+    assert stated == (record.suite, record.num_levels, record.lifetime, record.num_workers)
+
+
+def test_baselines_have_the_settings_that_were_chosen():
+    a2c, ppo = (tuned.TUNED_FOR_TABLES[name].chosen for name in ("a2c", "ppo"))
+    assert tuned.TABLE_A2C_LEARNER.policy.learning_rate == a2c["policy_rate"]
+    assert tuned.TABLE_A2C_LEARNER.prediction.learning_rate == a2c["prediction_rate"]
+    assert tuned.TABLE_A2C.entropy_weight == a2c["entropy_weight"]
+    learner = tuned.TABLE_PPO_LEARNER
+    assert (learner.policy.learning_rate, learner.num_epochs) == (ppo["policy_rate"], ppo["epochs"])
+    assert (learner.num_minibatches, learner.policy.anneal) == (ppo["minibatches"], ppo["anneal"])

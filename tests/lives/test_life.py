@@ -1,0 +1,184 @@
+"""Lives: reproducible, independent of how they are batched, and never longer than their lifetime."""
+
+from dataclasses import dataclass, fields, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metadisco.agents.networks import CNN, MLP
+from metadisco.core.trees import index
+from metadisco.envs.gridworld.dynamics import GridWorld
+from metadisco.lives.learner import SGD, Adam, Learner
+from metadisco.objectives.actor_critic import A2C
+from tests.support import small
+
+INNER = small.inner_loop()
+BIRTHS = small.initials(5)
+POPULATION = small.population(small.OBJECTIVE, 5)
+
+
+@pytest.fixture(scope="module")
+def ended():
+    return jax.jit(lambda population, initials: INNER.live(population, initials, slots=2))(POPULATION, BIRTHS)
+
+
+def _alone(i):
+    """One life, update by update."""
+    initial, meta_params = index((BIRTHS, POPULATION), i)
+    life = INNER.begin(initial.key, initial.task)
+    update = jax.jit(INNER.update)
+    while life.num_updates < life.task.lifetime:
+        life, _ = update(meta_params, life)
+    return life
+
+
+def test_everybody_lives_exactly_as_long_as_its_lifetime(ended):
+    _, outcomes = ended
+    assert outcomes.num_updates.tolist() == BIRTHS.task.lifetime.tolist()
+    assert len(set(outcomes.num_updates.tolist())) > 2
+
+
+@pytest.mark.parametrize("i", [0, 3])
+def test_a_life_in_a_population_equals_the_same_life_alone(ended, i):
+    small.assert_trees_close(index(ended[0], i), _alone(i), rtol=1e-4, atol=1e-4)
+
+
+def test_advancing_in_parts_equals_advancing_at_once(ended):
+    lives = jax.vmap(INNER.begin)(BIRTHS.key, BIRTHS.task)
+    for part in (2, 5):
+        until = jnp.minimum(BIRTHS.task.lifetime, part)
+        lives, _ = INNER.advance(POPULATION, lives, until, slots=5)
+    small.assert_trees_close(lives, ended[0], rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_key_and_task_give_common_random_numbers():
+    twins = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), (POPULATION, BIRTHS))
+    _, outcomes = INNER.live(*twins, slots=2)
+    assert outcomes.fitness[0] == outcomes.fitness[1]
+
+
+def test_an_evaluation_is_one_episode_of_each_worker(ended):
+    """Fitness by an explicit loop over steps, for the first life."""
+    lives, outcomes = ended
+    life = index(lives, 0)
+    env, policy = INNER.env, INNER.agent.policy(life.agent_params)
+    key = jax.random.fold_in(life.key, 1)
+    obs, state = jax.vmap(env.reset, in_axes=(0, None))(env.noise(key, (4,)), life.task.level)
+    total, over = np.zeros(4), np.zeros(4, bool)
+    for number in range(1, 100):
+        policy_key, env_key = jax.random.split(jax.random.fold_in(key, number))
+        uniforms = jax.random.uniform(policy_key, (INNER.num_steps, 4))
+        noises = env.noise(env_key, (INNER.num_steps, 4))
+        for t in range(INNER.num_steps):
+            action, _ = policy(uniforms[t], obs)
+            noise = index(noises, t)
+            obs, state, out = jax.vmap(env.step, in_axes=(0, 0, 0, None))(noise, state, action, life.task.level)
+            total += np.where(over, 0.0, out.reward)
+            over |= np.asarray(out.terminated | out.truncated)
+        if over.all():
+            break
+    np.testing.assert_allclose(outcomes.fitness[0], total.mean(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [small.OBJECTIVE, A2C()])
+def test_every_head_of_the_agent_moves(objective):
+    inner = small.inner_loop(objective)
+    initial = index(small.initials(1), 0)
+    before = after = inner.begin(initial.key, initial.task)
+    for _ in range(5):  # until some worker has met a reward
+        after, _ = inner.update(objective.init(jax.random.key(0)), after)
+    for name, table in after.agent_params.items():
+        assert jnp.any(table != before.agent_params[name]), name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learner": Learner(SGD(10.0), SGD(4.0))},
+        {"learner": Learner(SGD(40.0), SGD(40.0))},
+        {"learner": Learner(SGD(40.0, 0.01), SGD(4.0))},
+        {"learner": Learner(SGD(40.0), SGD(4.0, 0.001))},
+        {"learner": Learner(Adam(), SGD(4.0))},
+        {"num_workers": 5},
+        {"num_steps": 6},
+    ],
+)
+def test_every_setting_of_the_inner_loop_matters(change):
+    initial = index(small.initials(1), 0)
+    results = []
+    for inner in (small.inner_loop(), small.inner_loop(**change)):
+        life = inner.begin(initial.key, initial.task)
+        for _ in range(2):
+            life, _ = inner.update(index(POPULATION, 0), life)
+        results.append(life.agent_params)
+    assert any(jnp.any(results[0][name] != results[1][name]) for name in results[0])
+
+
+@pytest.mark.parametrize(
+    "change", [{"gamma": 0.5}, {"gae_lambda": 0.1}, {"value_weight": 0.1}, {"entropy_weight": 1.0}]
+)
+def test_every_setting_of_a2c_matters(change):
+    initial = index(small.initials(1), 0)
+    results = []
+    for objective in (A2C(), A2C(**change)):
+        inner = small.inner_loop(objective, learner=Learner(SGD(1.0, 100.0), SGD(1.0, 100.0)))
+        life = inner.begin(initial.key, initial.task)
+        for _ in range(3):
+            life, _ = inner.update((), life)
+        results.append(life.agent_params)
+    assert any(jnp.any(results[0][name] != results[1][name]) for name in results[0])
+
+
+@pytest.mark.parametrize("torso", [MLP((8,)), CNN((4,), (8,))])
+def test_networks_learn_from_planes(torso):
+    levels = replace(small.LEVELS, planes=True)
+    inner = replace(small.inner_loop(A2C()), env=levels.env, torso=torso, learner=Learner(Adam(), Adam()))
+    initial = index(small.initials(1), 0)
+    before = inner.begin(initial.key, initial.task)
+    after, metrics = inner.update((), before)
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before.agent_params, after.agent_params)
+    assert all(jax.tree.leaves(moved)), moved
+    assert all(jnp.isfinite(value) for value in metrics.values())
+
+
+def test_a2c_finds_the_reward_of_a_small_level():
+    inner = small.inner_loop(A2C(), num_workers=16, num_steps=10, num_test_workers=32)
+    initials = small.initials(6, seed=3)
+    initials = initials.replace(task=initials.task.replace(lifetime=jnp.full(6, 60, jnp.int32)))
+    untrained = initials.replace(task=initials.task.replace(lifetime=jnp.full(6, 1, jnp.int32)))
+    live = jax.jit(lambda initials: inner.live((), initials, slots=6)[1].fitness)
+    assert jnp.mean(live(initials)) > jnp.mean(live(untrained)) + 0.2
+
+
+def test_a_torso_that_does_not_fit_the_environment_is_refused_at_construction():
+    with pytest.raises(ValueError, match="Table needs observations that are an index"):
+        replace(small.inner_loop(), env=replace(small.LEVELS, planes=True).env)
+    with pytest.raises(ValueError, match="CNN needs observations of shape"):
+        replace(small.inner_loop(), torso=CNN())
+
+
+@pytest.mark.parametrize("field", ["num_workers", "num_steps", "num_test_workers", "max_test_steps"])
+def test_sizes_below_one_are_refused(field):
+    with pytest.raises(ValueError, match=field):
+        replace(small.inner_loop(), **{field: 0})
+
+
+@dataclass(frozen=True)
+class Costly(GridWorld):
+    """The same, but resets are computed only where they are needed."""
+
+    reset_is_costly = True
+
+
+def test_costly_resets_change_nothing_but_the_work():
+    plain = small.inner_loop(A2C())
+    sizes = {field.name: getattr(plain.env, field.name) for field in fields(plain.env)}
+    initial = index(small.initials(1), 0)
+    life = plain.begin(initial.key, initial.task)
+    expected, obs, _ = jax.jit(plain.act)(life)
+    costly = replace(plain, env=Costly(**sizes))
+    trajectory, costly_obs, _ = jax.jit(costly.act)(life)
+    jax.tree.map(np.testing.assert_array_equal, trajectory, expected)
+    np.testing.assert_array_equal(costly_obs, obs)

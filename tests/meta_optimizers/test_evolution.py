@@ -1,0 +1,206 @@
+"""Evolution strategies: pairs that share everything but the sign of the noise, and updates that go uphill."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metadisco.core import lowrank
+from metadisco.core.types import Outcome
+from metadisco.meta_optimizers.evolution import Evolution
+from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
+from metadisco.meta_optimizers.schedules import Decay
+from metadisco.meta_optimizers.shaping import CenteredRanks, PairwiseRoot, PairwiseSign
+
+START = {"matrix": jnp.zeros((3, 4)), "bias": jnp.zeros(4)}
+GOAL = {"matrix": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4), "bias": jnp.array([0.5, -0.5, 1.0, 0.0])}
+FAST = {"sigma": Decay(0.1), "learning_rate": Decay(0.05), "shaping": CenteredRanks()}
+ESTIMATORS = [Evolution(**FAST), LowRankEvolution(**FAST), LowRankEvolution(rank=2, **FAST)]
+
+
+def _full(population):
+    is_lowrank = lambda leaf: isinstance(leaf, lowrank.LowRank)  # noqa: E731
+    axes = lowrank.in_axes(population)
+    return jax.vmap(lambda member: jax.tree.map(lowrank.dense, member, is_leaf=is_lowrank), in_axes=(axes,))(population)
+
+
+def _outcome(fitness):
+    return Outcome(fitness, jnp.ones(fitness.shape, jnp.int32), {})
+
+
+def _bowl(population, lives):
+    """Fitness is minus the squared distance to the goal."""
+    squares = jax.tree.map(lambda x, goal: jnp.sum((x - goal) ** 2, axis=range(1, x.ndim)), _full(population), GOAL)
+    return _outcome(-sum(jax.tree.leaves(squares)))
+
+
+def _distance(meta_params):
+    return sum(jnp.sum((meta_params[name] - GOAL[name]) ** 2) for name in GOAL)
+
+
+def _run(optimizer, life_fn, *, num_steps, num_tasks=16, seed=0):
+    state = optimizer.init(jax.random.key(seed), START, num_tasks)
+    step = jax.jit(lambda key, state: optimizer.step(key, state, jnp.arange(num_tasks), life_fn))
+    for i in range(num_steps):
+        state, outcomes, metrics = step(jax.random.key(i), state)
+    return state, outcomes, metrics
+
+
+@pytest.mark.parametrize("optimizer", ESTIMATORS, ids=repr)
+def test_a_pair_mirrors_its_noise_and_shares_its_life(optimizer):
+    seen = {}
+
+    def life_fn(population, lives):
+        seen.update(population=_full(population), lives=lives)
+        return _bowl(population, lives)
+
+    start = jax.tree.map(lambda leaf: leaf + 2.0, START)
+    state = optimizer.init(jax.random.key(0), start, 5)
+    optimizer.step(jax.random.key(1), state, jnp.arange(5) * 10, life_fn)
+    assert seen["lives"].tolist() == [0, 10, 20, 30, 40] * 2
+    for name, members in seen["population"].items():
+        np.testing.assert_allclose(
+            members[:5] + members[5:], jnp.broadcast_to(2 * start[name], members[:5].shape), atol=1e-5
+        )
+        assert jnp.all(jnp.std(members[:5], axis=0) > 0)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_low_rank_perturbation_has_the_standard_deviation_that_was_asked_for(rank):
+    seen = {}
+
+    def life_fn(population, lives):
+        seen.update(_full(population))
+        return _bowl(population, lives)
+
+    optimizer = LowRankEvolution(rank=rank, sigma=Decay(0.2))
+    optimizer.step(jax.random.key(0), optimizer.init(jax.random.key(0), START, 4000), jnp.arange(4000), life_fn)
+    np.testing.assert_allclose(jnp.std(seen["matrix"]), 0.2, rtol=0.05)
+    np.testing.assert_allclose(jnp.std(seen["bias"]), 0.2, rtol=0.05)
+
+
+def test_the_low_rank_estimate_is_the_gradient_on_average():
+    """For a linear fitness the expected update direction is its slope.
+
+    SGD would move along it, Adam's state shows it.
+    """
+    slope = GOAL["matrix"]
+
+    def life_fn(population, lives):
+        return _outcome(jnp.sum(_full(population)["matrix"] * slope, axis=(1, 2)))
+
+    class Identity:
+        def __call__(self, fitness):
+            return fitness
+
+    optimizer = LowRankEvolution(shaping=Identity())
+    state, _, _ = _run(optimizer, life_fn, num_steps=1, num_tasks=20_000)
+    gradient = -state.opt_state[0].mu["matrix"] / 0.1  # Adam's first moment after one step is 0.1 g
+    np.testing.assert_allclose(gradient, slope, atol=0.1)
+
+
+def _partly_broken(population, lives):
+    outcome = _bowl(population, lives)
+    broken = jnp.arange(outcome.fitness.shape[0]) % 4 == 1
+    return outcome.replace(fitness=jnp.where(broken, jnp.array([jnp.nan, jnp.inf])[lives % 2], outcome.fitness))
+
+
+@pytest.mark.parametrize("shaping", [PairwiseSign(), PairwiseRoot(), CenteredRanks()])
+@pytest.mark.parametrize("optimizer_class", [Evolution, LowRankEvolution])
+def test_non_finite_fitness_is_counted_and_never_reaches_the_update(optimizer_class, shaping):
+    optimizer = optimizer_class(shaping=shaping)
+    state, _, metrics = _run(optimizer, _partly_broken, num_steps=3)
+    assert metrics["finite_fraction"] == 0.75
+    assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(optimizer.meta_params(state)))
+    assert jnp.isfinite(metrics["fitness"])
+
+
+@pytest.mark.parametrize("optimizer_class", [Evolution, LowRankEvolution])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sigma": Decay(0.3)},
+        {"sigma": Decay(0.1, rate=0.5)},
+        {"sigma": Decay(0.1, rate=0.5, floor=0.09)},
+        {"learning_rate": Decay(0.02)},
+        {"learning_rate": Decay(0.01, rate=0.5)},
+        {"shaping": PairwiseRoot()},
+        {"shaping": CenteredRanks()},
+    ],
+)
+def test_every_setting_changes_the_result(optimizer_class, change):
+    settings = {"sigma": Decay(0.1), "learning_rate": Decay(0.01), "shaping": PairwiseSign()}
+    results = []
+    for optimizer in (optimizer_class(**settings), optimizer_class(**(settings | change))):
+        state, _, _ = _run(optimizer, _bowl, num_steps=4)
+        results.append(optimizer.meta_params(state)["matrix"])
+    assert jnp.any(results[0] != results[1])
+
+
+def test_sigma_follows_its_schedule():
+    optimizer = Evolution(sigma=Decay(0.4, rate=0.5))
+    sigmas = []
+    state = optimizer.init(jax.random.key(0), START, 4)
+    for i in range(4):
+        sigmas.append(float(state.strategy.std))
+        state, _, _ = optimizer.step(jax.random.key(i), state, jnp.arange(4), _bowl)
+    np.testing.assert_allclose(sigmas, [0.4, 0.2, 0.1, 0.05], rtol=1e-6)
+
+
+def test_pairwise_sign_gives_one_zero_and_halves():
+    fitness = jnp.array([[1.0, 0.0, 2.0, jnp.nan, jnp.nan], [0.0, 3.0, 2.0, -5.0, jnp.inf]])
+    assert PairwiseSign()(fitness).tolist() == [[1, 0, 0.5, 0, 0.5], [0, 1, 0.5, 1, 0.5]]
+
+
+def test_pairwise_root_compresses_differences_and_bounds_broken_ones():
+    fitness = jnp.array([[4.0, 0.0, jnp.nan], [0.0, 1.0, 0.0]])
+    np.testing.assert_allclose(PairwiseRoot()(fitness), [[1.0, -0.5, -1.0], [-1.0, 0.5, 1.0]])
+
+
+def test_centered_ranks_equal_a_sort_and_ties_share():
+    fitness = jnp.array([[3.0, 1.0, jnp.nan], [2.0, 1.0, 9.0]])
+    np.testing.assert_allclose(CenteredRanks()(fitness), np.array([[4, 1.5, 0], [3, 1.5, 5]]) / 5 - 0.5, rtol=1e-6)
+
+
+def test_an_unknown_strategy_is_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match="did you mean 'Open_ES'"):
+        Evolution(strategy="OpenES")
+
+
+def test_a_strategy_that_needs_more_than_a_mean_is_refused():
+    with pytest.raises(ValueError, match="RandomSearch"):
+        Evolution(strategy="RandomSearch")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"start": 0.0}, {"start": -1.0}, {"start": 1.0, "rate": 0.0}, {"start": 1.0, "floor": 2.0}]
+)
+def test_wrong_schedules_are_refused(settings):
+    with pytest.raises(ValueError, match="Decay"):
+        Decay(**settings)
+
+
+def test_decay_stops_at_its_floor():
+    decay = Decay(1.0, rate=0.5, floor=0.2)
+    np.testing.assert_allclose([decay(jnp.int32(i)) for i in range(5)], [1.0, 0.5, 0.25, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("optimizer", ESTIMATORS, ids=repr)
+def test_a_task_that_is_not_trained_on_says_nothing(optimizer):
+    """With one pair that counts, the update is that of this pair alone, whatever the other pairs did."""
+    train_mask = jnp.array([True, False, False, False])
+
+    def with_others(value):
+        def life_fn(population, lives):
+            outcome = _bowl(population, lives)
+            return _outcome(jnp.where(jnp.tile(train_mask, 2), outcome.fitness, outcome.fitness * value))
+
+        state = optimizer.init(jax.random.key(0), START, 4)
+        state, _, _ = optimizer.step(jax.random.key(1), state, jnp.arange(4), life_fn, train_mask=train_mask)
+        return optimizer.meta_params(state)
+
+    sign = {"shaping": PairwiseSign()}  # ranks over the population see every pair
+    optimizer = type(optimizer)(**{name: getattr(optimizer, name) for name in ("sigma", "learning_rate")} | sign)
+    left, right = with_others(1.0), with_others(-3.0)
+    assert jnp.any(left["matrix"] != START["matrix"])
+    np.testing.assert_array_equal(left["matrix"], right["matrix"])

@@ -1,0 +1,304 @@
+"""Scores of levels: each against its formula, under evolution and by meta-gradients."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metadisco.agents.networks import MLP
+from metadisco.core.types import Outcome
+from metadisco.curricula.accel import ACCEL
+from metadisco.curricula.fixed import DrawnTasks, FixedSet
+from metadisco.curricula.paired import PAIRED
+from metadisco.curricula.plr import PrioritizedLevelReplay
+from metadisco.curricula.randomization import DomainRandomization
+from metadisco.envs.gridworld import oracle
+from metadisco.lives.critic import Critic, CriticOutput
+from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.life import VALIDATE
+from metadisco.lives.normalization import Normalizer
+from metadisco.meta_training import level_scores
+from metadisco.meta_training.antagonists import Expert, LearningAntagonist, RandomPolicy
+from metadisco.meta_training.domain import of_better
+from metadisco.meta_training.gradient_trainer import GradientTrainer
+from metadisco.meta_training.level_scores import (
+    Evidence,
+    L1ValueLoss,
+    Learnability,
+    MaxMC,
+    PositiveValueLoss,
+    Regret,
+    Return,
+    Uniform,
+    antagonist,
+    score_lives,
+)
+from metadisco.meta_training.trainer import MetaTrainer
+from metadisco.meta_training.truncation import Unroll
+from metadisco.objectives.actor_critic import A2C
+from metadisco.objectives.lpg import LPG
+from tests.support import small
+from tests.support.two_states import TwoStates
+
+SCORES = (
+    Return(),
+    Uniform(),
+    Regret(),
+    Regret(RandomPolicy()),
+    Regret(Expert()),
+    L1ValueLoss(),
+    PositiveValueLoss(),
+    MaxMC(),
+    Learnability(),
+)
+INNER = small.inner_loop(critic=Critic())
+LIVE = jax.jit(partial(INNER.live, slots=4))
+EXAMINE = jax.jit(partial(INNER.evaluate, slots=4))
+JUDGE = jax.jit(jax.vmap(lambda life: INNER.assess(life, INNER.act(life, VALIDATE)[0])))
+REPLAY = PrioritizedLevelReplay(small.TASKS, capacity=8, replay_probability=1.0, fill_before_replay=0.5)
+CURRICULA = (
+    DomainRandomization(small.TASKS),
+    FixedSet(DrawnTasks(small.TASKS, num_levels=5)),
+    REPLAY,
+    replace(REPLAY, robust=True),
+    ACCEL(REPLAY),
+    PAIRED(small.TASKS, network=MLP((8,)), num_bins=3),
+)
+
+
+def evidence(**change):
+    critic_output = CriticOutput(
+        value=jnp.array([[1.0, 2.0], [0.0, -1.0]]),
+        advantage=jnp.array([[1.0, -3.0], [0.0, 2.0]]),
+        best_return=jnp.asarray(2.5),
+    )
+    task = jax.tree.map(lambda leaf: leaf[0], small.initials(1).task)
+    known = Evidence(jax.random.key(0), task, jnp.array([0.0, 1.0, 2.0, -1.0]), jnp.asarray(3.0), critic_output)
+    return replace(known, **change)
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (Return(), (0 + 1 + 2 - 1) / 4),
+        (Regret(), 3 - (0 + 1 + 2 - 1) / 4),
+        (L1ValueLoss(), (1 + 3 + 0 + 2) / 4),
+        (PositiveValueLoss(), (1 + 0 + 0 + 2) / 4),
+        (MaxMC(), 2.5 - (1 + 2 + 0 - 1) / 4),
+        (Learnability(), 2 / 4 * 2 / 4),
+        (Learnability(threshold=-0.5), 3 / 4 * 1 / 4),
+        (Learnability(threshold=5.0), 0.0),
+    ],
+    ids=repr,
+)
+def test_a_score_is_its_formula(score, expected):
+    np.testing.assert_allclose(score.score(evidence()), expected, rtol=1e-6)
+
+
+def test_uniform_scores_are_uniform_and_know_nothing_of_the_life():
+    draw = jax.vmap(lambda key: Uniform().score(evidence(key=key)))
+    scores = draw(jax.random.split(jax.random.key(0), 4000))
+    counts, _ = np.histogram(scores, 10, (0, 1))
+    assert np.sum((counts - 400) ** 2 / 400) < 27.9  # chi-square, 9 degrees of freedom, p = 0.001
+    key = jax.random.key(5)
+    assert Uniform().score(evidence(key=key)) == Uniform().score(evidence(key=key, episode_return=jnp.ones(4)))
+
+
+@pytest.mark.parametrize("score", [L1ValueLoss(), PositiveValueLoss(), MaxMC()], ids=repr)
+def test_scores_of_values_need_a_critic(score):
+    with pytest.raises(ValueError, match="critic"):
+        score.score(evidence(critic_output=None))
+    for build in (trainer, gradient_trainer):
+        with pytest.raises(ValueError, match=r"critic"):
+            replace(build(score), inner=small.inner_loop())
+
+
+def test_the_expert_gets_what_is_optimal():
+    initials = small.initials(3)
+    for i in range(3):
+        task = jax.tree.map(lambda leaf: leaf[i], initials.task)  # noqa: B023
+        expected = oracle.optimal_return(small.LEVELS.env, task.level)
+        found = Expert().expected_return(INNER, initials.key[i], task, jnp.zeros(()))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_random_policy_gets_about_what_it_should():
+    task = jax.tree.map(lambda leaf: leaf[0], small.initials(1, seed=3).task)
+    inner = replace(INNER, num_test_workers=4000)
+    found = RandomPolicy().expected_return(inner, jax.random.key(0), task, jnp.zeros(()))
+    expected = oracle.random_return(small.LEVELS.env, task.level)
+    assert abs(found - expected) < 0.1
+    assert abs(expected) > 0.2
+
+
+def test_a_antagonist_lives_as_the_agents_do_but_for_its_rule():
+    antagonist = LearningAntagonist(A2C(gamma=0.5), Learner(SGD(3.0), SGD(2.0)))
+    lives = antagonist(Regret(antagonist), INNER)
+    assert lives == replace(INNER, objective=A2C(gamma=0.5), learner=Learner(SGD(3.0), SGD(2.0)), critic=None)
+    assert antagonist(Regret(Expert()), INNER) is antagonist(Return(), INNER) is None
+
+
+def test_an_antagonist_with_meta_parameters_is_refused():
+    with pytest.raises(ValueError, match="without meta-parameters"):
+        LearningAntagonist(objective=LPG(width=4))
+
+
+def test_where_there_is_no_oracle_the_expert_is_refused():
+    with pytest.raises(ValueError, match=r"oracle.*LearningAntagonist"):
+        replace(trainer(Regret(Expert())), inner=replace(INNER, env=TwoStates()))
+
+
+def test_planes_do_not_take_the_oracle_away_but_random_positions_do():
+    grid = replace(small.LEVELS.env, planes=True)
+    assert oracle.tabular(grid) == small.LEVELS.env
+    with pytest.raises(ValueError, match="random_positions"):
+        oracle.tabular(replace(grid, random_positions=True))
+
+
+def test_the_better_life_of_each_pair_is_scored():
+    fitness = jnp.array([[1.0, jnp.nan, 0.0, jnp.nan], [2.0, -5.0, -1.0, jnp.inf]])
+    score = jnp.array([[10.0, 20.0, 30.0, jnp.nan], [11.0, 21.0, 31.0, jnp.nan]])
+    outcomes = Outcome(fitness, jnp.ones((2, 4), jnp.int32), {}, score)
+    np.testing.assert_array_equal(of_better(outcomes), [11.0, 21.0, 30.0, jnp.nan])
+
+
+def test_nobody_is_scored_who_was_not_chosen_or_diverged():
+    lives = jax.vmap(INNER.begin)(small.initials(3).key, small.initials(3).task)
+    returns = jnp.array([[1.0, 3.0], [1.0, jnp.nan], [1.0, 1.0]])
+    scores = score_lives(Return(), INNER, lives, returns, jnp.zeros(3), None, jnp.array([True, True, False]))
+    np.testing.assert_array_equal(scores, [2.0, jnp.nan, jnp.nan])
+
+
+def trainer(score=Return()):
+    return replace(small.trainer(), inner=INNER, curriculum=REPLAY, score=score)
+
+
+def gradient_trainer(score=Return(), **options):
+    settings = {"curriculum": REPLAY, "unroll": Unroll(num_updates=2), "num_tasks": 4, "slots": 2} | options
+    return GradientTrainer(INNER, score=score, **settings)
+
+
+@pytest.mark.parametrize(
+    ("score", "curriculum"),
+    [(score, REPLAY) for score in SCORES] + [(Regret(), each) for each in CURRICULA if each != REPLAY],
+    ids=repr,
+)
+def test_every_score_and_every_curriculum_fit_both_meta_optimizers(score, curriculum):
+    for build in (trainer, gradient_trainer):
+        run = replace(build(score), curriculum=curriculum)
+        key = jax.eval_shape(jax.random.key, 0)
+        before = jax.eval_shape(run.init, key)
+        after, metrics = jax.eval_shape(run.step, key, before)
+        assert jax.tree.structure(after) == jax.tree.structure(before)
+        assert {"score", "fitness", "env_steps"} <= set(metrics)
+
+
+def test_every_score_is_finite_for_lives_that_were_lived():
+    lives, _ = LIVE(small.population(INNER.objective, 4), small.initials(4))
+    returns, critic_outputs = EXAMINE(lives), JUDGE(lives)
+
+    @jax.jit
+    def scores():
+        everybody = jnp.ones(4, bool)
+        return [score_lives(score, INNER, lives, returns, jnp.ones(4), critic_outputs, everybody) for score in SCORES]
+
+    found = np.array(scores())
+    assert np.isfinite(found).all()
+    assert len({tuple(row) for row in found.round(5)}) == len(SCORES)  # no two of them are the same
+
+
+@pytest.mark.parametrize("run", [trainer(Regret()), gradient_trainer(MaxMC())], ids=["evolution", "gradient"])
+@pytest.mark.slow
+def test_scores_fill_the_buffer_whoever_improves_the_objective(run):
+    state, step = run.init(jax.random.key(0)), jax.jit(run.step)
+    for i in range(4):
+        state, metrics = step(jax.random.key(i), state)
+    kept = state.curriculum
+    assert jnp.sum(kept.is_filled) >= 2
+    assert jnp.all(jnp.isfinite(kept.score))
+    assert len(set(kept.score[kept.is_filled].tolist())) > 1
+    assert metrics["finite_fraction"] == 1.0
+    if run.score == Regret() and isinstance(run, MetaTrainer):
+        assert metrics["agent_updates"] == 12 * metrics["lifetime"]  # four pairs and their antagonists
+
+
+def test_under_evolution_scores_compare_with_antagonists():
+    run, initials = trainer(Regret()), small.initials(4)
+    outcomes = jax.jit(run.domain.live)(small.population(INNER.objective, 4), (initials, jnp.arange(4.0)))
+    np.testing.assert_allclose(outcomes.score, jnp.arange(4.0) - outcomes.fitness, rtol=1e-5, atol=1e-6)
+    returns, num_updates = jax.jit(run.domain.antagonists)(initials)
+    alone = jax.jit(partial(antagonist(Regret(), INNER).live, (), slots=4))(initials)[1]
+    np.testing.assert_allclose(returns, alone.fitness, rtol=1e-5, atol=1e-6)
+    assert num_updates == jnp.sum(initials.task.lifetime)
+
+
+def test_under_evolution_the_critic_judges_the_trained_agent_and_changes_nothing():
+    initials, population = small.initials(4), small.population(INNER.objective, 4)
+    outcomes = jax.jit(trainer(L1ValueLoss()).domain.live)(population, (initials, jnp.zeros(4)))
+    lives, _ = LIVE(population, initials)
+    expected = jnp.mean(jnp.abs(JUDGE(lives).advantage), axis=(1, 2))
+    np.testing.assert_allclose(outcomes.score, expected, rtol=1e-5, atol=1e-6)
+    plain, _ = jax.jit(partial(small.inner_loop().live, slots=4))(population, initials)
+    small.assert_trees_close(replace(lives, critic=None), plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def course():
+    """States and metrics of a run by meta-gradients with antagonists."""
+    run = gradient_trainer(Regret(), curriculum=DomainRandomization(small.TASKS))
+    states, rows, step = [jax.jit(run.init)(jax.random.key(0))], [], jax.jit(run.step)
+    for i in range(5):
+        state, metrics = step(jax.random.key(i), states[-1])
+        states.append(state)
+        rows.append(metrics)
+    return states, rows
+
+
+def test_by_meta_gradients_antagonists_live_in_lock_step_and_are_reborn_with_their_lives(course):
+    for before, state, metrics in zip(course[0], course[0][1:], course[1], strict=False):
+        np.testing.assert_array_equal(state.antagonists.num_updates, state.lives.life.num_updates)
+        assert jax.random.key_data(state.antagonists.key).tolist() == jax.random.key_data(state.lives.life.key).tolist()
+        done = jnp.where(before.lives.is_over, 0, before.lives.life.num_updates)
+        assert metrics["agent_updates"] == 2 * jnp.sum(state.lives.life.num_updates - done)
+
+
+def test_by_meta_gradients_the_score_is_of_lives_that_came_to_their_end(course):
+    evaluate, seen = jax.jit(partial(antagonist(Regret(), INNER).evaluate, slots=4)), 0
+    for state, metrics in zip(course[0][1:], course[1], strict=True):
+        finished = state.lives.life.num_updates >= state.proposal.tasks.lifetime
+        assert jnp.isfinite(metrics["score"]) == jnp.any(finished)
+        if jnp.any(finished):
+            theirs, ours = evaluate(state.antagonists)[finished], EXAMINE(state.lives.life)[finished]
+            np.testing.assert_allclose(metrics["score"], jnp.mean(theirs) - jnp.mean(ours), rtol=1e-4, atol=1e-5)
+            seen += 1
+    assert seen > 1
+
+
+def test_by_meta_gradients_a_antagonist_learns_as_it_would_alone(course):
+    before, state = course[0][:2]
+    going_on = np.array(~before.lives.is_over)
+    until = jnp.minimum(before.lives.until, 2)
+    alone, _ = jax.jit(partial(antagonist(Regret(), INNER).advance, (), slots=4))(before.antagonists, until)
+    for name, table in state.antagonists.agent_params.items():
+        np.testing.assert_allclose(table[going_on], alone.agent_params[name][going_on], rtol=1e-5, atol=1e-6)
+        assert jnp.any(table != 0)
+
+
+@pytest.mark.slow
+def test_every_setting_of_the_antagonist_matters():
+    initials = replace(small.initials(4), task=replace(small.initials(4).task, lifetime=jnp.full(4, 8)))
+    changes = {}, {"objective": A2C(entropy_weight=5.0)}, {"learner": Learner(SGD(1e-6), SGD(4.0))}
+    runs = [antagonist(Regret(LearningAntagonist(**options)), INNER) for options in changes]
+    plain, rule, rate = jax.jit(lambda initials: [run.live((), initials, slots=4)[1].fitness for run in runs])(initials)
+    assert jnp.any(plain != rule)
+    assert jnp.any(plain != rate)
+
+
+def test_values_on_scales_of_their_own_are_not_compared():
+    inner = replace(INNER, normalizer=Normalizer(observations=False))
+    with pytest.raises(ValueError, match="rewards=False"):
+        level_scores.check(MaxMC(), inner)
+    level_scores.check(Return(), inner)

@@ -1,0 +1,138 @@
+"""A stretch of a life: its gradient is the slope of its loss, and masks and remat change nothing."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metadisco.lives.critic import Critic
+from metadisco.lives.learner import SGD, Adam, Learner
+from metadisco.lives.life import VALIDATE
+from metadisco.meta_training.truncation import Unroll
+from metadisco.objectives.lpg import LPG
+from tests.support import small
+from tests.support.two_states import Linear, inner_loop, task
+
+THREE = Unroll(num_updates=3)
+INNER = inner_loop()
+META_PARAMS = Linear().init(None)
+
+
+def _pair(inner=INNER, unroll=THREE, seed=0, lifetime=20):
+    return unroll.begin(inner, jax.random.key(seed), task(lifetime))
+
+
+def _run(unroll=THREE, inner=INNER, meta_params=META_PARAMS, pair=None):
+    """((loss, (pair, metrics)), gradient)"""
+    run = jax.jit(jax.value_and_grad(partial(unroll.advance, inner), has_aux=True))
+    return run(meta_params, _pair(inner, unroll) if pair is None else pair)
+
+
+@pytest.fixture(scope="module")
+def three():
+    return _run()
+
+
+def _check_slope(inner, meta_params, unroll):
+    """Compare with central differences along random directions, in float64."""
+    with jax.enable_x64(True):
+        meta_params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), meta_params)
+        pair = _pair(inner, unroll)
+        loss_fn = jax.jit(lambda meta_params: unroll.advance(inner, meta_params, pair)[0])
+        gradient = jax.jit(jax.grad(loss_fn))(meta_params)
+        rng = np.random.default_rng(0)
+        for _ in range(4):
+            direction = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), meta_params)
+            above = loss_fn(jax.tree.map(lambda m, d: m + 1e-6 * d, meta_params, direction))
+            below = loss_fn(jax.tree.map(lambda m, d: m - 1e-6 * d, meta_params, direction))
+            slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: jnp.sum(g * d), gradient, direction)))
+            assert abs(slope) > 1e-5
+            np.testing.assert_allclose((above - below) / 2e-6, slope, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(2.0, 0.5), Adam(0.3)])
+@pytest.mark.parametrize("remat", [False, True])
+def test_the_meta_gradient_is_the_slope_of_the_loss(optimizer, remat):
+    """Actions do not change within so small a step, so the loss has a slope; through all three updates."""
+    _check_slope(inner_loop(learner=Learner(optimizer, optimizer)), META_PARAMS, replace(THREE, remat=remat))
+
+
+def test_the_meta_gradient_through_an_update_of_lpg_is_the_slope_of_the_loss():
+    """One update: later ones take what the agent shows for a constant, as published."""
+    objective = LPG(width=4, num_predictions=3, embedding_width=4)
+    inner = inner_loop(objective, Learner(SGD(40.0), SGD(4.0)))
+    _check_slope(inner, objective.init(jax.random.key(3)), Unroll(num_updates=1))
+
+
+def test_agent_and_critic_move(three):
+    (_, ((after, _), _)), _ = three
+    before = _pair()
+    for left, right in (
+        (before.life.agent_params, after.life.agent_params),
+        (before.life.critic.params, after.life.critic.params),
+    ):
+        assert all(jnp.any(left[name] != right[name]) for name in left)
+
+
+def test_a_life_is_lived_as_without_meta_gradients(three):
+    life = _pair().life
+    for _ in range(3):
+        life, _ = jax.jit(INNER.update)(META_PARAMS, life)
+    small.assert_trees_close(three[0][1][0][0].life, life, rtol=1e-5, atol=1e-6)
+
+
+def test_the_last_stretch_equals_one_without_masked_updates(three):
+    masked = _run(replace(THREE, num_updates=5), pair=_pair(lifetime=3))
+    exact = _run(pair=_pair(lifetime=3))
+    assert masked[0][1][0][0].life.num_updates == 3
+    small.assert_trees_close(masked, exact, rtol=1e-5, atol=1e-7)
+
+
+def test_remat_changes_nothing(three):
+    small.assert_trees_close(_run(replace(THREE, remat=True)), three, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_updates": 2},
+        {"policy_entropy_weight": 0.5},
+        {"prediction_entropy_weight": 0.5},
+        {"pi_hat_weight": 0.5},
+        {"y_hat_weight": 0.5},
+    ],
+)
+def test_every_setting_changes_the_gradient(change, three):
+    _, gradient = _run(replace(THREE, **change))
+    assert jnp.max(jnp.abs(gradient["w"] - three[1]["w"])) > 1e-5
+
+
+@pytest.mark.parametrize(
+    "critic",
+    [Critic(gamma=0.5), Critic(gae_lambda=0.5), Critic(optimizer=SGD(1.0)), Critic(optimizer=SGD(4.0, 0.01))],
+    ids=repr,
+)
+def test_every_setting_of_the_critic_changes_the_gradient(critic, three):
+    _, gradient = _run(inner=inner_loop(critic=critic))
+    assert jnp.max(jnp.abs(gradient["w"] - three[1]["w"])) > 1e-5
+
+
+def test_the_critic_output_is_of_the_validation_rollout(three):
+    (unroll_state, critic_output), _ = three[0][1]
+    trajectory, _, _ = INNER.act(unroll_state.life, VALIDATE)
+    small.assert_trees_close(critic_output, INNER.assess(unroll_state.life, trajectory), rtol=1e-5, atol=1e-6)
+    assert jnp.std(critic_output.advantage) > 0
+
+
+def test_the_meta_gradient_through_adam_is_finite_where_agents_have_no_gradient():
+    _, gradient = _run(inner=inner_loop(learner=Learner(Adam(), Adam())), meta_params={"w": jnp.zeros(4)})
+    assert jnp.all(jnp.isfinite(gradient["w"]))
+
+
+@pytest.mark.parametrize("change", [{"num_updates": 0}, {"pi_hat_weight": -1.0}, {"y_hat_weight": float("nan")}])
+def test_bad_settings_are_refused(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        Unroll(**change)

@@ -1,0 +1,48 @@
+"""Tiny components that the tests share, so that compilations are shared too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metadisco.agents.networks import Table
+from metadisco.curricula.randomization import DomainRandomization
+from metadisco.curricula.tasks import LogUniformLifetime, Tasks
+from metadisco.envs.gridworld.levels import GridLevels
+from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.life import InitialCondition, InnerLoop
+from metadisco.meta_optimizers.evolution import Evolution
+from metadisco.meta_training.trainer import MetaTrainer
+from metadisco.objectives.lpg import LPG
+
+LEVELS = GridLevels(max_side=4, num_walls=2, max_objects=2, max_steps=(5, 12))
+TASKS = Tasks(LEVELS, LogUniformLifetime(1, 5))
+OBJECTIVE = LPG(width=4, num_predictions=3, embedding_width=4, lifetime_features=True)
+
+
+def inner_loop(objective=OBJECTIVE, **options) -> InnerLoop:
+    settings = {"learner": Learner(SGD(40.0), SGD(4.0)), "num_workers": 4, "num_steps": 5, "num_test_workers": 4}
+    return InnerLoop(LEVELS.env, Table(), objective, **(settings | options))
+
+
+def trainer(meta_optimizer=Evolution(), **options) -> MetaTrainer:
+    settings = {"num_tasks": 4, "num_steps": 3, "slots": 3}
+    return MetaTrainer(inner_loop(), DomainRandomization(TASKS), meta_optimizer, **(settings | options))
+
+
+def initials(num: int, seed: int = 0) -> InitialCondition:
+    task_key, life_key = jax.random.split(jax.random.key(seed))
+    return InitialCondition(jax.random.split(life_key, num), jax.vmap(TASKS.sample)(jax.random.split(task_key, num)))
+
+
+def population(objective, num: int):
+    return jax.vmap(objective.init)(jax.random.split(jax.random.key(7), num))
+
+
+def assert_trees_close(left, right, **tolerance) -> None:
+    def compare(a, b):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), **tolerance)
+
+    jax.tree.map(compare, left, right)
