@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from metadisco.core import lowrank, trees
-from metadisco.meta_optimizers.base import Population
+from metadisco.core.types import Population
 
 Items = Any  # pytree with leading axis M
 Results = Any  # pytree with leading axis M

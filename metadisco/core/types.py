@@ -15,6 +15,7 @@ Key = jax.Array  # a typed PRNG key, `jax.random.key`
 Obs = jax.Array
 MetaParams = Any  # pytree of arrays; () for a hand-written objective
 AgentParams = Any  # pytree of arrays
+Population = Any  # meta-parameters with leading axis M; leaves may be `metadisco.core.lowrank.LowRank`
 Heads = dict[str, int]  # name of an agent output -> its width
 Outputs = dict[str, jax.Array]  # head name -> [..., width]
 Metrics = dict[str, jax.Array]  # name -> [] float32

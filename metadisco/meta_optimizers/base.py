@@ -10,11 +10,10 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from metadisco.core.types import Key, MetaParams, Metrics, Outcome
+from metadisco.core.types import Key, MetaParams, Metrics, Outcome, Population
 
 MetaState = Any  # pytree of arrays
 Lives = Any  # pytree with leading axis N or M
-Population = Any  # meta-parameters with leading axis M; leaves may be `metadisco.core.lowrank.LowRank`
 LifeFn = Callable[[Population, Lives], Outcome]
 """(population [M], lives [M]) -> outcomes [M]."""
 

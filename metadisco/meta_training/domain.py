@@ -14,12 +14,11 @@ import jax.numpy as jnp
 from metadisco.core import lowrank, trees
 from metadisco.core.config import check_counts
 from metadisco.core.sharding import num_slots, population_mesh, scatter
-from metadisco.core.types import Outcome
+from metadisco.core.types import Outcome, Population
 from metadisco.curricula.base import Curriculum
 from metadisco.curricula.tasks import evenness
 from metadisco.lives.critic import CriticOutput
 from metadisco.lives.life import VALIDATE, InitialCondition, InnerLoop, Life, only_of_finite
-from metadisco.meta_optimizers.base import Population
 from metadisco.meta_training import level_scores
 from metadisco.meta_training.level_scores import LevelScore, Return
 

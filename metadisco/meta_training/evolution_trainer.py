@@ -13,10 +13,10 @@ import numpy as np
 from flax import struct
 
 from metadisco.core import lowrank
-from metadisco.core.types import Key, MetaParams, Metrics, Outcome
+from metadisco.core.types import Key, MetaParams, Metrics, Outcome, Population
 from metadisco.curricula.base import CurriculumState
 from metadisco.lives.life import InitialCondition
-from metadisco.meta_optimizers.base import Lives, MetaOptimizer, MetaState, Population, mean_where, mirror
+from metadisco.meta_optimizers.base import Lives, MetaOptimizer, MetaState, mean_where, mirror
 from metadisco.meta_training.domain import Domain, of_better
 
 

@@ -6,11 +6,11 @@ import json
 import jax
 import numpy as np
 import pytest
-from metadisco.levels import Generated, GridSuite
 
 from metadisco.agents.networks import MLP
 from metadisco.evaluation import results
 from metadisco.evaluation.evaluation import Frozen, compare, evaluate, tuned_a2c, tuned_ppo
+from metadisco.evaluation.test_sets import Generated, GridSuite
 from metadisco.lives.learner import SGD, Learner
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.mirror_learning import MirrorLearning

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from metadisco.tasks_on import TestSet
 
 from metadisco.agents.convolutions import StridedCNN
 from metadisco.agents.networks import MLP
@@ -19,6 +18,7 @@ from metadisco.envs.gymnasium_adapter import Gymnasium
 from metadisco.envs.host import Hosted, Workers
 from metadisco.evaluation import environments, evaluation, suites
 from metadisco.evaluation.agents_under_test import contestants, find_test_sets
+from metadisco.evaluation.test_sets import TestSet
 from metadisco.lives.learner import Adam, Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.normalization import Normalizer

@@ -19,9 +19,9 @@ from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.evaluation import stats
 from metadisco.reports import gallery, plots
 from metadisco.reports.gallery import draw_tasks, spread, task_features
+from tests.reports.test_report import Elements, section
 from tests.support import small
 from tests.support.small import LEVELS, TASKS
-from tests.test_report import Elements, section
 
 PLR = PrioritizedLevelReplay(TASKS, capacity=8)
 LONGER = Tasks(LEVELS, LogUniformLifetime(4, 5))

@@ -18,7 +18,7 @@ from metadisco.runs.run_folder import RunError
 from metadisco.runs.train_state import Checkpoints
 from tests.support.disk import fill, free, small_disk
 from tests.support.many import ROOT, finish, start
-from tests.test_faults import assert_nothing_differs, num_lines, whole
+from tests.runs.test_faults import assert_nothing_differs, num_lines, whole
 from tests.support.toy import Toy, bits, leave_weights, numbers_logged, quiet, run
 
 TRAINER, RARELY = Toy(num_steps=400), 3600.0
