@@ -9,7 +9,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +136,8 @@ class Mazes:
 @dataclass(frozen=True, eq=False)
 class TestSet:
     """The tasks of a suite, with the two ends of the scale on which agents are scored."""
+
+    __test__: ClassVar[bool] = False  # for pytest, which takes classes of such names for tests
 
     name: str  # of the suite, with @LIFETIME where that is not the suite's own
     env: Environment
