@@ -17,14 +17,10 @@ from metadisco.evaluation import environments, evaluation, suite_lookup, suites
 from metadisco.evaluation.evaluation import Contestant
 from metadisco.evaluation.test_sets import GridSuite, TestSet
 from metadisco.lives.life import InnerLoop
-from metadisco.meta_training.domain import Domain
-from metadisco.meta_training.evolution_trainer import MixedTrainer
-from metadisco.meta_training.gradient_trainer import GradientTrainer
-from metadisco.meta_training.trainer import MetaTrainer
+from metadisco.meta_training.trainer import Trainer
 from metadisco.objectives.drift import DPODrift, Drift, PPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
 
-Trainer = MetaTrainer | GradientTrainer | MixedTrainer
 Entrant = tuple[Sequence[InnerLoop], MetaParams]
 """How agents lived in meta-training, under an objective, for each of its environments; and its meta-parameters."""
 Roster = dict[str, Contestant]
@@ -34,14 +30,9 @@ FOR_TABLES = {"a2c": evaluation.tuned_a2c, "ppo": evaluation.tuned_ppo, "dpo": e
 FOR_NETWORKS: Mapping[str, Drift] = {"ppo": PPODrift(), "dpo": DPODrift()}
 
 
-def domains(trainer: Trainer) -> tuple[Domain | MetaTrainer | GradientTrainer, ...]:
-    """What has an inner loop and a curriculum: the environments of a meta-training run."""
-    return trainer.domains if isinstance(trainer, MixedTrainer) else (trainer,)
-
-
 def inner_loops(trainer: Trainer) -> tuple[InnerLoop, ...]:
     """How agents live in a meta-training run, for each of its environments."""
-    return tuple(domain.inner for domain in domains(trainer))
+    return tuple(domain.inner for domain in trainer.domains)
 
 
 def trainer_of(discovered: Discovered) -> Trainer:
@@ -54,7 +45,7 @@ def trainer_of(discovered: Discovered) -> Trainer:
     trainer = config.from_data(data)
     if not isinstance(trainer, Trainer):
         raise config.ConfigError(
-            f"provenance.trainer is a {type(trainer).__name__}, not a MetaTrainer, GradientTrainer or MixedTrainer"
+            f"provenance.trainer is a {type(trainer).__name__}, not an EvolutionTrainer or GradientTrainer"
         )
     return trainer
 

@@ -207,7 +207,7 @@ def _show_improvement(outcome: Results, console: Any) -> None:
 def trained_lifetimes(discovered: Discovered) -> str:
     """The lifetimes that an objective was meta-trained on, in words."""
     found = []
-    for domain in agents_under_test.domains(agents_under_test.trainer_of(discovered)):
+    for domain in agents_under_test.trainer_of(discovered).domains:
         tasks = getattr(domain.curriculum, "tasks", None)
         match getattr(tasks, "lifetimes", None):
             case FixedLifetime(num_updates):

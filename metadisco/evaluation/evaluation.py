@@ -242,7 +242,7 @@ def compare(
 
     Args:
         contestants: by name, such as `{"a2c": (tuned_a2c(inner), ()), "discovered": (inner, meta_params)}`.
-        test sets: what on.
+        test_sets: what on.
         seed: as the three that follow, see `evaluate`.
         num_seeds: S.
         num_points: P; less on a test set whose lifetime is shorter.

@@ -1,7 +1,7 @@
 """What a report shows in pictures: training and meta-test as HTML with inline charts and images.
 
-Each exhibit is a function of the log or of `metadisco.evaluation.results.Results` and returns a piece of a page, or a sentence
-that says what is missing.
+Each section is a function of the log or of `metadisco.evaluation.results.Results` and returns a piece of a page, or a
+sentence that says what is missing.
 """
 
 import base64
