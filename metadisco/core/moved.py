@@ -106,7 +106,8 @@ def _with_one_domain(fields: dict[str, Data]) -> dict[str, Data]:
     """A trainer whose domain was spread over its own fields."""
     parts = ("inner", "curriculum", "num_tasks", "score", "slots")
     domain = {"num_tasks": 512} | {name: fields.pop(name) for name in parts if name in fields}
-    return {"domains": [{"class": "metadisco.meta_training.domain:Domain", **domain}], **fields}
+    scale = {"name": "domain", "random_return": 0.0, "reference_return": 1.0}
+    return {"domains": [{"class": "metadisco.meta_training.domain:Domain", **domain, **scale}], **fields}
 
 
 def _with_domains(fields: dict[str, Data]) -> dict[str, Data]:

@@ -194,3 +194,17 @@ def test_diff_of_another_class_names_the_classes_alone():
 
 def test_diff_of_equal_components_is_empty():
     assert differences.diff(Trainer(clip=math.nan), Trainer(clip=math.nan)) == []
+
+
+@dataclass(frozen=True)
+class Several:
+    """Parts in a tuple."""
+
+    parts: tuple[Level, ...]
+    rate: float = 1.0
+
+
+def test_what_is_inside_the_only_item_of_a_tuple_may_be_named_without_the_tuple():
+    assert config.replace_fields(Several((Level(2),)), {"size": "7", "rate": 2}) == Several((Level(7),), 2.0)
+    with pytest.raises(config.ConfigError, match="Unknown field 'size'"):
+        config.replace_fields(Several((Level(2), Level(3))), {"size": 7})
