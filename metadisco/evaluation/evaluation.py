@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Heads, Table
 from metadisco.core.sharding import SHARED, SPREAD, deal, num_slots, on_each_device, population_mesh
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Task, Trajectory
@@ -26,7 +27,7 @@ from metadisco.lives import host
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InitialCondition, InnerLoop, Life, only_of_finite
 from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER, TABLE_PPO, TABLE_PPO_LEARNER
-from metadisco.objectives.base import Objective, Predictions, Targets
+from metadisco.objectives.base import Objective, ObjectiveState, Predictions, Targets
 from metadisco.objectives.drift import DPODrift
 
 LIVES = 2_000_000_099  # what a seed's key is folded with; training folds it with meta-steps, of which there are fewer
@@ -53,11 +54,20 @@ class Frozen:
         del key
         return ()
 
-    def targets(
-        self, meta_params: tuple[()], predictions: Predictions, trajectory: Trajectory, progress: Progress
-    ) -> Targets:
+    def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> ObjectiveState:
         """As without fixing."""
-        return self.objective.targets(self.meta_params, predictions, trajectory, progress)
+        return self.objective.init_state(key, agent, agent_params, num_workers)
+
+    def targets(
+        self,
+        meta_params: tuple[()],
+        state: ObjectiveState,
+        predictions: Predictions,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[Targets, ObjectiveState]:
+        """As without fixing."""
+        return self.objective.targets(self.meta_params, state, predictions, trajectory, progress)
 
     def loss(
         self,

@@ -15,7 +15,7 @@ from metadisco.agents.agent import Agent
 from metadisco.agents.networks import POLICY_HEADS
 from metadisco.core.config import check_counts, check_positive
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Progress, Trajectory
-from metadisco.objectives.base import Objective, Predictions, Targets
+from metadisco.objectives.base import Objective, ObjectiveState, Targets, predict
 
 OptState = Any
 
@@ -157,9 +157,10 @@ class Learner:
         meta_params: MetaParams,
         agent_params: AgentParams,
         opt_state: OptState,
+        objective_state: ObjectiveState,
         trajectory: Trajectory,
         progress: Progress,
-    ) -> tuple[AgentParams, OptState, Targets, Metrics]:
+    ) -> tuple[AgentParams, OptState, ObjectiveState, Targets, Metrics]:
         """Take gradient steps on the objective's loss over a rollout.
 
         Args:
@@ -169,16 +170,16 @@ class Learner:
             meta_params: of the objective.
             agent_params: before the update.
             opt_state: of both groups.
+            objective_state: what the objective remembers of this agent.
             trajectory: [T, B], acted by `agent_params`.
             progress: before the update.
 
         Returns:
-            Parameters, optimizer state, the objective's targets, and its metrics, means over the gradient steps.
+            Parameters, optimizer state, the objective's state and targets, and its metrics, means over the gradient
+            steps.
         """
-        predictions = Predictions(
-            agent.apply(agent_params, trajectory.obs), agent.apply(agent_params, trajectory.next_obs)
-        )
-        targets = objective.targets(meta_params, predictions, trajectory, progress)
+        predictions = predict(agent, agent_params, trajectory)
+        targets, objective_state = objective.targets(meta_params, objective_state, predictions, trajectory, progress)
 
         def descend(carry: tuple, batch: tuple[Trajectory, Targets]) -> tuple[tuple, Metrics]:
             agent_params, opt_state = carry
@@ -200,7 +201,7 @@ class Learner:
         else:
             carry, steps = jax.lax.scan(epoch, carry, jax.random.split(key, self.num_epochs))
             metrics = jax.tree.map(jnp.mean, steps)
-        return *carry, targets, metrics
+        return *carry, objective_state, targets, metrics
 
     def _apply(
         self, gradients: AgentParams, agent_params: AgentParams, opt_state: OptState, progress: Progress

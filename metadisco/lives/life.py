@@ -21,9 +21,11 @@ from metadisco.envs.base import Environment, State
 from metadisco.lives.critic import Critic, CriticOutput, CriticState
 from metadisco.lives.learner import Learner, OptState
 from metadisco.lives.normalization import Normalizer, NormalizerState
-from metadisco.objectives.base import Objective, Targets
+from metadisco.objectives.base import Objective, ObjectiveState, Targets
+from metadisco.objectives.state import check_state
 
 TRAIN, TEST, VALIDATE, SHUFFLE, CRITICIZE = range(5)  # what a life's key is folded with
+REMEMBER = 6  # likewise, for the objective's state; 5 is for environments on the host
 
 
 @struct.dataclass
@@ -42,6 +44,7 @@ class Life:
     task: Task
     agent_params: AgentParams
     opt_state: OptState
+    objective_state: ObjectiveState  # what the objective remembers of this agent; () for nothing
     obs: Obs  # [B, ...]
     env_state: State  # [B, ...]
     num_updates: jax.Array  # [] int32
@@ -109,6 +112,7 @@ class InnerLoop:
             self.normalizer.check(self.env.spec)
         jax.eval_shape(self.agent.init, jax.random.key(0))  # a torso that does not fit fails here, not while compiling
         jax.eval_shape(self._begin_critic, jax.random.key(0))
+        check_state(self.objective, self.agent, self.num_steps, self.num_workers)
 
     @property
     def agent(self) -> Agent:
@@ -124,12 +128,15 @@ class InnerLoop:
 
     def begin_at(self, agent_key: Key, life_key: Key, task: Task, obs: Obs, env_state: State) -> Life:
         """A new agent whose workers are somewhere already."""
-        agent_params = self.agent.init(agent_key)
+        agent = self.agent
+        agent_params = agent.init(agent_key)
+        memory_key = jax.random.fold_in(life_key, REMEMBER)
         return Life(
             key=life_key,
             task=task,
             agent_params=agent_params,
             opt_state=self.learner.init(agent_params),
+            objective_state=self.objective.init_state(memory_key, agent, agent_params, self.num_workers),
             obs=obs,
             env_state=env_state,
             num_updates=jnp.zeros((), jnp.int32),
@@ -187,8 +194,16 @@ class InnerLoop:
         """`learn`, from a rollout that was acted before, as it came from the environment."""
         trajectory = self.perceive(life, experience)
         key = jax.random.fold_in(jax.random.fold_in(life.key, SHUFFLE), life.num_updates)
-        agent_params, opt_state, targets, metrics = self.learner.update(
-            key, self.agent, self.objective, meta_params, life.agent_params, life.opt_state, trajectory, life.progress
+        agent_params, opt_state, objective_state, targets, metrics = self.learner.update(
+            key,
+            self.agent,
+            self.objective,
+            meta_params,
+            life.agent_params,
+            life.opt_state,
+            life.objective_state,
+            trajectory,
+            life.progress,
         )
         critic = life.critic
         if self.critic is not None and critic is not None:
@@ -197,6 +212,7 @@ class InnerLoop:
             life,
             agent_params=agent_params,
             opt_state=opt_state,
+            objective_state=objective_state,
             num_updates=life.num_updates + 1,
             critic=critic,
             normalizer=self._normalize_with(life, experience),
@@ -329,8 +345,10 @@ class InnerLoop:
 def only_of_finite(lives: Life, returns: jax.Array) -> jax.Array:
     """Returns [M, ...], NaN for agents that diverged.
 
-    A policy that is NaN still picks some action, whose luck must not count.
+    A policy that is NaN still picks some action, whose luck must not count. An agent has diverged as well
+    where its objective remembers something that is not finite.
     """
-    leaves = jax.tree.leaves((lives.agent_params, lives.normalizer))
+    leaves = jax.tree.leaves((lives.agent_params, lives.normalizer, lives.objective_state))
+    leaves = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     is_finite = jnp.stack([jnp.all(jnp.isfinite(leaf), axis=range(1, leaf.ndim)) for leaf in leaves]).all(axis=0)
     return jnp.where(is_finite.reshape(-1, *[1] * (returns.ndim - 1)), returns, jnp.nan)

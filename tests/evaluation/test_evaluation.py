@@ -97,6 +97,9 @@ def test_two_devices_give_the_same_numbers_as_one(a2c, levels):
 class Echo:
     """An objective that says what it was asked."""
 
+    def init_state(self, *arguments):
+        return arguments
+
     def targets(self, *arguments):
         return arguments
 
@@ -107,8 +110,10 @@ class Echo:
 def test_a_frozen_objective_is_asked_with_its_meta_params():
     frozen = Frozen(Echo(), "learned")
     assert frozen.init(None) == ()
-    assert frozen.targets((), "predictions", "trajectory", "progress") == (
+    assert frozen.init_state("key", "agent", "agent_params", 4) == ("key", "agent", "agent_params", 4)
+    assert frozen.targets((), "state", "predictions", "trajectory", "progress") == (
         "learned",
+        "state",
         "predictions",
         "trajectory",
         "progress",
