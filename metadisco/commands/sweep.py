@@ -26,6 +26,7 @@ from metadisco.meta_training.gradient_trainer import GradientTrainer
 from metadisco.presets.registry import Preset
 from metadisco.runs import loop, trackers
 from metadisco.runs.compiled_steps import on_all_processes, on_this_process, shared_shapes
+from metadisco.runs.hooks import Hook, Measurement, Snapshot
 from metadisco.runs.run_folder import Row, RunError, clear_errors, opened, read_metrics
 from metadisco.runs.train_state import Checkpoints
 
@@ -253,30 +254,18 @@ def _train_together(setting: Setting, seeds: tuple[int, ...], home: Path, manife
     for seed in seeds:
         with opened(home / f"seed{seed}", single, seed, True, {"preset": preset.name}):
             pass  # written now, since levels are left there on the way
-    validate = discovery.validation(preset) if preset.validate_every else None
-    leavers = {seed: discovery.snapshots(preset, seed) for seed in seeds}
-
-    def evaluate(state: Any) -> dict[str, Any]:
-        scores = {seed: validate(trainer.of_seed(state, seed)) for seed in seeds} if validate else {}
-        return {label(name, seed): value for seed, found in scores.items() for name, value in found.items()}
-
-    def leave(_: Path, state: Any) -> None:
-        for seed, leaver in leavers.items():
-            if leaver is not None:
-                leaver(home / f"seed{seed}", trainer.of_seed(state, seed))
-
+    options = loop.RunOptions(
+        seeds[0],
+        minutes=None if preset.minutes is None else preset.minutes * len(seeds),
+        resume=True,
+        provenance={"preset": preset.name},
+    )
     try:
         result = loop.run(
             trainer,
             home / f"together-{seeds[0]}-{seeds[-1]}",
-            seed=seeds[0],
-            minutes=None if preset.minutes is None else preset.minutes * len(seeds),
-            resume=True,
-            evaluate_fn=evaluate if validate else None,
-            evaluate_every=max(preset.validate_every, 1),
-            snapshot_fn=leave if any(leavers.values()) else None,
-            snapshot_every=snapshot_interval(trainer.num_steps),
-            provenance={"preset": preset.name},
+            options,
+            _hooks(preset, trainer, home),
             track=(trackers.tensorboard, partial(SeedLogs, homes={seed: home / f"seed{seed}" for seed in seeds})),
             console=console,
         )
@@ -299,6 +288,29 @@ def _train_together(setting: Setting, seeds: tuple[int, ...], home: Path, manife
         Checkpoints(home / f"seed{seed}" / "checkpoints").save(result.step, state)
         manifest.note(setting.name, seed, Run(TRAINED, step=result.step, seconds=result.seconds / len(seeds)))
     return 0
+
+
+def _hooks(preset: Preset, trainer: BatchedSeeds, home: Path) -> list[Hook]:
+    """What the run of each seed calls every so often, for all seeds; each leaves its levels in its own run folder."""
+    found: list[Hook] = []
+    if preset.validate_every:
+        validate = discovery.validation(preset)
+
+        def measure(state: Any) -> dict[str, Any]:
+            scores = {seed: validate(trainer.of_seed(state, seed)) for seed in trainer.seeds}
+            return {label(name, seed): value for seed, each in scores.items() for name, value in each.items()}
+
+        found.append(Measurement("validation", preset.validate_every, measure))
+    leavers = {seed: discovery.snapshots(preset, seed) for seed in trainer.seeds}
+    leavers = {seed: leaver for seed, leaver in leavers.items() if leaver is not None}
+    if leavers:
+
+        def leave(_: Path, state: Any) -> None:
+            for seed, leaver in leavers.items():
+                leaver(home / f"seed{seed}", trainer.of_seed(state, seed))
+
+        found.append(Snapshot("levels", snapshot_interval(trainer.num_steps), leave))
+    return found
 
 
 def _deal_out(rows: Sequence[Row], seeds: Sequence[int], home: Path) -> list[int | None]:

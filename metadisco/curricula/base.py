@@ -5,13 +5,15 @@ is all that it has to be given back with the scores, so a life may last many met
 the lives, and replace those of the lives that begin anew.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from metadisco.core.types import Key, Metrics, Task
+from metadisco.curricula.buffer import LevelBuffer
+from metadisco.curricula.tasks import TaskDistribution
 
 CurriculumState = Any  # pytree of arrays
 
@@ -50,3 +52,15 @@ class Curriculum(Protocol):
         self, key: Key, state: CurriculumState, proposal: Proposal, scores: jax.Array, finished: jax.Array
     ) -> tuple[CurriculumState, Metrics]:
         """Take note of scores [N] float32, valid where finished [N] bool."""
+
+
+@runtime_checkable
+class LevelKeeper(Protocol):
+    """A curriculum that has a level buffer. Optional; the levels of others are not saved and not shown."""
+
+    @property
+    def tasks(self) -> TaskDistribution:
+        """What new levels are drawn from."""
+
+    def kept(self, state: CurriculumState) -> LevelBuffer:
+        """The levels that are kept."""

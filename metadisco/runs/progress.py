@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import jax
 
-from metadisco.core.processes import is_first
 from metadisco.core.files import write_atomically
+from metadisco.core.processes import is_first
 from metadisco.runs.run_folder import Row
 
 HEARTBEAT = "heartbeat.json"

@@ -20,8 +20,8 @@ from typing import Any, Self, TextIO
 import jax
 
 from metadisco.core import config, differences, moved
-from metadisco.core.processes import DistributedError, exchange, is_first, is_joined, together
 from metadisco.core.files import hash_file, write_atomically
+from metadisco.core.processes import DistributedError, exchange, is_first, is_joined, together
 from metadisco.core.provenance import code_digest, provenance
 from metadisco.runs.trackers import MakeTracker, Tracker
 

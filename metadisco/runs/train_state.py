@@ -18,8 +18,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from metadisco.core.files import (
+    CheckpointError,
+    hash_file,
+    hash_files,
+    is_key,
+    leaf_types,
+    named_leaves,
+    write_atomically,
+)
 from metadisco.core.processes import LostError, exchange, is_first, lost_processes, together
-from metadisco.core.files import CheckpointError, hash_file, hash_files, is_key, leaf_types, named_leaves, write_atomically
 
 FORMAT_VERSION = 1
 SPARE_BYTES = 2**20  # for what Orbax writes about the arrays, and for the manifest

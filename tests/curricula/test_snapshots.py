@@ -1,6 +1,5 @@
 """Levels left in the folder of a run, and what another run makes of them."""
 
-import io
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from rich.console import Console
 
 from metadisco.commands.discovery import snapshots as leaving
 from metadisco.core import config
@@ -23,8 +21,8 @@ from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.snapshots import find_snapshots, level_keeper, save_snapshot, snapshot_interval
 from metadisco.curricula.tasks import LogUniformLifetime, Tasks
 from metadisco.presets.registry import Preset
-from metadisco.runs import loop
-from tests.support import small
+from metadisco.runs.hooks import Snapshot
+from tests.support import small, toy
 from tests.support.disk import trees_equal
 from tests.support.small import LEVELS, TASKS, assert_trees_close
 from tests.support.toy import numbers_logged
@@ -60,8 +58,8 @@ class Nobody:
 def run(folder, trainer, **options):
     """A tiny run, wired up as in a discovery."""
     leave = leaving(Preset("tiny", "", trainer), 3)
-    options = {"seed": 3, "console": Console(file=io.StringIO()), "snapshot_every": 2} | options
-    return loop.run(trainer, folder, snapshot_fn=leave, **options)
+    hooks = [] if leave is None else [Snapshot("levels", 2, leave)]
+    return toy.run(trainer, folder, hooks, **options)
 
 
 @pytest.fixture(scope="module")
