@@ -65,10 +65,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--json", help="write the rows to this file")
     options = parser.parse_args()
-    from metadisco import cli
+    from metadisco.core import devices
     from metadisco.core.provenance import provenance
 
-    cli.prepare_jax()
+    devices.prepare_jax()
     rows = []
     for name in options.presets:
         rows.append(measure(name, options.seeds, options.steps, options.turns))

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from metadisco.core import differences
+from metadisco.core import config
 from metadisco.core.rendezvous import DistributedError, rendezvous
 
 JOIN_SECONDS = 20.0
@@ -140,7 +140,7 @@ def require_same(items: Mapping[str, Any]) -> None:
     same = exchange(hashlib.sha256(text.encode()).hexdigest())
     with together():
         if same[jax.process_index()] != same[0]:
-            lines = "".join(f"\n  {each}" for each in differences.diff(json.loads(first), json.loads(text)))
+            lines = "".join(f"\n  {each}" for each in config.diff(json.loads(first), json.loads(text)))
             raise DistributedError(
                 f"process {jax.process_index()} was started with other settings or code than process 0 (there -> "
                 f"here):{lines}\nStart all processes with the same command and the same version."

@@ -16,13 +16,13 @@ import optax
 from flax import struct
 
 from metadisco.agents.networks import MLP
+from metadisco.agents.optimizers import Adam, Optimizer
 from metadisco.core import trees
 from metadisco.core.types import AgentParams, Key, Metrics
 from metadisco.curricula.base import Proposal, propose_new
 from metadisco.curricula.tasks import TaskDistribution, undesignable_parts
 from metadisco.curricula.teacher import Composition, Judgment, Recollection, Teacher
 from metadisco.envs.level_design import Designable
-from metadisco.lives.learner import Adam, Optimizer
 
 LARGEST_SCORE = 1e15  # its square is still a float32
 FARTHEST = 10.0  # in logarithms of a ratio, beyond which it says no more than that the choice is too old

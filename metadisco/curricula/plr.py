@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from metadisco.core import config, differences, trees
+from metadisco.core import config, trees
 from metadisco.core.types import Key, Metrics
 from metadisco.curricula import buffer as level_buffer
 from metadisco.curricula.base import Proposal
@@ -157,7 +157,7 @@ class PrioritizedLevelReplay:
 def _check_same(theirs: TaskDistribution, ours: TaskDistribution, folder: str) -> None:
     """Refuse levels that this distribution would not have drawn, or that are for another environment."""
     if theirs != ours:
-        changed = differences.diff(config.to_data(theirs), config.to_data(ours))
+        changed = config.diff(config.to_data(theirs), config.to_data(ours))
         lines = "".join(f"\n  {difference}" for difference in changed)
         raise ValueError(
             f"PrioritizedLevelReplay.warm_start: the levels in {folder} are of other tasks:{lines}\n"

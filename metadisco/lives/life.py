@@ -13,6 +13,7 @@ from flax import struct
 
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Torso
+from metadisco.agents.optimizers import OptState
 from metadisco.core import keys, lowrank, trees
 from metadisco.core.config import check_counts
 from metadisco.core.keys import KeyPurpose
@@ -20,7 +21,7 @@ from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Obs, Out
 from metadisco.envs import rollout
 from metadisco.envs.base import Environment, State
 from metadisco.lives.critic import Critic, CriticOutput, CriticState
-from metadisco.lives.learner import Learner, OptState
+from metadisco.lives.learner import Learner
 from metadisco.lives.normalization import Normalizer, NormalizerState
 from metadisco.objectives.base import Objective, Targets
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from metadisco.agents.networks import Table
+from metadisco.agents.optimizers import SGD
 from metadisco.core import config
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.tasks import LogUniformLifetime, Tasks
 from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.gradient import MetaGradient

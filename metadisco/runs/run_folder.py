@@ -19,7 +19,7 @@ from typing import Any, Self, TextIO
 
 import jax
 
-from metadisco.core import config, differences, moved
+from metadisco.core import config, moved
 from metadisco.core.files import hash_file, write_atomically
 from metadisco.core.processes import DistributedError, exchange, is_first, is_joined, together
 from metadisco.core.provenance import code_digest, provenance
@@ -182,9 +182,9 @@ def _check_settings(out: Path, settings: dict[str, Any], seed: int) -> None:
             "those of an uninterrupted run.",
             stacklevel=2,
         )
-    changed = differences.diff(document["trainer"], settings)
+    changed = config.diff(document["trainer"], settings)
     if document["seed"] != seed:
-        changed.append(differences.Difference("seed", document["seed"], seed))
+        changed.append(config.Difference("seed", document["seed"], seed))
     if changed:
         lines = "".join(f"\n  {difference}" for difference in changed)
         raise RunError(f"{out} was run with other settings:{lines}\nResume with its own, or name another --out.")

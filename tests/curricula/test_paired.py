@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from metadisco.agents.networks import MLP
+from metadisco.agents.optimizers import Adam
 from metadisco.core import config, trees
 from metadisco.core.files import leaf_types
 from metadisco.core.types import Task
@@ -19,7 +20,6 @@ from metadisco.curricula.teacher import Composition, Judgment, Recollection
 from metadisco.envs.gridworld.hand_designed import HandDesigned, ObjectKind
 from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import Adam
 from metadisco.meta_training.gradient_trainer import GradientTrainer
 from tests.support.reference.gridworld import assert_legal
 from tests.support.small import TASKS, assert_trees_close, inner_loop, trainer

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from metadisco.agents.networks import MLP
+from metadisco.agents.optimizers import SGD
 from metadisco.core.keys import KeyPurpose
 from metadisco.core.types import Outcome
 from metadisco.curricula.accel import ACCEL
@@ -18,7 +19,7 @@ from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.gridworld import oracle
 from metadisco.lives.critic import Critic, CriticOutput
-from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.normalization import Normalizer
 from metadisco.meta_training import level_scores
 from metadisco.meta_training.antagonists import Expert, LearningAntagonist, RandomPolicy

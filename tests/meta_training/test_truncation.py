@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metadisco.agents.optimizers import SGD, Adam
 from metadisco.core.keys import KeyPurpose
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import SGD, Adam, Learner
+from metadisco.lives.learner import Learner
 from metadisco.meta_training.truncation import Unroll
 from metadisco.objectives.lpg import LPG
 from tests.support import small
