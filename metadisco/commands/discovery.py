@@ -57,8 +57,8 @@ def discover(
 ) -> Discovery:
     """Meta-train an objective from random weights, test it and write a report.
 
-    Leaves in `out` what `metadisco.runs.loop` leaves there, the levels that a curriculum keeps (`levels/<meta-step>/`, see
-    `curricula.snapshots`), and `objective/`, `evaluation.json`, `curves.npz` and `report.html`.
+    Leaves in `out` what `metadisco.runs.loop` leaves there, the levels that a curriculum keeps (`levels/<meta-step>/`,
+    see `curricula.snapshots`), and `objective/`, `evaluation.json`, `curves.npz` and `report.html`.
 
     Args:
         preset: what to run; see `metadisco.presets.registry`.
@@ -95,7 +95,9 @@ def discover(
         other_code=other_code,
         provenance={"preset": preset.name},
     )
-    track = [trackers.tensorboard, *([functools.partial(trackers.Wandb, mode=wandb)] if wandb else [])]
+    track: list[trackers.MakeTracker] = [trackers.tensorboard]
+    if wandb is not None:
+        track.append(functools.partial(trackers.Wandb, mode=wandb))
     run = loop.run(trainer, folder, options, hooks(preset, seed), track=track, console=console)
     if not is_first():
         return Discovery(None, folder, run.exit_code)

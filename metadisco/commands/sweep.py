@@ -1,9 +1,10 @@
 """Sweeps: every combination of some settings, each with several seeds, and one table of what came of them.
 
-`plan` refuses what cannot work before anything runs. A run has a folder `SETTING/seed<k>` as `metadisco.commands.discovery`
-leaves it. Seeds of one setting have the same shapes and are trained by one program (`metadisco.meta_training.batched_seeds`) where that is
-possible; settings are part of a program, so they come one after the other. What has been done is noted in `sweep.json`
-(`metadisco.commands.sweep_table`), so a sweep can be stopped or killed at any moment and gone on with.
+`plan` refuses what cannot work before anything runs. A run has a folder `SETTING/seed<k>` as
+`metadisco.commands.discovery` leaves it. Seeds of one setting have the same shapes and are trained by one program
+(`metadisco.meta_training.batched_seeds`) where that is possible; settings are part of a program, so they come one after
+the other. What has been done is noted in `sweep.json` (`metadisco.commands.sweep_table`), so a sweep can be stopped or
+killed at any moment and resumed.
 """
 
 import itertools
@@ -153,7 +154,7 @@ def run(sweep: Sweep, out: str | Path, *, resume: bool = False, console: Any = N
 
     Raises:
         run_folder.RunError: where `out` cannot be used, or holds another sweep.
-        distributed.DistributedError: where processes were started with different sweeps, or one of them is gone.
+        processes.DistributedError: where processes were started with different sweeps, or one of them is gone.
     """
     from rich.console import Console
 
@@ -301,15 +302,15 @@ def _hooks(preset: Preset, trainer: BatchedSeeds, home: Path) -> list[Hook]:
             return {label(name, seed): value for seed, each in scores.items() for name, value in each.items()}
 
         found.append(Measurement("validation", preset.validate_every, measure))
-    leavers = {seed: discovery.snapshots(preset, seed) for seed in trainer.seeds}
-    leavers = {seed: leaver for seed, leaver in leavers.items() if leaver is not None}
+    each = ((seed, discovery.snapshots(preset, seed)) for seed in trainer.seeds)
+    leavers = {seed: leave for seed, leave in each if leave is not None}
     if leavers:
 
-        def leave(_: Path, state: Any) -> None:
-            for seed, leaver in leavers.items():
-                leaver(home / f"seed{seed}", trainer.of_seed(state, seed))
+        def leave_all(_: Path, state: Any) -> None:
+            for seed, leave in leavers.items():
+                leave(home / f"seed{seed}", trainer.of_seed(state, seed))
 
-        found.append(Snapshot("levels", snapshot_interval(trainer.num_steps), leave))
+        found.append(Snapshot("levels", snapshot_interval(trainer.num_steps), leave_all))
     return found
 
 

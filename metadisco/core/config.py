@@ -3,7 +3,7 @@
 A component is a frozen dataclass whose fields are scalars, strings, None, tuples and other components, so it already is
 the configuration. This module only writes it down: `{"class": "package.module:Class", field: value, ...}`. Nothing is
 evaluated. Reading back imports nothing outside metadisco that the process has not imported itself, and calls nothing
-but the constructors of frozen dataclasses, so that a file from somebody else cannot choose which code runs.
+but the constructors of frozen dataclasses, so that a file of unknown origin cannot choose which code runs.
 """
 
 import ast

@@ -18,7 +18,7 @@ def prepare_jax() -> None:
     XLA's threads inside one device scale poorly on small arrays; a population sharded over one device per core
     does better.
     """
-    with contextlib.suppress(RuntimeError):  # the backend runs already: somebody else has decided
+    with contextlib.suppress(RuntimeError):  # the backend runs already: it is decided
         jax.config.update("jax_num_cpu_devices", int(os.environ.get("JAX_NUM_CPU_DEVICES") or num_usable_cores()))
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]  # its options are set at run time
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metadisco" / "jax"

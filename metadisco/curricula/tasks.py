@@ -1,7 +1,7 @@
-"""Where tasks come from: a distribution over levels and one over lifetimes, which may offer more than draws.
+"""Task distributions: one over levels and one over lifetimes.
 
-A distribution that says what a small change of a task is has `mutate`; one that says how a task is made by choice has
-`design` (`metadisco.envs.level_design`).
+One that can make a small change of a task is `Mutable`; one that says how a task is made by discrete choices is
+`Designable` (`metadisco.envs.level_design`).
 """
 
 import math
@@ -71,7 +71,7 @@ class OneLevel:
 
 @dataclass(frozen=True)
 class FixedLifetime:
-    """Everybody lives equally long.
+    """The same lifetime for all agents.
 
     Attributes:
         num_updates: agent updates.
@@ -195,7 +195,7 @@ def evenness(component: Any) -> float:
     """How even the lifetimes are that a curriculum offers: the mean over the longest, as their distribution has it.
 
     Args:
-        component: a curriculum, or a part of one. 1 where nobody in it says how long lives are.
+        component: a curriculum, or a part of one. 1 where no part of it says.
     """
     if isinstance(component, Uneven):
         return float(component.evenness)

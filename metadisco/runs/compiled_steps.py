@@ -124,14 +124,14 @@ def restore(trainer: Trainer, seed: int, checkpoints: Checkpoints, placement: An
 
 
 def on_this_process(state: Any) -> Any:
-    """The state for use by one process alone: of several, without what is spread over all, which is left as it is."""
+    """Replace replicated arrays by the local copy; sharded leaves are unchanged."""
     if jax.process_count() == 1:
         return state
     return jax.tree.map(lambda leaf: leaf.addressable_data(0) if leaf.is_fully_replicated else leaf, state)
 
 
 def on_all_processes(state: Any) -> Any:
-    """A state of which every process has a copy of its own, as arrays that they have in common, for `Checkpoints`."""
+    """The inverse: local copies that are equal on all processes become replicated arrays, for `Checkpoints`."""
 
     def share(leaf: jax.Array) -> jax.Array:
         if is_key(leaf):

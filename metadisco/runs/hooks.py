@@ -46,8 +46,8 @@ class Snapshot:
 
     It is called after every meta-step that is a multiple of `every`, once the rows up to there are logged and before
     any checkpoint of that state or a later one, so no kill makes a run skip it. It is also called for the state that a
-    call of the loop begins with, where that is a multiple (0 is one), and for the state that it stops with, for whatever
-    reason but a kill. No state is given to it twice by one call of the loop.
+    call of the loop begins with, where that is a multiple (0 is one), and for the state that it stops with, whatever
+    the reason except a kill. One call of the loop gives it no state twice.
 
     Attributes:
         name: what is left, to tell hooks apart.

@@ -1,9 +1,9 @@
-"""The host loop: do chunks of meta-steps, with progress, logs, checkpoints, resume and a clean stop.
+"""The host loop: chunks of meta-steps, with progress, logs, checkpoints, resume and a clean stop.
 
-The numbers come from the trainer alone (see `metadisco.runs.compiled_steps`): however a run is cut up by pauses, signals and kills,
-it ends the same. What it leaves behind is in the run folder (see `metadisco.runs.run_folder`); validation and whatever
-else is done every so often are hooks (see `metadisco.runs.hooks`). Several processes run the loop side by side (see
-`metadisco.core.processes`): what depends on a clock or a signal they agree on once per chunk.
+The numbers come from the trainer alone (see `metadisco.runs.compiled_steps`): however a run is cut up by pauses,
+signals and kills, it ends the same. What it leaves behind is in the run folder (see `metadisco.runs.run_folder`);
+validation and whatever else is done every so often are hooks (see `metadisco.runs.hooks`). Several processes run the
+loop side by side (see `metadisco.core.processes`): what depends on a clock or a signal they agree on once per chunk.
 """
 
 import math
@@ -23,7 +23,7 @@ from metadisco.runs.run_folder import Log, Row, cut_metrics, opened, read_metric
 from metadisco.runs.signals import Signals
 from metadisco.runs.train_state import Checkpoints
 
-CHUNK_SECONDS = 1.0  # how often the host looks up, where meta-steps are shorter than that
+CHUNK_SECONDS = 1.0  # between looks at clock and signals, where meta-steps are shorter than that
 Status = Literal["finished", "paused", "interrupted", "out_of_time", "spent"]
 
 
@@ -233,7 +233,7 @@ def _result(
 
 
 class _Pace:
-    """How many meta-steps the next chunk has, and how long everything will take."""
+    """Chooses the number of meta-steps of the next chunk, and estimates the time left."""
 
     def __init__(self, started: float, last: int, options: RunOptions, intervals: Sequence[int]) -> None:
         self.last, self.chunk, self.intervals = last, options.chunk, intervals
@@ -248,7 +248,7 @@ class _Pace:
         return step >= self.last or self.is_spent() or out_of_time
 
     def spend(self, rows: list[Row]) -> None:
-        """Take note of the environment steps of some meta-steps."""
+        """Count the environment steps of some meta-steps."""
         for row in rows:
             env_steps = row.get("env_steps") or 0.0
             self.env_steps_left -= env_steps
@@ -259,7 +259,7 @@ class _Pace:
         return self.env_steps_left <= 0
 
     def next_count(self, step: int) -> int:
-        """Meta-steps until the host should look up."""
+        """Meta-steps of the next chunk."""
         count = 1  # the first chunk tells how long a meta-step takes
         if self.chunk is not None:
             count = self.chunk

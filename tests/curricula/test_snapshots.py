@@ -137,7 +137,7 @@ def test_interval_gives_ten_snapshots_or_fewer(num_steps, interval):
 
 @pytest.fixture
 def scored(tmp_path):
-    """Four levels with scores in slots 0, 2, 3 and 5 of a buffer, as a folder."""
+    """Four levels with scores in places 0, 2, 3 and 5 of a buffer, as a folder."""
     tasks = jax.vmap(TASKS.sample)(jax.random.split(jax.random.key(5), 6))
     buffer = level_buffer.empty(TASKS.sample(jax.random.key(0)), 6).replace(
         tasks=tasks,
@@ -182,7 +182,7 @@ def test_levels_of_a_warm_start_are_replayed_at_once(scored):
     _, proposal = jax.jit(curriculum.propose, static_argnums=2)(
         jax.random.key(1), curriculum.init(jax.random.key(0)), 4
     )
-    assert sorted(proposal.slots.tolist()) == [0, 1, 2, 3]
+    assert sorted(proposal.places.tolist()) == [0, 1, 2, 3]
     assert (proposal.born == 0).all()
 
 
