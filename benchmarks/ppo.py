@@ -20,10 +20,11 @@ import time
 from dataclasses import dataclass
 
 from metadisco.agents.networks import MLP, Separate, Tanh
+from metadisco.agents.optimizers import Adam
 from metadisco.core.provenance import provenance
 from metadisco.core.types import Task
 from metadisco.evaluation import results
-from metadisco.lives.learner import Adam, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InitialCondition, InnerLoop
 from metadisco.objectives.mirror_learning import PPO
 

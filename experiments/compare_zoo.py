@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metadisco.checkpoints import checkpoint
-from metadisco.cli import prepare_jax
+from metadisco.core.devices import prepare_jax
 from metadisco.core.provenance import provenance
 from metadisco.evaluation import agents_under_test, comparison, results
 from metadisco.reports import comparison_folder

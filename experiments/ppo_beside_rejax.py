@@ -22,12 +22,13 @@ from rejax.evaluate import evaluate
 from benchmarks.ppo import brax_for_rejax
 from experiments.drift_in_rejax import FiveValueSteps
 from metadisco.agents.networks import MLP, Separate, Tanh
+from metadisco.agents.optimizers import Adam
 from metadisco.core.provenance import provenance
 from metadisco.core.types import Task
 from metadisco.envs.brax_adapter import Brax
 from metadisco.envs.gymnax_adapter import Gymnax
 from metadisco.evaluation import results, stats
-from metadisco.lives.learner import Adam, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InitialCondition, InnerLoop
 from metadisco.lives.normalization import Normalizer
 from metadisco.objectives.mirror_learning import PPO

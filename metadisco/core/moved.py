@@ -28,7 +28,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "metadisco.critic": "metadisco.lives.critic",
         "metadisco.curricula.handover": "metadisco.curricula.level_files",
         "metadisco.design": "metadisco.envs.level_design",
-        "metadisco.differences": "metadisco.core.differences",
+        "metadisco.differences": "metadisco.core.config",
         "metadisco.discovery": "metadisco.commands.discovery",
         "metadisco.distributed": "metadisco.core.processes",
         "metadisco.drift_plots": "metadisco.reports.drift_plots",
@@ -97,6 +97,8 @@ CLASSES: Mapping[str, str] = MappingProxyType(
         "metadisco.arena:Arena": "metadisco.meta_training.domain:Domain",
         "metadisco.mixed_trainer:MixedTrainer": "metadisco.meta_training.evolution_trainer:EvolutionTrainer",
         "metadisco.trainer:MetaTrainer": "metadisco.meta_training.evolution_trainer:EvolutionTrainer",
+        "metadisco.learner:Adam": "metadisco.agents.optimizers:Adam",
+        "metadisco.learner:SGD": "metadisco.agents.optimizers:SGD",
     }
 )
 """`old.module:Class` to `module:Class` where the class has another name or did not go with its module."""

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Heads, Table
+from metadisco.core.keys import SeedPurpose
 from metadisco.core.sharding import SHARED, SPREAD, deal, num_slots, on_each_device, population_mesh
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Task, Trajectory
 from metadisco.envs.base import EnvSpec
@@ -30,7 +31,6 @@ from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER, TABLE_PPO, TABLE
 from metadisco.objectives.base import Objective, ObjectiveState, Predictions, Targets
 from metadisco.objectives.drift import DPODrift
 
-LIVES = 2_000_000_099  # what a seed's key is folded with; training folds it with meta-steps, of which there are fewer
 NUM_PICTURES = 6  # tasks of which a trained agent is kept
 
 
@@ -163,7 +163,7 @@ def evaluate(
     dealt, places = deal(num_lives, len(devices))
     mesh = population_mesh(devices)
     slots = num_slots(slots, len(dealt) // len(devices), on_cpu=32)
-    key = jax.random.fold_in(jax.random.key(seed), LIVES)
+    key = jax.random.fold_in(jax.random.key(seed), SeedPurpose.EVALUATE)
     initials = _initials(key, test_set.tasks, num_seeds, np.minimum(dealt, num_lives - 1))
     initials, meta_params = _place(initials, mesh, SPREAD), _place(jax.device_get(meta_params), mesh, SHARED)
 
@@ -208,7 +208,7 @@ def _evaluate_on_host(
     def by_task(leaf: np.ndarray) -> np.ndarray:
         return leaf.reshape(-1, test_set.num_tasks, num_seeds)
 
-    key = jax.random.fold_in(jax.random.key(seed), LIVES)
+    key = jax.random.fold_in(jax.random.key(seed), SeedPurpose.EVALUATE)
     initials = _initials(key, test_set.tasks, num_seeds, np.arange(test_set.num_tasks * num_seeds))
     points = [(test_set.lifetime * point + num_points // 2) // num_points for point in range(1, num_points + 1)]
     course = host.spend(inner, meta_params, initials, points, on_progress=on_progress)

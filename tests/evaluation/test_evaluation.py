@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from metadisco.agents.networks import MLP
+from metadisco.agents.optimizers import SGD
 from metadisco.evaluation import results
 from metadisco.evaluation.evaluation import Frozen, compare, evaluate, tuned_a2c, tuned_ppo
 from metadisco.evaluation.test_sets import Generated, GridSuite
-from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.learner import Learner
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.mirror_learning import MirrorLearning
 from tests.support import small

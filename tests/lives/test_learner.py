@@ -11,9 +11,10 @@ import optax
 import pytest
 from scipy import stats
 
+from metadisco.agents.optimizers import SGD, Adam, clip_by_global_norm
 from metadisco.core.types import Progress
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import SGD, Adam, Learner, clip_by_global_norm, permutation, shuffle
+from metadisco.lives.learner import Learner, permutation, shuffle
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.base import Predictions
 from metadisco.objectives.drift import PPODrift

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from metadisco.agents.optimizers import SGD, Adam
+from metadisco.core.keys import KeyPurpose
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import SGD, Adam, Learner
-from metadisco.lives.life import VALIDATE
+from metadisco.lives.learner import Learner
 from metadisco.meta_training.truncation import Unroll
 from metadisco.objectives.lpg import LPG
 from tests.support import small, two_states
@@ -104,7 +105,7 @@ def test_every_setting_of_the_critic_changes_the_gradient(critic, three):
 
 def test_the_critic_output_is_of_the_validation_rollout(three):
     (unroll_state, critic_output), _ = three[0][1]
-    trajectory, _, _ = INNER.act(unroll_state.life, VALIDATE)
+    trajectory, _, _ = INNER.act(unroll_state.life, KeyPurpose.VALIDATE)
     small.assert_trees_close(critic_output, INNER.assess(unroll_state.life, trajectory), rtol=1e-5, atol=1e-6)
     assert jnp.std(critic_output.advantage) > 0
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from metadisco.agents.networks import MLP
+from metadisco.agents.optimizers import Adam
 from metadisco.core.sharding import population_mesh, scatter
 from metadisco.core.trees import index
 from metadisco.core.types import Outcome, Task
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.host import Hosted, Workers
 from metadisco.lives import host
-from metadisco.lives.learner import Adam, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InitialCondition, only_of_finite
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_training import gradient_trainer

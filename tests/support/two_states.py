@@ -8,10 +8,11 @@ import numpy as np
 
 from metadisco.agents import distributions
 from metadisco.agents.networks import Table
+from metadisco.agents.optimizers import SGD
 from metadisco.core.types import Task
 from metadisco.envs.base import Discrete, EnvSpec, Step
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 
 
