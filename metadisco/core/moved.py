@@ -21,8 +21,8 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "metadisco.chart_style": "metadisco.reports.chart_style",
         "metadisco.checkpoint": "metadisco.checkpoints.checkpoint",
         "metadisco.chunks": "metadisco.runs.compiled_steps",
-        "metadisco.comparison": "metadisco.evaluation.comparison",
-        "metadisco.comparison_folder": "metadisco.reports.comparison_folder",
+        "metadisco.comparison": "metadisco.evaluation.meta_test",
+        "metadisco.comparison_folder": "metadisco.reports.comparison",
         "metadisco.config": "metadisco.core.config",
         "metadisco.contestants": "metadisco.evaluation.agents_under_test",
         "metadisco.critic": "metadisco.lives.critic",
@@ -78,7 +78,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "metadisco.settings": "metadisco.evaluation.environments",
         "metadisco.signals": "metadisco.runs.signals",
         "metadisco.stats": "metadisco.evaluation.stats",
-        "metadisco.suite_lookup": "metadisco.evaluation.suite_lookup",
+        "metadisco.suite_lookup": "metadisco.evaluation.suites",
         "metadisco.suites": "metadisco.evaluation.suites",
         "metadisco.sweep": "metadisco.commands.sweep",
         "metadisco.sweep_table": "metadisco.commands.sweep_table",
@@ -93,7 +93,13 @@ MODULES: Mapping[str, str] = MappingProxyType(
 )
 """Module of an earlier release to the present one."""
 
-CLASSES: Mapping[str, str] = MappingProxyType({"metadisco.arena:Arena": "metadisco.meta_training.domain:Domain"})
+CLASSES: Mapping[str, str] = MappingProxyType(
+    {
+        "metadisco.arena:Arena": "metadisco.meta_training.domain:Domain",
+        "metadisco.battery:Battery": "metadisco.evaluation.test_sets:TestSet",
+        "metadisco.settings:Setting": "metadisco.evaluation.environments:EnvironmentConfig",
+    }
+)
 """`old.module:Class` to `module:Class` where the class has another name or did not go with its module."""
 
 FIELDS: Mapping[str, Callable[[dict[str, Data]], dict[str, Data]]] = MappingProxyType({})

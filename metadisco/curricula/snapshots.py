@@ -6,7 +6,7 @@ one state is the same, byte for byte, whenever it is taken.
 """
 
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -19,6 +19,7 @@ FOLDER = "levels"  # in a run folder
 NUM_SNAPSHOTS = 10  # over a whole run
 
 
+@runtime_checkable
 class LevelKeeper(Protocol):
     """A curriculum that has a level buffer."""
 
@@ -32,7 +33,7 @@ class LevelKeeper(Protocol):
 
 def level_keeper(curriculum: Curriculum) -> LevelKeeper | None:
     """The curriculum itself, if it has a level buffer."""
-    return cast(LevelKeeper, curriculum) if hasattr(curriculum, "kept") else None
+    return curriculum if isinstance(curriculum, LevelKeeper) else None
 
 
 def snapshot_interval(num_steps: int) -> int:

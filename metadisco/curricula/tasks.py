@@ -6,7 +6,7 @@ A distribution that says what a small change of a task is has `mutate`; one that
 
 import math
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -141,6 +141,15 @@ class LogUniformLifetime:
         # Without dither a lifetime of a few updates would always be rounded back to itself.
         moved = jnp.round((lifetime + 0.5 * for_dither) * factor)
         return jnp.clip(moved, self.shortest, self.longest).astype(jnp.int32)
+
+
+@runtime_checkable
+class DrawsTasks(Protocol):
+    """A curriculum whose new tasks come from one distribution. Optional."""
+
+    @property
+    def tasks(self) -> TaskDistribution:
+        """The distribution."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metadisco.checkpoints.checkpoint import Discovered
-from metadisco.evaluation import comparison
+from metadisco.evaluation import meta_test
 from metadisco.objectives.drift import verdicts, violations
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.reports.inspection.measures import INPUTS, LIFETIMES, LIVED, NUM_POINTS, Inspection
@@ -51,7 +51,7 @@ def explain(discovered: Discovered, found: Inspection | None, console: Any) -> N
         for part in (_sensitivity(found), _credit(discovered, found), _schedule(found), _entropy(found)):
             if part is not None:
                 console.print(part, width=WIDTH)
-    comparison.show(discovered.evaluation, console)
+    meta_test.show(discovered.evaluation, console)
 
 
 def _table(*columns: str) -> "Table":
