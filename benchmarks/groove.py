@@ -25,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.meta_step import PEER_GFLOPS, matmul_rate
+from metadisco.core.config import replace_fields
 from metadisco.curricula.tasks import LogUniformLifetime
 from metadisco.meta_training.gradient_trainer import GradientTrainer
 from metadisco.meta_training.level_scores import Return
@@ -45,29 +46,29 @@ def pair(row: str) -> tuple:
 def reference(row: str) -> GradientTrainer:
     """The peer's setting."""
     trainer = registry.preset("lpg-grid-gradient").trainer
-    inner = replace(trainer.inner, objective=LPG(width=256), num_workers=64, num_test_workers=64)
-    tasks = trainer.curriculum.tasks
+    changes = {"inner.objective": LPG(width=256), "inner.num_workers": 64, "inner.num_test_workers": 64, "num_tasks": 8}
     if row != "reference":
-        tasks = replace(tasks, lifetimes=LogUniformLifetime(5, 5))
-    return replace(trainer, inner=inner, curriculum=replace(trainer.curriculum, tasks=tasks), num_tasks=8)
+        changes["curriculum.tasks.lifetimes"] = LogUniformLifetime(5, 5)
+    return replace_fields(trainer, changes)
 
 
 def fill(trainer, state):
-    """The state with every slot of the level buffer taken by a level of the base distribution."""
+    """The state with every place of the level buffer taken by a level of the base distribution."""
     import jax
     import jax.numpy as jnp
 
-    capacity = trainer.curriculum.capacity
+    curriculum = trainer.domains[0].curriculum
+    capacity = curriculum.capacity
     keys = jax.random.split(jax.random.key(7), capacity)
-    tasks = jax.jit(jax.vmap(trainer.curriculum.tasks.sample))(keys)
+    tasks = jax.jit(jax.vmap(curriculum.tasks.sample))(keys)
     buffer = replace(
-        state.curriculum,
+        state.curricula[0],
         tasks=tasks,
         score=jax.random.normal(jax.random.key(8), (capacity,)),
         born=jnp.zeros(capacity, jnp.int32),
         is_filled=jnp.ones(capacity, bool),
     )
-    return replace(state, curriculum=buffer)
+    return replace(state, curricula=(buffer,))
 
 
 class Runner:
@@ -107,7 +108,8 @@ def buffer_operations(trainer):
     import jax
     import jax.numpy as jnp
 
-    curriculum, num_tasks = trainer.curriculum, trainer.num_tasks
+    (domain,) = trainer.domains
+    curriculum, num_tasks = domain.curriculum, domain.num_tasks
 
     class Operations:
         init = trainer.init
@@ -115,13 +117,13 @@ def buffer_operations(trainer):
         @staticmethod
         def step(key, state):
             propose_key, observe_key = jax.random.split(key)
-            buffer, proposal = curriculum.propose(propose_key, state.curriculum, num_tasks)
+            buffer, proposal = curriculum.propose(propose_key, state.curricula[0], num_tasks)
             scores = jax.random.normal(key, (num_tasks,))
             finished = jnp.ones(num_tasks, bool)
             buffer, metrics = curriculum.observe(observe_key, buffer, proposal, scores, finished)
-            return replace(state, curriculum=buffer), metrics
+            return replace(state, curricula=(buffer,)), metrics
 
-    Operations.curriculum = curriculum
+    Operations.domains = trainer.domains
     return Operations
 
 
@@ -142,7 +144,7 @@ def measure(row: str, devices: int, turns: int, num_steps: int) -> dict:
     else:
         plain, groove = pair(row)
         if row == "buffer":
-            plain = replace(groove, score=Return())
+            plain = replace_fields(groove, {"score": Return()})
             # Only the curriculum differs: new levels are drawn either way.
             ours = [Runner(buffer_operations(groove), filled=True), Runner(groove, filled=True)]
         else:

@@ -92,7 +92,7 @@ def measure(name: str, devices: int, slots: int | None, repeats: int) -> dict:
     jax.config.update("jax_num_cpu_devices", devices)
     row = ROWS[name]
     trainer = build(**row, slots=slots)
-    objective = trainer.inner.objective
+    objective = trainer.domains[0].inner.objective
     state = trainer.init(jax.random.key(0))
     key = jax.random.key(1)
     begun = time.perf_counter()
@@ -109,14 +109,14 @@ def measure(name: str, devices: int, slots: int | None, repeats: int) -> dict:
         seconds.append(time.perf_counter() - begun)
         updates.append(float(metrics["agent_updates"]))
     seconds, updates = sum(seconds[1:]), sum(updates[1:])
-    env_steps = updates * row["workers"] * trainer.inner.num_steps
+    env_steps = updates * row["workers"] * trainer.domains[0].inner.num_steps
     flops = network_flops(row["width"], len(objective.features), objective.num_predictions, objective.embedding_width)
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     memory = jax.devices()[0].memory_stats() or {}
     return {
         "row": name,
         **row,
-        "slots": trainer.domain.num_slots(2 * row["pairs"] // jax.device_count()),
+        "slots": trainer.num_slots(trainer.domains[0]),
         "devices": jax.device_count(),
         "device": jax.devices()[0].device_kind,
         "compile_seconds": compile_seconds,

@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.cost_model import Machine, Net, Workload, predict, update_flops
+from metadisco.meta_training.domain import Domain
 
 # Of the makers' data sheets, per device: NVIDIA H100 SXM (dense TF32, HBM3, NVLink in one direction), Google Cloud TPU
 # v5e (bfloat16, HBM2, interchip links). Achieved shares and latencies are assumptions.
@@ -70,7 +71,7 @@ def trainer(kind: str, width: int, num_tasks: int, num_workers: int, num_steps: 
     curriculum = DomainRandomization(Tasks(levels, LogUniformLifetime(lifetime, lifetime)))
     if is_gradient:
         unroll = Unroll(num_updates=lifetime)
-        return GradientTrainer(inner, curriculum, unroll=unroll, num_tasks=num_tasks, slots=slots)
+        return GradientTrainer((Domain(inner, curriculum, num_tasks, slots=slots),), unroll=unroll)
     optimizer = LowRankEvolution(rank=1) if kind == "low rank" else Evolution()
     return MetaTrainer(inner, curriculum, optimizer, num_tasks=num_tasks, slots=slots)
 

@@ -1,4 +1,4 @@
-"""Seeds in one program (`metadisco.meta_training.batched_seeds`) against the same seeds one after the other: how many times faster?
+"""Seeds in one program (`meta_training.batched_seeds`) against the same seeds in turn: how many times faster?
 
     python benchmarks/sweep.py --json docs/results/sweep.json
 

@@ -21,10 +21,11 @@ from metadisco.core.config import replace_fields
 from metadisco.core.files import write_atomically
 from metadisco.core.provenance import provenance
 from metadisco.evaluation import results, stats
-from metadisco.presets import registry
+from metadisco.presets import grid_worlds, registry
+from metadisco.presets.base import Preset
 from metadisco.runs import run_folder
 
-ARMS = {"lpg-grid-gradient": "new levels", **{name: words for name, (words, _) in registry.SCORES.items()}}
+ARMS = {"lpg-grid-gradient": "new levels", **{name: words for name, (words, _) in grid_worlds.SCORES.items()}}
 SUITES = {
     "grid-unseen": "general distribution",
     "grid-designed": "hand-designed, five",
@@ -33,7 +34,7 @@ SUITES = {
 }
 
 
-def build(arm: str, known: argparse.Namespace) -> registry.Preset:
+def build(arm: str, known: argparse.Namespace) -> Preset:
     """The preset of an arm at the size of the comparison."""
     preset = registry.preset(arm)
     settings = {"num_tasks": known.tasks}

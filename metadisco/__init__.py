@@ -27,6 +27,8 @@ from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
 from metadisco.meta_optimizers.schedules import Decay
 from metadisco.meta_optimizers.shaping import PairwiseRoot
 from metadisco.meta_training.antagonists import Expert, LearningAntagonist, RandomPolicy
+from metadisco.meta_training.domain import Domain
+from metadisco.meta_training.evolution_trainer import EvolutionTrainer, MetaTrainer
 from metadisco.meta_training.gradient_trainer import GradientTrainer
 from metadisco.meta_training.level_scores import (
     L1ValueLoss,
@@ -37,14 +39,14 @@ from metadisco.meta_training.level_scores import (
     Return,
     Uniform,
 )
-from metadisco.meta_training.trainer import MetaTrainer
 from metadisco.meta_training.truncation import Unroll
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.base import Predictions
 from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
-from metadisco.presets.registry import Preset, preset
+from metadisco.presets.base import Preset
+from metadisco.presets.registry import preset
 
 Battery = TestSet  # its name in version 0.1
 
@@ -67,9 +69,11 @@ __all__ = [
     "Decay",
     "Discovered",
     "Discrete",
+    "Domain",
     "DomainRandomization",
     "EnvSpec",
     "Evolution",
+    "EvolutionTrainer",
     "Expert",
     "FixedLifetime",
     "FixedSet",

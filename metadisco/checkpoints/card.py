@@ -7,6 +7,7 @@ import json
 import math
 from typing import Any
 
+from metadisco.core import moved
 from metadisco.core.score_table import markdown, score_table
 
 COLUMNS = ("iqm", "optimality_gap", "cvar", "mean_return", "num_tasks", "num_seeds", "lifetime", "env_steps", "seed")
@@ -46,8 +47,8 @@ def card(document: dict[str, Any], name: str, place: str, *, is_shipped: bool) -
 
 def _training(origin: dict[str, Any]) -> str:
     """What it was trained on, and for how long."""
-    trainer = origin["trainer"]
-    domains = trainer.get("domains", [trainer])
+    trainer = moved.current(origin["trainer"])
+    domains = trainer["domains"]
     lines = []
     if "command" in origin:
         lines.append(f"    {origin['command']}\n")

@@ -20,8 +20,7 @@ from metadisco.evaluation.agents_under_test import AgentUnderTest, TrainedObject
 from metadisco.evaluation.meta_test import plan, run_tests, show
 from metadisco.lives.life import InnerLoop
 from metadisco.meta_training import memory_estimate
-from metadisco.meta_training.evolution_trainer import MixedTrainer
-from metadisco.presets.registry import Preset
+from metadisco.presets.base import Preset
 from metadisco.runs import loop, trackers
 from metadisco.runs.run_folder import clear_errors
 
@@ -55,8 +54,8 @@ def discover(
 ) -> Discovery:
     """Meta-train an objective from random weights, test it and write a report.
 
-    Leaves in `out` what `metadisco.runs.loop` leaves there, the levels that a curriculum keeps (`levels/<meta-step>/`, see
-    `curricula.snapshots`), and `objective/`, `evaluation.json`, `curves.npz` and `report.html`.
+    Leaves in `out` what `metadisco.runs.loop` leaves there, the levels that a curriculum keeps (`levels/<meta-step>/`,
+    see `curricula.snapshots`), and `objective/`, `evaluation.json`, `curves.npz` and `report.html`.
 
     Args:
         preset: what to run; see `metadisco.presets.registry`.
@@ -157,10 +156,9 @@ def inner_loop(discovered: Discovered) -> InnerLoop:
 def check(preset: Preset) -> None:
     """Refuse what could not be tested after it has been trained, or on the way, or would leave devices idle."""
     trainer = preset.trainer
-    for i, domain in enumerate(trainer.domains if isinstance(trainer, MixedTrainer) else ()):
-        check_even(domain.num_tasks, trainer.meta_optimizer.replicas, name=f"domains.{i}.num_tasks")
-    if not isinstance(trainer, MixedTrainer):
-        check_even(trainer.num_tasks, trainer.meta_optimizer.replicas)
+    for i, domain in enumerate(trainer.domains):
+        where = "" if len(trainer.domains) == 1 else f"domains.{i}."
+        check_even(domain.num_tasks, trainer.replicas, name=f"{where}num_tasks")
     validated = [VALIDATION_SUITE] if preset.validate_every else []
     plan([_objective(preset)], list(dict.fromkeys([*preset.suites, *validated])))
 
@@ -172,13 +170,13 @@ def _objective(preset: Preset, meta_params: MetaParams = ()) -> TrainedObjective
 
 def snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:
     """What leaves the levels of a train state in the run folder; None for a curriculum that keeps none."""
-    trainer = preset.trainer
-    keeper = None if isinstance(trainer, MixedTrainer) else level_keeper(trainer.curriculum)
-    if keeper is None:
+    keepers = [level_keeper(domain.curriculum) for domain in preset.trainer.domains]
+    if len(keepers) > 1 or keepers[0] is None:  # files of levels are of one domain
         return None
+    keeper = keepers[0]
 
     def leave(folder: Path, state: Any) -> None:
-        save_snapshot(folder, int(state.step), keeper, state.curriculum, {"preset": preset.name, "seed": seed})
+        save_snapshot(folder, int(state.step), keeper, state.curricula[0], {"preset": preset.name, "seed": seed})
 
     return leave
 

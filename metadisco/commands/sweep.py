@@ -1,9 +1,10 @@
 """Sweeps: every combination of some settings, each with several seeds, and one table of what came of them.
 
-`plan` refuses what cannot work before anything runs. A run has a folder `SETTING/seed<k>` as `metadisco.commands.discovery`
-leaves it. Seeds of one setting have the same shapes and are trained by one program (`metadisco.meta_training.batched_seeds`) where that is
-possible; settings are part of a program, so they come one after the other. What has been done is noted in `sweep.json`
-(`metadisco.commands.sweep_table`), so a sweep can be stopped or killed at any moment and gone on with.
+`plan` refuses what cannot work before anything runs. A run has a folder `SETTING/seed<k>` as
+`metadisco.commands.discovery` leaves it. Seeds of one setting have the same shapes and are trained by one program
+(`metadisco.meta_training.batched_seeds`) where that is possible; settings are part of a program, so they come one after
+the other. What has been done is noted in `sweep.json` (`metadisco.commands.sweep_table`), so a sweep can be stopped or
+killed at any moment and gone on with.
 """
 
 import itertools
@@ -22,8 +23,7 @@ from metadisco.core.processes import is_first, of_first, require_same
 from metadisco.curricula.snapshots import snapshot_interval
 from metadisco.meta_training import memory_estimate
 from metadisco.meta_training.batched_seeds import BatchedSeeds, SeedLogs, label, log_of_seed
-from metadisco.meta_training.gradient_trainer import GradientTrainer
-from metadisco.presets.registry import Preset
+from metadisco.presets.base import Preset
 from metadisco.runs import loop, trackers
 from metadisco.runs.compiled_steps import on_all_processes, on_this_process, shared_shapes
 from metadisco.runs.run_folder import Row, RunError, clear_errors, opened, read_metrics
@@ -203,7 +203,7 @@ def _groups(preset: Preset, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
     is on its own. So is a run that fills the memory.
     """
     size = 1
-    if not isinstance(preset.trainer, GradientTrainer) and preset.env_steps is None:
+    if preset.trainer.lives_end_with_the_meta_step and preset.env_steps is None:
         size = min(len(seeds), memory_estimate.num_side_by_side(preset.trainer))
     return [seeds[begin : begin + size] for begin in range(0, len(seeds), size)]
 
@@ -247,8 +247,6 @@ def _together(setting: Setting, seeds: tuple[int, ...], folder: Path, manifest: 
 def _train_together(setting: Setting, seeds: tuple[int, ...], home: Path, manifest: Manifest, console: Any) -> int:
     """Train seeds by one program, and leave each in a run folder of its own."""
     preset, single = setting.preset, setting.preset.trainer
-    if isinstance(single, GradientTrainer):
-        raise ValueError(f"{setting.name}: runs by meta-gradients are trained one by one")
     trainer = BatchedSeeds(single, seeds)
     for seed in seeds:
         with opened(home / f"seed{seed}", single, seed, True, {"preset": preset.name}):

@@ -135,14 +135,27 @@ def replace_fields(component: Component, overrides: Mapping[str, object]) -> Com
 
     Args:
         component: A frozen dataclass.
-        overrides: Dotted path (`"meta.sigma"`, `"curricula.0.weight"` inside a tuple) to value. A string is taken as
+        overrides: Dotted path (`"meta.sigma"`, `"curricula.0.weight"` inside a tuple) to value. What is inside the only
+            item of a tuple may be named without the tuple: `"weight"` for `"curricula.0.weight"`. A string is taken as
             text from a command line where the field is not a string: `"0.1"`, `"none"`, `"1,2"`, `"package:Class"`.
 
     Raises:
         ConfigError: For an unknown field (it lists the valid ones and the nearest) or a value of the wrong type.
         ValueError: Whatever the component's own checks raise.
     """
-    return _replace(component, overrides, "")
+    return _replace(component, {_whole_path(component, path): value for path, value in overrides.items()}, "")
+
+
+def _whole_path(component: Component, path: str) -> str:
+    """A path that may leave out a tuple of one item, written out."""
+    name = path.partition(".")[0]
+    if not is_component(component) or name in _fields(component):
+        return path
+    for field in _fields(component):
+        value = getattr(component, field)
+        if type(value) is tuple and len(value) == 1 and is_component(value[0]) and name in _fields(value[0]):
+            return f"{field}.0.{path}"
+    return path
 
 
 def _is_component_class(cls: object) -> bool:

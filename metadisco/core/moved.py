@@ -85,7 +85,6 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "metadisco.tasks": "metadisco.curricula.tasks",
         "metadisco.trackers": "metadisco.runs.trackers",
         "metadisco.train_state": "metadisco.runs.train_state",
-        "metadisco.trainer": "metadisco.meta_training.trainer",
         "metadisco.trees": "metadisco.core.trees",
         "metadisco.types": "metadisco.core.types",
         "metadisco.unroll": "metadisco.meta_training.truncation",
@@ -98,11 +97,32 @@ CLASSES: Mapping[str, str] = MappingProxyType(
         "metadisco.arena:Arena": "metadisco.meta_training.domain:Domain",
         "metadisco.battery:Battery": "metadisco.evaluation.test_sets:TestSet",
         "metadisco.settings:Setting": "metadisco.evaluation.environments:EnvironmentConfig",
+        "metadisco.mixed_trainer:MixedTrainer": "metadisco.meta_training.evolution_trainer:EvolutionTrainer",
+        "metadisco.trainer:MetaTrainer": "metadisco.meta_training.evolution_trainer:EvolutionTrainer",
     }
 )
 """`old.module:Class` to `module:Class` where the class has another name or did not go with its module."""
 
-FIELDS: Mapping[str, Callable[[dict[str, Data]], dict[str, Data]]] = MappingProxyType({})
+
+def _with_one_domain(fields: dict[str, Data]) -> dict[str, Data]:
+    """A trainer whose domain was spread over its own fields."""
+    parts = ("inner", "curriculum", "num_tasks", "score", "slots")
+    domain = {"num_tasks": 512} | {name: fields.pop(name) for name in parts if name in fields}
+    return {"domains": [{"class": "metadisco.meta_training.domain:Domain", **domain}], **fields}
+
+
+def _with_domains(fields: dict[str, Data]) -> dict[str, Data]:
+    """A trainer whose domains were called arenas."""
+    return {"domains": fields.pop("arenas"), **fields}
+
+
+FIELDS: Mapping[str, Callable[[dict[str, Data]], dict[str, Data]]] = MappingProxyType(
+    {
+        "metadisco.trainer:MetaTrainer": _with_one_domain,
+        "metadisco.mixed_trainer:MixedTrainer": _with_domains,
+        "metadisco.gradient_trainer:GradientTrainer": _with_one_domain,
+    }
+)
 """Name of an earlier release to a function that rewrites the fields of such a component, "class" among them."""
 
 

@@ -1,8 +1,8 @@
 """The levels that a curriculum keeps, left in the run folder at some moments of a run: `levels/<meta-step>/`.
 
-Each snapshot is a folder of levels (`metadisco.curricula.level_files`): something to look at, a fixed set for another run
-(`fixed.SavedTasks`), or what the buffer of another run begins with (`PrioritizedLevelReplay.warm_start`). A snapshot of
-one state is the same, byte for byte, whenever it is taken.
+Each snapshot is a folder of levels (`metadisco.curricula.level_files`): something to look at, a fixed set for another
+run (`fixed.SavedTasks`), or what the buffer of another run begins with (`PrioritizedLevelReplay.warm_start`). A
+snapshot of one state is the same, byte for byte, whenever it is taken.
 """
 
 from pathlib import Path

@@ -20,15 +20,10 @@ from metadisco.evaluation.suites import RequestedSuite
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER, TABLE_PPO, TABLE_PPO_LEARNER
-from metadisco.meta_training.domain import Domain
-from metadisco.meta_training.evolution_trainer import MixedTrainer
-from metadisco.meta_training.gradient_trainer import GradientTrainer
-from metadisco.meta_training.trainer import MetaTrainer
+from metadisco.meta_training.trainer import Trainer
 from metadisco.objectives.base import Objective
 from metadisco.objectives.drift import DPODrift, Drift, PPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
-
-Trainer = MetaTrainer | GradientTrainer | MixedTrainer
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +71,9 @@ class PlannedTest:
         return self.suite.name
 
 
-def domains(trainer: Trainer) -> tuple[Domain | MetaTrainer | GradientTrainer, ...]:
-    """What has an inner loop and a curriculum: the environments of a meta-training run."""
-    return trainer.domains if isinstance(trainer, MixedTrainer) else (trainer,)
-
-
 def inner_loops(trainer: Trainer) -> tuple[InnerLoop, ...]:
     """How agents live in a meta-training run, for each of its environments."""
-    return tuple(domain.inner for domain in domains(trainer))
+    return tuple(domain.inner for domain in trainer.domains)
 
 
 def trainer_of(discovered: Discovered) -> Trainer:
@@ -96,7 +86,7 @@ def trainer_of(discovered: Discovered) -> Trainer:
     trainer = config.from_data(data)
     if not isinstance(trainer, Trainer):
         raise config.ConfigError(
-            f"provenance.trainer is a {type(trainer).__name__}, not a MetaTrainer, GradientTrainer or MixedTrainer"
+            f"provenance.trainer is a {type(trainer).__name__}, not an EvolutionTrainer or GradientTrainer"
         )
     return trainer
 

@@ -198,7 +198,7 @@ def _show_improvement(outcome: Results, console: Any) -> None:
 def trained_lifetimes(discovered: Discovered) -> str:
     """The lifetimes that an objective was meta-trained on, in words."""
     found = []
-    for domain in agents_under_test.domains(agents_under_test.trainer_of(discovered)):
+    for domain in agents_under_test.trainer_of(discovered).domains:
         curriculum = domain.curriculum
         tasks = curriculum.tasks if isinstance(curriculum, DrawsTasks) else curriculum
         match tasks.lifetimes if isinstance(tasks, Tasks) else None:

@@ -1,56 +1,75 @@
-"""What a meta-optimizer is: a rule that improves meta-parameters, given a function that spends lives with them.
+"""What a meta-optimizer is: a rule that improves meta-parameters by asking for candidates and telling their fitness.
 
-Meta-optimizers know nothing of objectives, agents or environments: meta-parameters are a pytree, and a life is whatever
-`life_fn` takes and returns.
+Meta-optimizers know nothing of objectives, agents or environments: meta-parameters are a pytree, and all that they hear
+of a candidate's life is how fit it was. Meta-gradients, which must differentiate a life, are another kind of thing
+(`metadisco.meta_optimizers.gradient`).
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
-from metadisco.core.types import Key, MetaParams, Metrics, Outcome, Population
+from metadisco.core.types import Key, MetaParams, Metrics, Population
 
 MetaState = Any  # pytree of arrays
-Lives = Any  # pytree with leading axis N or M
-LifeFn = Callable[[Population, Lives], Outcome]
-"""(population [M], lives [M]) -> outcomes [M]."""
 
 
+@runtime_checkable
 class MetaOptimizer(Protocol):
-    """A rule that improves meta-parameters."""
+    """A rule that improves meta-parameters from the fitness of candidates.
+
+    A generation has M = R N candidates: R replicas for each of N tasks, candidate r N + i living on task i.
+    """
 
     @property
     def replicas(self) -> int:
-        """R, lives per task."""
+        """R, candidates per task."""
 
     def init(self, key: Key, meta_params: MetaParams, num_tasks: int) -> MetaState:
-        """State that begins at `meta_params`."""
+        """State that begins at `meta_params`. Raises ValueError where there is nothing to learn."""
 
-    def step(
-        self, key: Key, state: MetaState, lives: Lives, life_fn: LifeFn, *, train_mask: jax.Array | None = None
-    ) -> tuple[MetaState, Outcome, Metrics]:
-        """One meta-step over N tasks.
+    def ask(self, key: Key, state: MetaState, num_tasks: int) -> tuple[Population, MetaState]:
+        """Candidates of the next generation.
 
         Args:
-            key: of this meta-step.
-            state: before.
-            lives: leading axis N, one for each task; replicas start as copies.
-            life_fn: spends lives.
+            key: of this generation.
+            state: before it.
+            num_tasks: N.
+
+        Returns:
+            Meta-parameters with leading axis M, and the state to be given to `tell`.
+        """
+
+    def tell(
+        self,
+        key: Key,
+        state: MetaState,
+        population: Population,
+        fitness: jax.Array,
+        *,
+        train_mask: jax.Array | None = None,
+    ) -> tuple[MetaState, Metrics]:
+        """Learn from what became of the candidates.
+
+        Args:
+            key: the one that `ask` got.
+            state: that `ask` returned.
+            population: that `ask` returned.
+            fitness: [R, N] float32, higher is better; NaN where a life has none, which never reaches the update.
             train_mask: [N] bool, the tasks from which the objective may learn; all by default.
 
         Returns:
-            The new state, outcomes [R, N] and metrics.
+            The new state, of the same types, and metrics.
         """
 
     def meta_params(self, state: MetaState) -> MetaParams:
         """The present meta-parameters."""
 
 
-def mirror(tree: Any) -> Any:
-    """Two copies, one after the other: leading axis N to 2N."""
-    return jax.tree.map(lambda leaf: jax.numpy.concatenate([leaf, leaf]), tree)
+def repeat(tree: Any, replicas: int) -> Any:
+    """R copies, one after the other: leading axis N to R N."""
+    return jax.tree.map(lambda leaf: jnp.concatenate([leaf] * replicas), tree)
 
 
 def mean_where(mask: jax.Array, values: jax.Array) -> jax.Array:

@@ -17,8 +17,8 @@ import optax
 from flax import struct
 
 from metadisco.core import trees
-from metadisco.core.types import Key, MetaParams, Metrics, Outcome
-from metadisco.meta_optimizers.base import LifeFn, Lives, mean_where, mirror
+from metadisco.core.types import Key, MetaParams, Metrics, Population
+from metadisco.meta_optimizers.base import mean_where
 from metadisco.meta_optimizers.schedules import Decay
 from metadisco.meta_optimizers.shaping import PairwiseSign, Shaping
 
@@ -84,26 +84,34 @@ class Evolution:
             state = state.replace(std=self.sigma(jnp.zeros((), jnp.int32)))
         return EvolutionState(state, meta_params)
 
-    def step(
-        self, key: Key, state: EvolutionState, lives: Lives, life_fn: LifeFn, *, train_mask: jax.Array | None = None
-    ) -> tuple[EvolutionState, Outcome, Metrics]:
-        """One generation. See `MetaOptimizer.step`."""
-        ask_key, tell_key = jax.random.split(key)
-        num_tasks = jax.tree.leaves(lives)[0].shape[0]
+    def ask(self, key: Key, state: EvolutionState, num_tasks: int) -> tuple[Population, EvolutionState]:
+        """See `MetaOptimizer.ask`."""
+        ask_key, _ = jax.random.split(key)
         strategy = self._build(2 * num_tasks, state.meta_params)
-        settings = self._settings(strategy)
-        population, asked = strategy.ask(ask_key, state.strategy, settings)
-        outcomes = life_fn(population, mirror(lives))
-        outcomes = pair_up(outcomes)
-        cost = -utilities(self.shaping, outcomes.fitness, train_mask).reshape(-1)
-        told, _ = strategy.tell(tell_key, population, cost, asked, settings)
+        population, asked = strategy.ask(ask_key, state.strategy, self._settings(strategy))
+        return population, state.replace(strategy=asked)  # type: ignore[attr-defined]
+
+    def tell(
+        self,
+        key: Key,
+        state: EvolutionState,
+        population: Population,
+        fitness: jax.Array,
+        *,
+        train_mask: jax.Array | None = None,
+    ) -> tuple[EvolutionState, Metrics]:
+        """See `MetaOptimizer.tell`."""
+        _, tell_key = jax.random.split(key)
+        strategy = self._build(fitness.size, state.meta_params)
+        cost = -utilities(self.shaping, fitness, train_mask).reshape(-1)
+        told, _ = strategy.tell(tell_key, population, cost, state.strategy, self._settings(strategy))
         # A generation without information leaves everything as it was; the host loop stops the run.
-        told = trees.where(is_informative(outcomes.fitness, train_mask), told, asked)
+        told = trees.where(is_informative(fitness, train_mask), told, state.strategy)
         meta_params = strategy.get_mean(told)
-        metrics = generation_metrics(outcomes, state.meta_params, meta_params)
+        metrics = generation_metrics(fitness, state.meta_params, meta_params)
         if hasattr(told, "std"):
             metrics["sigma"] = jnp.mean(told.std)
-        return EvolutionState(told, meta_params), outcomes, metrics
+        return EvolutionState(told, meta_params), metrics
 
     def meta_params(self, state: EvolutionState) -> MetaParams:
         """The mean of the search distribution."""
@@ -152,11 +160,6 @@ def check_learnable(meta_params: MetaParams) -> None:
         )
 
 
-def pair_up(outcomes: Outcome) -> Outcome:
-    """Leading axis 2N to [2, N]."""
-    return jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), outcomes)
-
-
 def utilities(shaping: Shaping, fitness: jax.Array, train_mask: jax.Array | None) -> jax.Array:
     """Shaped fitness [2, N]; a pair on a task that is not trained on ties."""
     utility = shaping(fitness)
@@ -169,18 +172,17 @@ def is_informative(fitness: jax.Array, train_mask: jax.Array | None) -> jax.Arra
     return jnp.any(finite if train_mask is None else finite & train_mask)
 
 
-def generation_metrics(outcomes: Outcome, before: MetaParams, after: MetaParams) -> Metrics:
-    """What every evolution strategy reports.
+def generation_metrics(fitness: jax.Array, before: MetaParams, after: MetaParams) -> Metrics:
+    """What every evolution strategy reports of a generation with this fitness [2, N].
 
-    `fitness` and the metrics of lives are means over candidates of finite fitness, `pair_gap` the mean |difference|
-    within pairs, `update_norm` the length of the step.
+    `fitness` is the mean over candidates of finite fitness, `pair_gap` the mean |difference| within pairs,
+    `update_norm` the length of the step.
     """
-    finite = jnp.isfinite(outcomes.fitness)
-    gap = jnp.abs(outcomes.fitness[0] - outcomes.fitness[1])
+    finite = jnp.isfinite(fitness)
+    gap = jnp.abs(fitness[0] - fitness[1])
     step = jax.tree.map(jnp.subtract, after, before)
-    metrics = {name: mean_where(finite & jnp.isfinite(value), value) for name, value in outcomes.metrics.items()}
-    return metrics | {
-        "fitness": mean_where(finite, outcomes.fitness),
+    return {
+        "fitness": mean_where(finite, fitness),
         "pair_gap": mean_where(jnp.all(finite, axis=0), gap),
         "finite_fraction": jnp.mean(finite.astype(jnp.float32)),
         "update_norm": optax.tree.norm(step),

@@ -16,10 +16,11 @@ from flax import struct
 from metadisco.core import trees
 from metadisco.core.config import check_positive
 from metadisco.core.types import Key, MetaParams, Metrics
-from metadisco.meta_optimizers.base import Lives, mean_where
+from metadisco.meta_optimizers.base import mean_where
 from metadisco.meta_optimizers.evolution import check_learnable
 from metadisco.meta_optimizers.schedules import Decay
 
+Lives = Any  # pytree with leading axis N
 LossFn = Callable[[MetaParams, Any], tuple[jax.Array, tuple[Any, Metrics]]]
 """(meta_params, one life) -> (outer loss, (the life afterwards, its metrics)), differentiable in the first argument."""
 
@@ -35,6 +36,27 @@ def side_by_side(run: Callable[[Any, Any], tuple[Any, Any]], shared: Any, lives:
     """All lives at once on one device: the simplest `Spread`."""
     summands, results = jax.vmap(run, in_axes=(None, 0))(shared, lives)
     return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), summands), results
+
+
+class OuterOptimizer(Protocol):
+    """A rule that improves meta-parameters by differentiating an outer loss. `MetaGradient` is one."""
+
+    def init(self, key: Key, meta_params: MetaParams, num_tasks: int) -> Any:
+        """State that begins at `meta_params`. Raises ValueError where there is nothing to learn."""
+
+    def descend(
+        self,
+        state: Any,
+        lives: Lives,
+        loss_fn: LossFn,
+        *,
+        train_mask: jax.Array | None = None,
+        spread: Spread = side_by_side,
+    ) -> tuple[Any, Lives, Metrics]:
+        """One meta-step; see `MetaGradient.descend`."""
+
+    def meta_params(self, state: Any) -> MetaParams:
+        """The present meta-parameters."""
 
 
 @struct.dataclass
@@ -56,8 +78,8 @@ class MetaGradient:
         max_grad_norm: largest global norm of the mean gradient.
 
     Example:
-        >>> MetaGradient().replicas
-        1
+        >>> MetaGradient(learning_rate=Decay(1e-3)).max_grad_norm
+        0.5
     """
 
     learning_rate: Decay = Decay(1e-4)
@@ -65,11 +87,6 @@ class MetaGradient:
 
     def __post_init__(self) -> None:
         check_positive(self, "max_grad_norm")
-
-    @property
-    def replicas(self) -> int:
-        """One life for each task."""
-        return 1
 
     def init(self, key: Key, meta_params: MetaParams, num_tasks: int) -> GradientState:
         """Begin at `meta_params`.
@@ -81,7 +98,7 @@ class MetaGradient:
         check_learnable(meta_params)
         return GradientState(meta_params, self._optimizer.init(meta_params))
 
-    def step(
+    def descend(
         self,
         state: GradientState,
         lives: Lives,

@@ -15,9 +15,9 @@ from flax import struct
 
 from metadisco.core import trees
 from metadisco.core.lowrank import LowRank
-from metadisco.core.types import Key, MetaParams, Metrics, Outcome
-from metadisco.meta_optimizers.base import LifeFn, Lives, mirror
-from metadisco.meta_optimizers.evolution import check_learnable, generation_metrics, is_informative, pair_up, utilities
+from metadisco.core.types import Key, MetaParams, Metrics, Population
+from metadisco.meta_optimizers.base import repeat
+from metadisco.meta_optimizers.evolution import check_learnable, generation_metrics, is_informative, utilities
 from metadisco.meta_optimizers.schedules import Decay
 from metadisco.meta_optimizers.shaping import PairwiseSign, Shaping
 
@@ -76,24 +76,33 @@ class LowRankEvolution:
         check_learnable(meta_params)
         return LowRankState(meta_params, self._optimizer.init(meta_params), jnp.zeros((), jnp.int32))
 
-    def step(
-        self, key: Key, state: LowRankState, lives: Lives, life_fn: LifeFn, *, train_mask: jax.Array | None = None
-    ) -> tuple[LowRankState, Outcome, Metrics]:
-        """One generation. See `MetaOptimizer.step`."""
-        num_tasks = jax.tree.leaves(lives)[0].shape[0]
-        sigma = self.sigma(state.generation)
+    def ask(self, key: Key, state: LowRankState, num_tasks: int) -> tuple[Population, LowRankState]:
+        """See `MetaOptimizer.ask`."""
         noise = self._draw(key, state.meta_params, num_tasks)
-        outcomes = life_fn(self._population(state.meta_params, noise, sigma), mirror(lives))
-        outcomes = pair_up(outcomes)
-        utility = utilities(self.shaping, outcomes.fitness, train_mask)
+        return self._population(state.meta_params, noise, self.sigma(state.generation)), state
+
+    def tell(
+        self,
+        key: Key,
+        state: LowRankState,
+        population: Population,
+        fitness: jax.Array,
+        *,
+        train_mask: jax.Array | None = None,
+    ) -> tuple[LowRankState, Metrics]:
+        """See `MetaOptimizer.tell`. The noise is drawn again, from the same key."""
+        del population
+        num_tasks, sigma = fitness.shape[1], self.sigma(state.generation)
+        noise = self._draw(key, state.meta_params, num_tasks)
+        utility = utilities(self.shaping, fitness, train_mask)
         # d/d eta of E[utility]: mean over pairs of (u+ - u-) e / (2 sigma).
         weight = (utility[0] - utility[1]) / (2.0 * sigma * num_tasks)
         descent = jax.tree.map(lambda e: -self._contract(weight, e), noise, is_leaf=_is_thin)
         updates, opt_state = self._optimizer.update(descent, state.opt_state, state.meta_params)
         moved = LowRankState(optax.apply_updates(state.meta_params, updates), opt_state, state.generation + 1)
-        moved = trees.where(is_informative(outcomes.fitness, train_mask), moved, state)
-        metrics = generation_metrics(outcomes, state.meta_params, moved.meta_params)
-        return moved, outcomes, metrics | {"sigma": sigma}
+        moved = trees.where(is_informative(fitness, train_mask), moved, state)
+        metrics = generation_metrics(fitness, state.meta_params, moved.meta_params)
+        return moved, metrics | {"sigma": sigma}
 
     def meta_params(self, state: LowRankState) -> MetaParams:
         """The mean of the search distribution."""
@@ -123,7 +132,9 @@ class LowRankEvolution:
             if isinstance(direction, _Thin):
                 num_tasks = direction.left.shape[0]
                 scale = jnp.full(num_tasks, sigma * self.rank**-0.5)
-                return LowRank(leaf, mirror(direction.left), mirror(direction.right), jnp.concatenate([scale, -scale]))
+                return LowRank(
+                    leaf, repeat(direction.left, 2), repeat(direction.right, 2), jnp.concatenate([scale, -scale])
+                )
             return jnp.concatenate([leaf + sigma * direction, leaf - sigma * direction])
 
         return jax.tree.map(perturb, noise, meta_params, is_leaf=_is_thin)

@@ -6,7 +6,7 @@ when the life is over.
 """
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,22 +22,31 @@ from metadisco.objectives.base import Objective
 
 
 class Antagonist(Protocol):
-    """Somebody to compare with."""
+    """Somebody to compare with: one that is trained beside the agent, or one that is solved when a life is over."""
 
     def check(self, inner: InnerLoop) -> None:
         """Raise ValueError where it cannot live like these agents, and say what to use instead."""
 
-    def antagonist(self, inner: InnerLoop) -> InnerLoop | None:
-        """How it lives, on the levels and for the lifetimes of agents that live as `inner` says; None: it does not."""
 
-    def expected_return(self, inner: InnerLoop, key: Key, task: Task, antagonist_return: jax.Array) -> jax.Array:
-        """Undiscounted episode return of the antagonist on one task. [] float32.
+@runtime_checkable
+class TrainedAntagonist(Antagonist, Protocol):
+    """One that lives on the levels and for the lifetimes of the agents."""
+
+    def inner_loop(self, inner: InnerLoop) -> InnerLoop:
+        """How it lives, where agents live as `inner` says."""
+
+
+@runtime_checkable
+class SolvedAntagonist(Antagonist, Protocol):
+    """One whose return is known, or found, when the agent's life is over."""
+
+    def expected_return(self, inner: InnerLoop, key: Key, task: Task) -> jax.Array:
+        """Undiscounted episode return on one task. [] float32.
 
         Args:
             inner: how the agent lived.
             key: of this task.
             task: what is played.
-            antagonist_return: [] float32, mean return of the antagonist at the end of its life; 0 where there is none.
         """
 
 
@@ -70,16 +79,11 @@ class LearningAntagonist:
                 f"the default LearningAntagonist is tuned for Table agents, got {inner.torso}; give an objective and "
                 "a learner that suit these"
             )
-        self.antagonist(inner)
+        self.inner_loop(inner)
 
-    def antagonist(self, inner: InnerLoop) -> InnerLoop:
+    def inner_loop(self, inner: InnerLoop) -> InnerLoop:
         """As the agents, but for the rule."""
         return replace(inner, objective=self.objective, learner=self.learner, critic=None)
-
-    def expected_return(self, inner: InnerLoop, key: Key, task: Task, antagonist_return: jax.Array) -> jax.Array:
-        """What the antagonist got. [] float32."""
-        del inner, key, task
-        return antagonist_return
 
 
 @dataclass(frozen=True)
@@ -90,21 +94,15 @@ class RandomPolicy:
         >>> from metadisco.agents.networks import Table
         >>> from metadisco.envs.gridworld.dynamics import GridWorld
         >>> from metadisco.objectives.lpg import LPG
-        >>> RandomPolicy().antagonist(InnerLoop(GridWorld(), Table(), LPG())) is None
-        True
+        >>> RandomPolicy().check(InnerLoop(GridWorld(), Table(), LPG()))
     """
 
     def check(self, inner: InnerLoop) -> None:
         """It can live anywhere."""
         del inner
 
-    def antagonist(self, inner: InnerLoop) -> None:
-        """It does not learn."""
-        del inner
-
-    def expected_return(self, inner: InnerLoop, key: Key, task: Task, antagonist_return: jax.Array) -> jax.Array:
+    def expected_return(self, inner: InnerLoop, key: Key, task: Task) -> jax.Array:
         """Play. [] float32."""
-        del antagonist_return
         ignorant = replace(inner, torso=Constant(), critic=None)
         lives = trees.stack([ignorant.begin(key, task)])
         return jnp.mean(ignorant.evaluate(lives, slots=1))
@@ -128,11 +126,7 @@ class Expert:
         except ValueError as error:
             raise ValueError(f"an Expert needs an oracle: {error}; or use LearningAntagonist()") from error
 
-    def antagonist(self, inner: InnerLoop) -> None:
-        """It does not learn."""
-        del inner
-
-    def expected_return(self, inner: InnerLoop, key: Key, task: Task, antagonist_return: jax.Array) -> jax.Array:
+    def expected_return(self, inner: InnerLoop, key: Key, task: Task) -> jax.Array:
         """Solve the level. [] float32."""
-        del key, antagonist_return
+        del key
         return oracle.optimal_return(oracle.tabular(inner.env), task.level)

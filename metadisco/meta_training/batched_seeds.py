@@ -1,9 +1,9 @@
 """Several seeds of one trainer in one program.
 
 Seeds differ in numbers only, so their meta-steps are one vmapped meta-step, and their lives are one population
-(`metadisco.meta_training.domain`): S small populations fill a wide device as one large one does, and on a CPU nobody idles while the
-last lives of one seed run out. What a seed draws is what it draws alone, so it ends where its own run would have ended,
-up to the order of reductions.
+(`metadisco.meta_training.domain`): S small populations fill a wide device as one large one does, and on a CPU nobody
+idles while the last lives of one seed run out. What a seed draws is what it draws alone, so it ends where its own run
+would have ended, up to the order of reductions.
 """
 
 import contextlib
@@ -18,8 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from metadisco.core.types import Key, Metrics
-from metadisco.meta_training.evolution_trainer import MixedTrainer
-from metadisco.meta_training.trainer import MetaTrainer
+from metadisco.meta_training.trainer import Trainer
 from metadisco.runs import trackers
 from metadisco.runs.compiled_steps import first_key, step_key
 from metadisco.runs.run_folder import Row
@@ -42,12 +41,17 @@ class BatchedSeeds:
         seeds: of the runs, all different.
     """
 
-    trainer: MetaTrainer | MixedTrainer
+    trainer: Trainer
     seeds: tuple[int, ...]
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"Together.seeds must be different and at least one, got {self.seeds}")
+            raise ValueError(f"BatchedSeeds.seeds must be different and at least one, got {self.seeds}")
+        if not self.trainer.lives_end_with_the_meta_step:
+            raise ValueError(
+                f"BatchedSeeds.trainer must spend whole lives in a meta-step, got a {type(self.trainer).__name__}; run "
+                "its seeds one by one"
+            )
 
     @property
     def num_steps(self) -> int:

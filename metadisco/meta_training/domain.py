@@ -1,7 +1,7 @@
-"""Where lives are lived: an environment with its agents, its curriculum, and how its levels are scored.
+"""Where agents live: an environment with its agents, its curriculum, and how its levels are scored.
 
-A trainer has one domain (`metadisco.meta_training.trainer`) or several (`metadisco.meta_training.evolution_trainer`). Under `jax.vmap`, as when several
-seeds are trained by one program (`metadisco.meta_training.batched_seeds`), the lives of all seeds are one population.
+A trainer has one domain or several. Under `jax.vmap`, as when several seeds are trained by one program
+(`metadisco.meta_training.batched_seeds`), the lives of all seeds are one population.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,12 @@ import jax.numpy as jnp
 from metadisco.core import lowrank, trees
 from metadisco.core.config import check_counts
 from metadisco.core.sharding import num_slots, population_mesh, scatter
-from metadisco.core.types import Outcome, Population
-from metadisco.curricula.base import Curriculum
+from metadisco.core.types import Key, Metrics, Outcome, Population
+from metadisco.curricula.base import Curriculum, CurriculumState, Proposal
 from metadisco.curricula.tasks import evenness
 from metadisco.lives.critic import CriticOutput
 from metadisco.lives.life import VALIDATE, InitialCondition, InnerLoop, Life, only_of_finite
+from metadisco.meta_optimizers.base import mean_where
 from metadisco.meta_training import level_scores
 from metadisco.meta_training.level_scores import LevelScore, Return
 
@@ -33,7 +34,8 @@ class Domain:
     Attributes:
         inner: what happens inside a life.
         curriculum: which tasks come next.
-        num_tasks: N, tasks per meta-step.
+        num_tasks: N, tasks per meta-step; under evolution there are as many lives for each as the meta-optimizer has
+            replicas.
         score: how informative a level was, for the curriculum to keep and replay it.
         slots: lives that run side by side on one device. None chooses: as many as fill an accelerator, as few as stay
             in a CPU's cache.
@@ -73,9 +75,14 @@ class Domain:
         """Fitness on the common scale. [...] float32."""
         return (fitness - self.random_return) / (self.reference_return - self.random_return)
 
-    def antagonists(self, initials: InitialCondition) -> tuple[jax.Array, jax.Array]:
+    @property
+    def antagonist(self) -> InnerLoop | None:
+        """How an agent lives with whom the score compares each life; None where nobody is trained beside it."""
+        return level_scores.trained_antagonist(self.score, self.inner)
+
+    def live_as_antagonists(self, initials: InitialCondition) -> tuple[jax.Array, jax.Array]:
         """Mean returns of antagonists, [N] float32, 0 where there are none, and the updates that they did, [] int32."""
-        antagonist = level_scores.antagonist(self.score, self.inner)
+        antagonist = self.antagonist
         if antagonist is None:
             return jnp.zeros(initials.task.lifetime.shape), jnp.zeros((), jnp.int32)
 
@@ -106,18 +113,38 @@ class Domain:
         initials, antagonist_returns = items
         slots = self.num_slots(antagonist_returns.shape[0])
         lives, metrics = self.inner.spend(population, initials, slots=slots)
+        everybody = jnp.ones(antagonist_returns.shape, bool)
         returns = only_of_finite(lives, self.inner.evaluate(lives, slots=slots))
         critic_outputs: CriticOutput | None = None
         if self.score.uses_critic:
             critic_outputs = jax.lax.map(self._assess, lives, batch_size=slots)
-        everybody = jnp.ones(antagonist_returns.shape, bool)
-        of_levels = level_scores.score_lives(
+        scores = level_scores.score_lives(
             self.score, self.inner, lives, returns, antagonist_returns, critic_outputs, everybody
         )
-        return Outcome(jnp.mean(returns, axis=1), lives.num_updates, metrics, of_levels)
+        return Outcome(jnp.mean(returns, axis=1), lives.num_updates, metrics, scores)
 
     def _assess(self, life: Life) -> CriticOutput:
         return self.inner.assess(life, self.inner.perceive(life, self.inner.act(life, VALIDATE)[0]))
+
+    def observe(
+        self, key: Key, curriculum: CurriculumState, proposal: Proposal, scores: jax.Array, finished: jax.Array
+    ) -> tuple[CurriculumState, Metrics]:
+        """Tell the curriculum how informative the levels were of the lives that are over.
+
+        Args:
+            key: of this meta-step.
+            curriculum: its state.
+            proposal: what the lives were begun with.
+            scores: [N] float32; what is not finite keeps the level out.
+            finished: [N] bool.
+
+        Returns:
+            Its state and its metrics; `score` is the mean of the finite ones, NaN where there is none.
+        """
+        curriculum, metrics = self.curriculum.observe(key, curriculum, proposal, scores, finished)
+        is_scored = finished & jnp.isfinite(scores)
+        score = jnp.where(jnp.any(is_scored), mean_where(is_scored, scores), jnp.nan)
+        return curriculum, metrics | {"score": score}
 
 
 def _as_one_population(spend: Callable[[Population, Any], Outcome]) -> Callable[[Population, Any], Outcome]:

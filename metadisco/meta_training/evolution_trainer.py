@@ -1,11 +1,12 @@
-"""One meta-step over several environments: an objective that is meant for all of them is trained on all of them.
+"""One meta-step by evolution, as a straight line: propose tasks, ask for candidates, live, tell their fitness, observe.
 
-Environments differ in shape, so their lives cannot be batched together: domains come one after the other, and the
-meta-optimizer sees all of their lives as one population. What a candidate reached is put on the scale of its domain
-(random policy 0, a good agent 1), so that no environment counts for more because its rewards are larger.
+Domains differ in shape, so their lives cannot be batched together: they come one after the other, and the
+meta-optimizer sees all of their lives as one generation. What a candidate reached is put on the scale of its domain
+(random policy 0, a good agent 1), so that none counts for more because its rewards are larger.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +14,18 @@ import numpy as np
 from flax import struct
 
 from metadisco.core import lowrank
+from metadisco.core.config import check_counts
 from metadisco.core.types import Key, MetaParams, Metrics, Outcome, Population
-from metadisco.curricula.base import CurriculumState
-from metadisco.lives.life import InitialCondition
-from metadisco.meta_optimizers.base import Lives, MetaOptimizer, MetaState, mean_where, mirror
+from metadisco.curricula.base import Curriculum, CurriculumState, Proposal
+from metadisco.lives.life import InitialCondition, InnerLoop
+from metadisco.meta_optimizers.base import MetaOptimizer, MetaState, mean_where, repeat
+from metadisco.meta_training import memory_estimate
 from metadisco.meta_training.domain import Domain, of_better
+from metadisco.meta_training.level_scores import LevelScore, Return
 
 
 @struct.dataclass
-class MixedTrainState:
+class TrainState:
     """All that changes from meta-step to meta-step."""
 
     step: jax.Array  # [] int32, meta-steps done
@@ -30,30 +34,36 @@ class MixedTrainState:
 
 
 @dataclass(frozen=True)
-class MixedTrainer:
-    """A meta-training run on several environments, by evolution. It is its own configuration.
+class EvolutionTrainer:
+    """A meta-training run by evolution over whole lives, in one domain or several. It is its own configuration.
 
     Attributes:
         domains: the environments, with their agents. Their objectives must be equal; of mirror learning the drifts,
             while the settings of the agents around them, such as the discount, may differ.
-        meta_optimizer: how the objective improves; one with pairs of candidates on each task.
+        meta_optimizer: how the objective improves. A generation has, for each task of each domain, as many candidates
+            as it has replicas.
         num_steps: meta-steps of the whole run.
+
+    Example:
+        >>> import metadisco
+        >>> [domain.name for domain in metadisco.preset("lpo-quick").trainer.domains]
+        ['CartPole-v1', 'Catch-bsuite', 'grid']
     """
 
     domains: tuple[Domain, ...]
     meta_optimizer: MetaOptimizer
     num_steps: int = 500
+    lives_end_with_the_meta_step: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ValueError(f"MixedTrainer.num_steps must be at least 1, got {self.num_steps}")
+        check_counts(self, "num_steps")
         names = [domain.name for domain in self.domains]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"MixedTrainer.domains must be one or more of different names, got {names}")
-        if self.meta_optimizer.replicas != 2:
+            raise ValueError(f"EvolutionTrainer.domains must be one or more of different names, got {names}")
+        if not isinstance(self.meta_optimizer, MetaOptimizer):
             raise ValueError(
-                "MixedTrainer compares pairs of candidates, so its meta-optimizer must have two replicas, got "
-                f"{self.meta_optimizer.replicas}; use Evolution or LowRankEvolution"
+                f"EvolutionTrainer.meta_optimizer must have ask and tell, got {self.meta_optimizer}; use Evolution or "
+                "LowRankEvolution, or GradientTrainer for meta-gradients"
             )
         shapes = [jax.eval_shape(domain.inner.objective.init, jax.random.key(0)) for domain in self.domains]
         learned = [getattr(domain.inner.objective, "drift", domain.inner.objective) for domain in self.domains]
@@ -61,94 +71,153 @@ class MixedTrainer:
             raise ValueError(f"the objectives of all domains must learn the same; those of {', '.join(names)} differ")
 
     @property
+    def replicas(self) -> int:
+        """R, candidates for each task."""
+        return self.meta_optimizer.replicas
+
+    @property
     def num_tasks(self) -> int:
         """N, tasks per meta-step of all domains together."""
         return sum(domain.num_tasks for domain in self.domains)
 
-    def init(self, key: Key) -> MixedTrainState:
-        """Random meta-parameters, fresh optimizer and curricula."""
+    def init(self, key: Key, meta_params: MetaParams | None = None) -> TrainState:
+        """Random meta-parameters, or those given; fresh optimizer and curricula."""
         objective_key, meta_key, curriculum_key = jax.random.split(key, 3)
-        meta_params = self.domains[0].inner.objective.init(objective_key)
-        keys = jax.random.split(curriculum_key, len(self.domains))
-        return MixedTrainState(
+        if meta_params is None:
+            meta_params = self.domains[0].inner.objective.init(objective_key)
+        keys = [curriculum_key] if len(self.domains) == 1 else jax.random.split(curriculum_key, len(self.domains))
+        return TrainState(
             step=jnp.zeros((), jnp.int32),
             meta=self.meta_optimizer.init(meta_key, meta_params, self.num_tasks),
             curricula=tuple(domain.curriculum.init(key) for domain, key in zip(self.domains, keys, strict=True)),
         )
 
-    def step(self, key: Key, state: MixedTrainState) -> tuple[MixedTrainState, Metrics]:
-        """One meta-step. Metrics are scalars; `fitness` is on the common scale, `fitness/NAME` is the return."""
+    def step(self, key: Key, state: TrainState) -> tuple[TrainState, Metrics]:
+        """One meta-step. Metrics are scalars; of several domains, what concerns one of them is called `NAME/DOMAIN`."""
         propose_key, init_key, meta_key, observe_key = jax.random.split(key, 4)
-        curricula, proposals, initials, antagonists = [], [], [], []
-        for i, domain in enumerate(self.domains):
-            domain_key = jax.random.fold_in(propose_key, i)
-            curriculum, proposal = domain.curriculum.propose(domain_key, state.curricula[i], domain.num_tasks)
-            init_keys = jax.random.split(jax.random.fold_in(init_key, i), domain.num_tasks)
-            curricula.append(curriculum)
-            proposals.append(proposal)
-            initials.append(InitialCondition(init_keys, proposal.tasks))
-            antagonists.append(domain.antagonists(initials[i]))
-
-        def life_fn(population: Population, places: Lives) -> Outcome:
-            del places  # candidates of each half are in the order of the domains
-            parts = []
-            for domain, members, initial, antagonist in zip(
-                self.domains, self._members(), initials, antagonists, strict=True
-            ):
-                outcomes = domain.live(lowrank.take(population, jnp.asarray(members)), mirror((initial, antagonist[0])))
-                returns = {"fitness": outcomes.fitness}
-                fitness = domain.normalize(outcomes.fitness)
-                parts.append(replace(outcomes, fitness=fitness, metrics=outcomes.metrics | returns))
-            order = np.argsort(np.concatenate(self._members()))
-            return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *_common(parts))
-
-        meta, outcomes, metrics = self.meta_optimizer.step(
+        proposed = [
+            domain.curriculum.propose(self._key(propose_key, i), state.curricula[i], domain.num_tasks)
+            for i, domain in enumerate(self.domains)
+        ]
+        proposals = [proposal for _, proposal in proposed]
+        initials = [
+            InitialCondition(jax.random.split(self._key(init_key, i), domain.num_tasks), proposals[i].tasks)
+            for i, domain in enumerate(self.domains)
+        ]
+        antagonists = [domain.live_as_antagonists(each) for domain, each in zip(self.domains, initials)]
+        population, meta = self.meta_optimizer.ask(meta_key, state.meta, self.num_tasks)
+        outcomes = [
+            self._live(i, population, initials[i], antagonist_returns)
+            for i, (antagonist_returns, _) in enumerate(antagonists)
+        ]
+        fitness = [domain.normalize(each.fitness) for domain, each in zip(self.domains, outcomes)]
+        meta, metrics = self.meta_optimizer.tell(
             meta_key,
-            state.meta,
-            jnp.arange(self.num_tasks),
-            life_fn,
+            meta,
+            population,
+            jnp.concatenate(fitness, axis=1),
             train_mask=jnp.concatenate([proposal.train_mask for proposal in proposals]),
         )
-        for name in outcomes.metrics:
-            del metrics[name]  # a mean over different environments says nothing
+        curricula = []
         for i, domain in enumerate(self.domains):
-            part = jax.tree.map(lambda leaf: leaf[:, self._span(i)], outcomes)  # noqa: B023 - used at once
-            level_scores, finished = of_better(part), jnp.ones(domain.num_tasks, bool)
-            domain_key = jax.random.fold_in(observe_key, i)
-            curricula[i], told = domain.curriculum.observe(
-                domain_key, curricula[i], proposals[i], level_scores, finished
+            finished = jnp.ones(domain.num_tasks, bool)
+            curriculum, told = domain.observe(
+                self._key(observe_key, i), proposed[i][0], proposals[i], of_better(outcomes[i]), finished
             )
-            metrics |= {f"{name}/{domain.name}": value for name, value in told.items()}
-            for name, values in part.metrics.items():
-                metrics[f"{name}/{domain.name}"] = mean_where(jnp.isfinite(values), values)
-            updates = (jnp.sum(part.num_updates) + antagonists[i][1]).astype(jnp.float32)
-            metrics[f"env_steps/{domain.name}"] = updates * (domain.inner.num_workers * domain.inner.num_steps)
-        finite = jnp.isfinite(outcomes.fitness)
-        metrics["fitness"] = mean_where(finite, outcomes.fitness)
-        updates = jnp.sum(outcomes.num_updates) + sum(antagonist[1] for antagonist in antagonists)
-        metrics |= {
-            "agent_updates": updates.astype(jnp.float32),
-            "env_steps": jnp.stack([metrics[f"env_steps/{domain.name}"] for domain in self.domains]).sum(),
-            "lifetime": jnp.mean(jnp.concatenate([each.tasks.lifetime for each in proposals]).astype(jnp.float32)),
-        }
-        return MixedTrainState(state.step + 1, meta, tuple(curricula)), metrics
+            curricula.append(curriculum)
+            metrics |= self._named(told | _of_lives(outcomes[i]), domain)
+        metrics |= self._work(outcomes, [updates for _, updates in antagonists], proposals)
+        return TrainState(state.step + 1, meta, tuple(curricula)), metrics
 
-    def meta_params(self, state: MixedTrainState) -> MetaParams:
+    def meta_params(self, state: TrainState) -> MetaParams:
         """The objective's present meta-parameters."""
         return self.meta_optimizer.meta_params(state.meta)
 
-    def _span(self, i: int) -> slice:
-        """Where the tasks of domain i are among all."""
+    def num_slots(self, domain: Domain) -> int:
+        """How many of the lives of a domain a device advances side by side."""
+        return domain.num_slots(-(-domain.num_tasks * self.replicas // jax.device_count()))
+
+    def memory(self, domain: Domain) -> int:
+        """Bytes that a meta-step needs in a domain; domains come one after the other."""
+        return memory_estimate.of_whole_lives(domain, domain.num_tasks * self.replicas, self.num_slots(domain))
+
+    def _key(self, key: Key, i: int) -> Key:
+        """The key of domain i. A single one has the key itself."""
+        return key if len(self.domains) == 1 else jax.random.fold_in(key, i)
+
+    def _live(
+        self, i: int, population: Population, initials: InitialCondition, antagonist_returns: jax.Array
+    ) -> Outcome:
+        """Spend the lives of the candidates that live in domain i. Outcomes [R, N of this domain]."""
+        members = lowrank.take(population, jnp.asarray(self._members(i))) if len(self.domains) > 1 else population
+        outcomes = self.domains[i].live(members, repeat((initials, antagonist_returns), self.replicas))
+        return jax.tree.map(lambda leaf: leaf.reshape(self.replicas, -1, *leaf.shape[1:]), outcomes)
+
+    def _members(self, i: int) -> np.ndarray:
+        """Indices into the population of the candidates that live in domain i."""
         begin = sum(domain.num_tasks for domain in self.domains[:i])
-        return slice(begin, begin + self.domains[i].num_tasks)
+        tasks = np.arange(begin, begin + self.domains[i].num_tasks)
+        return np.concatenate([replica * self.num_tasks + tasks for replica in range(self.replicas)])
 
-    def _members(self) -> list[np.ndarray]:
-        """Indices into the population of the candidates of each domain, the two of a pair half a population apart."""
-        tasks = [np.arange(self.num_tasks)[self._span(i)] for i in range(len(self.domains))]
-        return [np.concatenate([each, self.num_tasks + each]) for each in tasks]
+    def _named(self, metrics: Metrics, domain: Domain) -> Metrics:
+        """Metrics of a domain, by names of their own where there are several."""
+        if len(self.domains) == 1:
+            return {name: value for name, value in metrics.items() if name != "fitness"}  # the meta-optimizer's
+        return {f"{name}/{domain.name}": value for name, value in metrics.items()}
+
+    def _work(self, outcomes: list[Outcome], antagonist_updates: list[jax.Array], proposals: list[Proposal]) -> Metrics:
+        """Agent updates and environment steps, antagonists included, and the mean lifetime."""
+        updates = [
+            jnp.sum(each.num_updates) + theirs for each, theirs in zip(outcomes, antagonist_updates, strict=True)
+        ]
+        env_steps = [
+            each.astype(jnp.float32) * (domain.inner.num_workers * domain.inner.num_steps)
+            for each, domain in zip(updates, self.domains, strict=True)
+        ]
+        lifetimes = jnp.concatenate([proposal.tasks.lifetime for proposal in proposals])
+        metrics = {
+            "agent_updates": sum(updates[1:], updates[0]).astype(jnp.float32),
+            "env_steps": jnp.stack(env_steps).sum(),
+            "lifetime": jnp.mean(lifetimes.astype(jnp.float32)),
+        }
+        if len(self.domains) > 1:
+            metrics |= {f"env_steps/{domain.name}": each for domain, each in zip(self.domains, env_steps)}
+        return metrics
 
 
-def _common(parts: list[Outcome]) -> list[Outcome]:
-    """The same with those metrics only that all of them have."""
-    names = set.intersection(*(set(part.metrics) for part in parts))
-    return [replace(part, metrics={name: part.metrics[name] for name in sorted(names)}) for part in parts]
+def MetaTrainer(  # noqa: N802 - it reads as the class of trainers that it makes
+    inner: InnerLoop,
+    curriculum: Curriculum,
+    meta_optimizer: MetaOptimizer,
+    num_tasks: int = 512,
+    num_steps: int = 2500,
+    score: LevelScore = Return(),
+    slots: int | None = None,
+) -> EvolutionTrainer:
+    """A meta-training run by evolution in one domain.
+
+    Args:
+        inner: what happens inside a life.
+        curriculum: which tasks come next.
+        meta_optimizer: how the objective improves.
+        num_tasks: as the ones that follow, see `Domain` and `EvolutionTrainer`.
+        num_steps: meta-steps.
+        score: see there.
+        slots: see there.
+
+    Example:
+        >>> import metadisco
+        >>> levels = metadisco.GridLevels()
+        >>> inner = metadisco.InnerLoop(levels.env, metadisco.Table(), metadisco.LPG())
+        >>> curriculum = metadisco.DomainRandomization(metadisco.Tasks(levels, metadisco.FixedLifetime(8)))
+        >>> MetaTrainer(inner, curriculum, metadisco.Evolution(), num_tasks=4).num_tasks
+        4
+    """
+    return EvolutionTrainer((Domain(inner, curriculum, num_tasks, score, slots),), meta_optimizer, num_steps)
+
+
+def _of_lives(outcomes: Outcome) -> Metrics:
+    """Means of the metrics of lives, and of their returns as `fitness`, over candidates of finite fitness."""
+    finite = jnp.isfinite(outcomes.fitness)
+    values = outcomes.metrics | {"fitness": outcomes.fitness}
+    return {name: mean_where(finite & jnp.isfinite(value), value) for name, value in values.items()}

@@ -1,8 +1,8 @@
 """How informative a level is, said when a life on it has ended, from the evidence of that life.
 
 A curriculum keeps and replays the levels with the highest scores. A score says what it needs: a critic beside the agent
-(`InnerLoop.critic`), or an antagonist that lives on the same task. Trainers see to that, and a score is then a function of
-what was found out, under evolution as by meta-gradients. Under evolution the better life of each pair counts.
+(`InnerLoop.critic`), or an antagonist that lives on the same task. Trainers see to that, and a score is then a function
+of what was found out, under evolution as by meta-gradients. Under evolution the better life of each pair counts.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from flax import struct
 from metadisco.core.types import Key, Task
 from metadisco.lives.critic import CriticOutput
 from metadisco.lives.life import InnerLoop, Life
-from metadisco.meta_training.antagonists import Antagonist, LearningAntagonist
+from metadisco.meta_training.antagonists import Antagonist, LearningAntagonist, SolvedAntagonist, TrainedAntagonist
 
 
 @struct.dataclass
@@ -55,13 +55,19 @@ def check(score: LevelScore, inner: InnerLoop) -> None:
             f"{type(score).__name__} compares values of different levels, and the normalizer gives each life a scale "
             "of its own; use Normalizer(rewards=False), or a score of returns such as Regret()"
         )
-    if score.antagonist is not None:
-        score.antagonist.check(inner)
+    if score.antagonist is None:
+        return
+    if not isinstance(score.antagonist, TrainedAntagonist | SolvedAntagonist):
+        raise ValueError(
+            f"{type(score).__name__}.antagonist must have inner_loop or expected_return, got {score.antagonist}; use "
+            "LearningAntagonist(), RandomPolicy() or Expert()"
+        )
+    score.antagonist.check(inner)
 
 
-def antagonist(score: LevelScore, inner: InnerLoop) -> InnerLoop | None:
+def trained_antagonist(score: LevelScore, inner: InnerLoop) -> InnerLoop | None:
     """How an agent lives that each life is compared with; None where nobody else lives."""
-    return None if score.antagonist is None else score.antagonist.antagonist(inner)
+    return score.antagonist.inner_loop(inner) if isinstance(score.antagonist, TrainedAntagonist) else None
 
 
 @dataclass(frozen=True)
@@ -189,7 +195,7 @@ def score_lives(
         lives: leading axis M.
         episode_returns: [M, num_test_workers] float32; NaN for an agent that diverged.
         antagonist_returns: [M] float32.
-        critic outputs: leading axis M, or None.
+        critic_outputs: leading axis M, or None.
         chosen: [M] bool, whom to score.
 
     Returns:
@@ -202,8 +208,8 @@ def score_lives(
         return jax.lax.cond(is_chosen & is_finite, ask, lambda _: jnp.full((), jnp.nan), evidence)
 
     def ask(evidence: Evidence) -> jax.Array:
-        if score.antagonist is not None:
-            theirs = score.antagonist.expected_return(inner, evidence.key, evidence.task, evidence.antagonist_return)
+        if isinstance(score.antagonist, SolvedAntagonist):
+            theirs = score.antagonist.expected_return(inner, evidence.key, evidence.task)
             evidence = replace(evidence, antagonist_return=theirs)
         return score.score(evidence).astype(jnp.float32)
 

@@ -3,111 +3,105 @@
 import os
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import jax
 
 from metadisco.core.trees import num_bytes
+from metadisco.core.types import Key, MetaParams, Task
 from metadisco.lives.life import InitialCondition
-from metadisco.meta_training.evolution_trainer import MixedTrainer
-from metadisco.meta_training.gradient_trainer import GradientTrainer
-from metadisco.meta_training.trainer import MetaTrainer
+from metadisco.meta_training.domain import Domain
 from metadisco.meta_training.truncation import Unroll
+
+if TYPE_CHECKING:
+    from metadisco.meta_training.trainer import Trainer
 
 ROLLOUT_COPIES = 6  # of a rollout that are alive at once: trajectory, outputs before and after, targets, gradients
 
 
-def estimate(trainer: MetaTrainer | GradientTrainer | MixedTrainer) -> int:
-    """Bytes that a meta-step needs, over all devices. An estimate from the shapes, good to about a factor of two."""
-    if isinstance(trainer, GradientTrainer):
-        return _estimate_gradient(trainer)
-    if isinstance(trainer, MixedTrainer):  # domains come one after the other
-        return max(estimate(alone) for alone in _alone(trainer))
-    inner, num_lives = trainer.inner, trainer.num_tasks * trainer.meta_optimizer.replicas
-    num_slots = min(jax.device_count() * _num_slots(trainer), num_lives)
-    key = jax.eval_shape(jax.random.key, 0)
-    state = jax.eval_shape(trainer.init, key)
-    propose = partial(trainer.curriculum.propose, num_tasks=1)
-    _, proposal = jax.eval_shape(propose, key, state.curriculum)
-    task = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), proposal.tasks)
-    life = jax.eval_shape(lambda initial: inner.begin(initial.key, initial.task), InitialCondition(key, task))
+def of_whole_lives(domain: Domain, num_lives: int, slots_per_device: int) -> int:
+    """Bytes that whole lives need, over all devices. An estimate from the shapes, good to about a factor of two.
+
+    Args:
+        domain: where they are lived.
+        num_lives: M.
+        slots_per_device: lives that run side by side on one device.
+    """
+    inner, key = domain.inner, jax.eval_shape(jax.random.key, 0)
+    num_slots = min(jax.device_count() * slots_per_device, num_lives)
+    life = jax.eval_shape(lambda initial: inner.begin(initial.key, initial.task), InitialCondition(key, _task(domain)))
     trajectory = jax.eval_shape(lambda life: inner.act(life)[0], life)
-    meta_params = jax.eval_shape(trainer.meta_params, state)
     # Lives wait in the population and are copied into slots, where their gradients are as large again.
     lives = num_bytes(life) * (num_lives + 3 * num_slots)
-    return lives + num_bytes(trajectory) * num_slots * ROLLOUT_COPIES + 3 * num_bytes(meta_params) * num_lives
+    meta_params = num_bytes(_meta_params(domain, key))
+    return lives + num_bytes(trajectory) * num_slots * ROLLOUT_COPIES + 3 * meta_params * num_lives
 
 
-def check(trainer: MetaTrainer | GradientTrainer | MixedTrainer) -> None:
-    """Refuse a run that cannot fit.
-
-    Raises:
-        ValueError: says how much it needs, how much there is, and what to lower.
-    """
-    if isinstance(trainer, MixedTrainer):
-        for alone in _alone(trainer):
-            check(alone)
-        return
-    needed, available = estimate(trainer), _available()
-    if needed > available:
-        raise ValueError(
-            f"a meta-step needs about {needed / 2**30:.1f} GiB and there are {available / 2**30:.1f} GiB; lower "
-            f"num_tasks (now {trainer.num_tasks}), slots ({_num_slots(trainer)}), inner.num_workers "
-            f"({trainer.inner.num_workers}) or inner.num_steps ({trainer.inner.num_steps})"
-        )
-
-
-def num_side_by_side(trainer: MetaTrainer | GradientTrainer | MixedTrainer) -> int:
-    """How many such runs fit into memory at the same time; at least 1."""
-    return max(1, int(_available() // estimate(trainer)))
-
-
-def _alone(trainer: MixedTrainer) -> list[MetaTrainer]:
-    """Each domain as if it were the only one."""
-    return [
-        MetaTrainer(
-            domain.inner,
-            domain.curriculum,
-            trainer.meta_optimizer,
-            domain.num_tasks,
-            score=domain.score,
-            slots=domain.slots,
-        )
-        for domain in trainer.domains
-    ]
-
-
-def _estimate_gradient(trainer: GradientTrainer) -> int:
-    """As `estimate`: what a backward pass needs is read from the shapes of what the forward pass keeps for it."""
-    num_slots = min(jax.device_count() * _num_slots(trainer), trainer.num_tasks)
-    state = jax.eval_shape(trainer.init, jax.eval_shape(jax.random.key, 0))
-    unroll_state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.lives)
-    meta_params = jax.eval_shape(trainer.meta_params, state)
+def of_unrolls(domain: Domain, unroll: Unroll, slots_per_device: int) -> int:
+    """As `of_whole_lives`; what a backward pass needs is read from the shapes of what the forward pass keeps for it."""
+    inner, key = domain.inner, jax.eval_shape(jax.random.key, 0)
+    num_slots = min(jax.device_count() * slots_per_device, domain.num_tasks)
+    task = _task(domain)
+    unroll_state = jax.eval_shape(partial(unroll.begin, inner), key, task)
+    meta_params = _meta_params(domain, key)
 
     def kept(unroll: Unroll) -> int:
-        advance = partial(unroll.advance, trainer.inner)
+        advance = partial(unroll.advance, inner)
         pullback = jax.eval_shape(
-            lambda meta_params, unroll_state: jax.vjp(
-                lambda meta: advance(meta, unroll_state), meta_params, has_aux=True
-            )[1],
+            lambda meta_params, state: jax.vjp(lambda meta: advance(meta, state), meta_params, has_aux=True)[1],
             meta_params,
             unroll_state,
         )
         return num_bytes(pullback)
 
-    backward = kept(trainer.unroll)
-    if trainer.unroll.remat:  # one update at a time is kept whole
-        backward += kept(replace(trainer.unroll, num_updates=1, remat=False))
-    # Lives before, those that might be born instead, and afterwards; in slots, agents and gradients again.
-    lives = num_bytes(unroll_state) * (3 * trainer.num_tasks + 3 * num_slots) + 3 * num_bytes(state.antagonists)
+    backward = kept(unroll)
+    if unroll.remat:  # one update at a time is kept whole
+        backward += kept(replace(unroll, num_updates=1, remat=False))
+    antagonist = domain.antagonist
+    antagonists = 0 if antagonist is None else num_bytes(jax.eval_shape(antagonist.begin, key, task))
+    # Lives before, those that might begin instead, and afterwards; in slots, agents and gradients again.
+    lives = num_bytes(unroll_state) * (3 * domain.num_tasks + 3 * num_slots) + 3 * antagonists * domain.num_tasks
     return lives + (backward + 3 * num_bytes(meta_params)) * num_slots
 
 
-def _num_slots(trainer: MetaTrainer | GradientTrainer) -> int:
-    """Lives that run side by side on one device."""
-    if isinstance(trainer, GradientTrainer):
-        return trainer.num_slots(-(-trainer.num_tasks // jax.device_count()))
-    num_lives = trainer.num_tasks * trainer.meta_optimizer.replicas
-    return trainer.domain.num_slots(-(-num_lives // jax.device_count()))
+def check(trainer: "Trainer") -> None:
+    """Refuse a run that cannot fit.
+
+    Raises:
+        ValueError: says how much it needs, how much there is, and what to lower.
+    """
+    for domain in trainer.domains:
+        needed, available = trainer.memory(domain), _available()
+        if needed > available:
+            where = "" if len(trainer.domains) == 1 else f" in {domain.name}"
+            raise ValueError(
+                f"a meta-step needs about {needed / 2**30:.1f} GiB{where} and there are {available / 2**30:.1f} GiB; "
+                f"lower num_tasks (now {domain.num_tasks}), slots ({trainer.num_slots(domain)}), inner.num_workers "
+                f"({domain.inner.num_workers}) or inner.num_steps ({domain.inner.num_steps})"
+            )
+
+
+def estimate(trainer: "Trainer") -> int:
+    """Bytes that a meta-step needs, over all devices: those of its most demanding domain, which come in turn."""
+    return max(trainer.memory(domain) for domain in trainer.domains)
+
+
+def num_side_by_side(trainer: "Trainer") -> int:
+    """How many such runs fit into memory at the same time; at least 1."""
+    return max(1, int(_available() // estimate(trainer)))
+
+
+def _task(domain: Domain) -> Task:
+    """Shapes of one task of a domain."""
+    key = jax.eval_shape(jax.random.key, 0)
+    curriculum = jax.eval_shape(domain.curriculum.init, key)
+    _, proposal = jax.eval_shape(partial(domain.curriculum.propose, num_tasks=1), key, curriculum)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), proposal.tasks)
+
+
+def _meta_params(domain: Domain, key: Key) -> MetaParams:
+    """Shapes of the meta-parameters."""
+    return jax.eval_shape(domain.inner.objective.init, key)
 
 
 def _available() -> int:

@@ -1,5 +1,6 @@
-"""Trainers of learned drifts: PPO whose penalty is discovered (arXiv:2210.05639, arXiv:2402.05828)."""
+"""Presets of learned drifts: PPO whose penalty is discovered (arXiv:2210.05639, arXiv:2402.05828)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from metadisco.agents.networks import MLP, Separate, Table, Tanh
@@ -13,10 +14,10 @@ from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.schedules import Decay
 from metadisco.meta_optimizers.shaping import PairwiseRoot
 from metadisco.meta_training.domain import Domain
-from metadisco.meta_training.evolution_trainer import MixedTrainer
-from metadisco.meta_training.trainer import MetaTrainer
+from metadisco.meta_training.evolution_trainer import EvolutionTrainer, MetaTrainer
 from metadisco.objectives.drift import LPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
+from metadisco.presets.base import Preset
 
 _QUICK = LogUniformLifetime(24, 96)
 
@@ -51,10 +52,10 @@ def _grid(objective: MirrorLearning, num_tasks: int) -> Domain:
     )
 
 
-def quick(*, temporal: bool) -> MixedTrainer:
+def quick(*, temporal: bool) -> EvolutionTrainer:
     """CartPole, Catch and grid worlds at once, with a net that a few thousand lives can say something about."""
     objective = MirrorLearning(LPODrift(width=16, temporal=temporal))
-    return MixedTrainer(
+    return EvolutionTrainer(
         domains=(
             _small("CartPole-v1", objective, num_tasks=12),
             _small("Catch-bsuite", objective, num_tasks=12),
@@ -67,7 +68,7 @@ def quick(*, temporal: bool) -> MixedTrainer:
     )
 
 
-def space_invaders(*, temporal: bool) -> MetaTrainer:
+def space_invaders(*, temporal: bool) -> EvolutionTrainer:
     """MinAtar SpaceInvaders with full lifetimes, as in arXiv:2402.05828; made for an accelerator."""
     usual = environment("SpaceInvaders-MinAtar")
     lifetimes = LogUniformLifetime(usual.lifetime // 4, usual.lifetime)
@@ -78,3 +79,25 @@ def space_invaders(*, temporal: bool) -> MetaTrainer:
         num_tasks=32,
         num_steps=500,
     )
+
+
+def drift(name: str, where: str, make: Callable[..., EvolutionTrainer], *, temporal: bool) -> Preset:
+    """A learned drift, tested on environments that it was not trained on."""
+    kind = "TA-LPO" if temporal else "LPO"
+    return Preset(
+        name=name,
+        description=f"{kind}, a drift for PPO, by ES on {where}",
+        trainer=make(temporal=temporal),
+        suites=("Acrobot-v1", "Pendulum-v1"),
+        num_seeds=16,
+        validate_every=0,
+    )
+
+
+DRIFTS: dict[str, tuple[str, Callable[..., EvolutionTrainer]]] = {
+    "quick": (
+        "CartPole, Catch and grid worlds, lifetimes 24..96: some ten minutes on 2 CPU cores",
+        quick,
+    ),
+    "spaceinvaders": ("MinAtar SpaceInvaders with full lifetimes: for an accelerator", space_invaders),
+}

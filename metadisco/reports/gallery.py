@@ -23,7 +23,7 @@ from metadisco.curricula.tasks import TaskDistribution
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gridworld.features import level_features
 from metadisco.envs.gridworld.rendering import render_image
-from metadisco.evaluation import agents_under_test, stats
+from metadisco.evaluation import stats
 from metadisco.reports import chart_style, plots
 from metadisco.reports.sections import QUANTILES, chart, grid, missing, png
 from metadisco.reports.tables import decimal
@@ -83,7 +83,7 @@ def kept_levels(folder: Path, trainer: Mapping[str, Any]) -> str:
     Raises:
         config.ConfigError: where the settings name something that is not known here.
     """
-    domains = agents_under_test.domains(config.from_data(trainer))
+    domains = config.from_data(trainer).domains
     if len(domains) > 1:
         return ""
     curriculum, env = domains[0].curriculum, domains[0].inner.env

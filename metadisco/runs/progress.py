@@ -93,7 +93,7 @@ class Display:
         self.bars.__enter__()
         return self
 
-    def update(self, rows: list[Row], heartbeat: "Pulse") -> None:
+    def update(self, rows: list[Row], heartbeat: "Heartbeat") -> None:
         """Show the last meta-step of a chunk."""
         step = int(rows[-1]["step"])
         parts = [f"meta-step {step}/{self.num_steps}"]

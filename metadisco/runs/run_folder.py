@@ -315,5 +315,5 @@ def objective_of(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Empty where there is none.
     """
-    domains = trainer.get("domains") or [trainer]
+    domains = trainer.get("domains") or [{}]
     return domains[0].get("inner", {}).get("objective", {})

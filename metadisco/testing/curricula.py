@@ -14,8 +14,8 @@ from metadisco.testing.contract import Counted, demand
 def check_curriculum(curriculum: Curriculum, *, num_tasks: int = 4, num_steps: int = 6) -> None:
     """Check a curriculum against the contract of `metadisco.curricula.base.Curriculum`.
 
-    It is a hashable component that survives JSON; a proposal has N tasks with lifetimes from 1, N slots, initial conditions and
-    `train_mask` flags; shapes and dtypes of the state and of proposals stay, so that both functions compile once, for
+    It is a hashable component that survives JSON; a proposal has N tasks with lifetimes from 1, and for each its place
+    in the level buffer, when it entered it, and whether to train on it; shapes and dtypes of the state and of proposals stay, so that both functions compile once, for
     equal instances too; the same key gives the same proposal; compiled calls equal plain ones; scores count only where
     the life is finished; a score that is NaN, or a proposal that comes back late, spoils nothing.
 

@@ -1,10 +1,9 @@
 """The contract of meta-optimizers, on a bowl: lives whose fitness is minus the squared distance to a goal.
 
-There are two kinds, told apart by what their `step` is given: evolution strategies get `life_fn`, which spends lives
-with a population of meta-parameters; meta-gradients get `loss_fn`, which is differentiated.
+There are two kinds, told apart by their verbs: those that ask for candidates and are told their fitness
+(`MetaOptimizer`), and those that descend an outer loss, which is differentiated (`OuterOptimizer`).
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from metadisco.core import lowrank
-from metadisco.core.types import Key, MetaParams, Metrics, Outcome
+from metadisco.core.types import Key, MetaParams, Metrics
+from metadisco.meta_optimizers.base import repeat
 from metadisco.testing import contract
 from metadisco.testing.contract import Counted, demand
 
@@ -27,17 +27,16 @@ GOAL = {
 BROKEN = -1  # a life that never has a finite fitness
 
 Step = Callable[[Any, Key, Any, jax.Array, jax.Array], tuple[Any, Any, Metrics]]
-"""(meta-optimizer, key, state, lives [N], trains [N]) -> (state, outcomes or lives, metrics)."""
+"""(meta-optimizer, key, state, lives [N], train_mask [N]) -> (state, population or lives, metrics)."""
 
 
 def check_meta_optimizer(meta_optimizer: Any, *, num_steps: int = 100, improvement: float = 0.5) -> None:
-    """Check a meta-optimizer against the contract of `metadisco.meta_optimizers.base.MetaOptimizer`, or of `MetaGradient`.
+    """Check a meta-optimizer against `metadisco.meta_optimizers.base.MetaOptimizer`, or `gradient.OuterOptimizer`.
 
     It is a hashable component that survives JSON; it begins at the meta-parameters that it is given, and refuses to
-    begin where there are none; replicas of a task get copies of its life; the types of its state stay, so that it
-    compiles once, for equal instances too; equal keys give equal results, plain or compiled; it goes uphill on a bowl;
-    lives that are not trained on, or whose fitness is NaN, spoil nothing, and where there are no others,
-    nothing moves.
+    begin where there are none; it asks for R candidates per task; the types of its state stay, so that it compiles
+    once, for equal instances too; equal keys give equal results, plain or compiled; it goes uphill on a bowl; lives
+    that are not trained on, or whose fitness is NaN, spoil nothing, and where there are no others, nothing moves.
 
     Args:
         meta_optimizer: what improves meta-parameters; with steps large enough to cross the bowl, whose goal is about 1
@@ -55,8 +54,7 @@ def check_meta_optimizer(meta_optimizer: Any, *, num_steps: int = 100, improveme
     """
     twin = contract.check_component(meta_optimizer)
     name = type(meta_optimizer).__name__
-    replicas = meta_optimizer.replicas
-    demand(type(replicas) is int and replicas >= 1, f"{name}.replicas is {replicas!r}: it must be an integer from 1")
+    by_gradient = hasattr(meta_optimizer, "descend")
     _check_refusal(name, meta_optimizer)
     key = jax.random.key(0)
     state = meta_optimizer.init(key, jax.tree.map(jnp.asarray, START), NUM_TASKS)
@@ -66,11 +64,12 @@ def check_meta_optimizer(meta_optimizer: Any, *, num_steps: int = 100, improveme
         START,
         "Begin at those given to init",
     )
-    by_gradient = "loss_fn" in inspect.signature(meta_optimizer.step).parameters
+    if not by_gradient:
+        _check_candidates(name, meta_optimizer, state)
     make: Step = _descend if by_gradient else _evolve
     lives, everyone = jnp.arange(NUM_TASKS), jnp.ones(NUM_TASKS, bool)
     shapes = contract.shapes_of(
-        f"{name}.step", lambda *given: make(meta_optimizer, *given), key, state, lives, everyone
+        f"a step of {name}", lambda *given: make(meta_optimizer, *given), key, state, lives, everyone
     )
     contract.check_types(f"the state of {name}", state, shapes[0], "Keep its types, so that one compilation is enough")
 
@@ -84,7 +83,8 @@ def check_meta_optimizer(meta_optimizer: Any, *, num_steps: int = 100, improveme
     contract.check_same(
         f"a step of {name}: ", first, make(meta_optimizer, key, state, lives, everyone), "The second is not compiled"
     )
-    _check_lives(name, first[1], replicas, by_gradient)
+    if by_gradient:
+        _check_lives(name, first[1])
     moved = {
         what: _meta_params(meta_optimizer, step(meta_optimizer, key, state, *jax.tree.map(jnp.asarray, given))[0])
         for what, given in CASES.items()
@@ -96,7 +96,9 @@ def check_meta_optimizer(meta_optimizer: Any, *, num_steps: int = 100, improveme
 
     for i in range(num_steps):
         state, _, _ = step(meta_optimizer, jax.random.fold_in(key, i), state, lives, everyone)
-    demand(step.traces == 1, f"{name}.step was compiled {step.traces} times: equal instances must have equal hashes")
+    demand(
+        step.traces == 1, f"a step of {name} was compiled {step.traces} times: equal instances must have equal hashes"
+    )
     left = float(_distance(_meta_params(meta_optimizer, state)) / _distance(START))
     demand(
         left <= 1.0 - improvement,
@@ -124,14 +126,27 @@ def _check_refusal(name: str, meta_optimizer: Any) -> None:
     )
 
 
-def _check_lives(name: str, given: Any, replicas: int, by_gradient: bool) -> None:
-    """Who lived which life: [R, N], or [N] for a meta-gradient."""
-    lived = np.asarray(given if by_gradient else given.metrics["life"])
-    wanted = np.arange(NUM_TASKS) + 1.0 if by_gradient else np.tile(np.arange(NUM_TASKS), (replicas, 1))
+def _check_lives(name: str, lived: Any) -> None:
+    """The lives afterwards, [N], in the order of the tasks."""
+    wanted = np.arange(NUM_TASKS) + 1.0
     demand(
-        lived.shape == wanted.shape and np.array_equal(lived, wanted),
-        f"{name}.step gives outcomes or lives of the shape {list(lived.shape)}, or in another order: it must be "
-        f"{list(wanted.shape)}, in the order of the tasks; every replica of a task begins as a copy of its life",
+        np.shape(lived) == wanted.shape and np.array_equal(lived, wanted),
+        f"{name}.descend gives lives of the shape {list(np.shape(lived))}, or in another order: it must be "
+        f"{list(wanted.shape)}, in the order of the tasks",
+    )
+
+
+def _check_candidates(name: str, meta_optimizer: Any, state: Any) -> None:
+    """R candidates for each of N tasks."""
+    replicas = meta_optimizer.replicas
+    demand(type(replicas) is int and replicas >= 1, f"{name}.replicas is {replicas!r}: it must be an integer from 1")
+    population, _ = meta_optimizer.ask(jax.random.key(0), state, NUM_TASKS)
+    dense = jax.vmap(lambda member: jax.tree.map(jnp.sum, member), in_axes=(lowrank.in_axes(population),))(population)
+    counts = {leaf.shape[0] for leaf in jax.tree.leaves(dense)}
+    demand(
+        counts == {replicas * NUM_TASKS},
+        f"{name}.ask gives {' or '.join(map(str, counts))} candidates for {NUM_TASKS} tasks: with {replicas} replicas "
+        f"it must be {replicas * NUM_TASKS}, candidate r N + i for task i",
     )
 
 
@@ -145,15 +160,15 @@ def _distance(meta_params: MetaParams) -> jax.Array:
 
 
 def _evolve(meta_optimizer: Any, key: Key, state: Any, lives: jax.Array, train_mask: jax.Array) -> Any:
-    def life_fn(population: Any, lives: jax.Array) -> Outcome:
-        def live(member: Any, life: jax.Array) -> Outcome:
-            full = {part: lowrank.dense(leaf) for part, leaf in member.items()}
-            fitness = jnp.where(life == BROKEN, jnp.nan, -_distance(full))
-            return Outcome(fitness, jnp.ones((), jnp.int32), {"life": life.astype(jnp.float32)})
+    def live(member: Any, life: jax.Array) -> jax.Array:
+        full = {part: lowrank.dense(leaf) for part, leaf in member.items()}
+        return jnp.where(life == BROKEN, jnp.nan, -_distance(full))
 
-        return jax.vmap(live, in_axes=(lowrank.in_axes(population), 0))(population, lives)
-
-    return meta_optimizer.step(key, state, lives, life_fn, train_mask=train_mask)
+    replicas = meta_optimizer.replicas
+    population, asked = meta_optimizer.ask(key, state, NUM_TASKS)
+    fitness = jax.vmap(live, in_axes=(lowrank.in_axes(population), 0))(population, repeat(lives, replicas))
+    state, metrics = meta_optimizer.tell(key, asked, population, fitness.reshape(replicas, -1), train_mask=train_mask)
+    return state, population, metrics
 
 
 def _descend(meta_optimizer: Any, key: Key, state: Any, lives: jax.Array, train_mask: jax.Array) -> Any:
@@ -163,4 +178,4 @@ def _descend(meta_optimizer: Any, key: Key, state: Any, lives: jax.Array, train_
         loss = jnp.where(life == BROKEN, jnp.nan, _distance(meta_params))
         return loss, (life + 1.0, {"distance": loss})
 
-    return meta_optimizer.step(state, lives.astype(jnp.float32), loss_fn, train_mask=train_mask)
+    return meta_optimizer.descend(state, lives.astype(jnp.float32), loss_fn, train_mask=train_mask)

@@ -105,7 +105,7 @@ def test_a_changed_sweep_is_refused_and_the_change_named(swept, capsys):
     _, arguments, _, _ = swept
     changes = {
         ("--seeds", "3"): "seeds",
-        ("--num_tasks", "3"): "trainer.num_tasks: 2 -> 3",
+        ("--num_tasks", "3"): "trainer.domains.0.num_tasks: 2 -> 3",
         ("--sweep", "num_steps=2,4"): "num_steps=4: is new",
     }
     for (option, value), words in changes.items():
@@ -148,8 +148,9 @@ def test_a_mistake_in_a_sweep_is_known_before_anything_runs(options, words, caps
 
 def test_settings_are_every_combination():
     fields = sweep.parse(["num_tasks=2,3", "inner.num_workers=4,8"])
-    planned = sweep.plan(registry.smoke(), fields, range(2))
-    chosen = [(each.preset.trainer.num_tasks, each.preset.trainer.inner.num_workers) for each in planned.settings]
+    planned = sweep.plan(registry.preset("smoke"), fields, range(2))
+    domains = [each.preset.trainer.domains[0] for each in planned.settings]
+    chosen = [(domain.num_tasks, domain.inner.num_workers) for domain in domains]
     assert chosen == [(2, 4), (2, 8), (3, 4), (3, 8)]
     assert planned.settings[1].name == "num_tasks=2,inner.num_workers=8"
 
@@ -160,10 +161,10 @@ def test_commas_in_brackets_belong_to_a_value():
 
 def test_meta_gradients_and_caps_on_env_steps_are_queued(monkeypatch):
     monkeypatch.setattr(memory_estimate, "num_side_by_side", lambda trainer: 2)
-    smoke = registry.smoke()
+    smoke = registry.preset("smoke")
     assert sweep._groups(smoke, (0, 1, 2)) == [(0, 1), (2,)]
     assert sweep._groups(replace(smoke, env_steps=1e6), (0, 1)) == [(0,), (1,)]
-    assert sweep._groups(registry.lpg_grid_gradient(), (0, 1)) == [(0,), (1,)]
+    assert sweep._groups(registry.preset("lpg-grid-gradient"), (0, 1)) == [(0,), (1,)]
 
 
 @pytest.mark.slow
@@ -196,7 +197,7 @@ def test_equal_seeds_are_refused():
 
 def test_a_run_that_fails_is_noted_and_the_others_are_tabled(tmp_path, monkeypatch):
     """Queued runs of which the second has no finite candidate; the table has the others, and says why."""
-    planned = sweep.plan(replace(registry.smoke(), env_steps=1e9), {}, (0, 1, 2))
+    planned = sweep.plan(replace(registry.preset("smoke"), env_steps=1e9), {}, (0, 1, 2))
     asked = []
 
     def discover(preset, out, *, seed, resume, console):
@@ -218,7 +219,7 @@ def test_a_run_that_fails_is_noted_and_the_others_are_tabled(tmp_path, monkeypat
 
 
 def test_a_signal_stops_a_sweep(tmp_path, monkeypatch):
-    planned = sweep.plan(replace(registry.smoke(), env_steps=1e9), {}, (0, 1))
+    planned = sweep.plan(replace(registry.preset("smoke"), env_steps=1e9), {}, (0, 1))
     monkeypatch.setattr(discovery, "discover", lambda preset, out, **_: discovery.Discovery(None, out, 143))
     assert sweep.run(planned, tmp_path / "out", console=quiet()) == 143
     assert not json.loads((tmp_path / "out" / "sweep.json").read_text())["runs"]

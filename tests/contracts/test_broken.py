@@ -12,6 +12,7 @@ from metadisco.core.types import Task
 from metadisco.curricula.base import propose_new
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.base import Box, Discrete, EnvSpec, Step
+from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.gradient import GradientState, MetaGradient
 from metadisco.meta_optimizers.schedules import Decay
 from metadisco.objectives.actor_critic import A2C, A2CTargets
@@ -424,25 +425,23 @@ FAST = MetaGradient(learning_rate=Decay(0.05))
 class Wrapped:
     """Meta-gradients with something changed."""
 
-    replicas = 1
-
     def init(self, key, meta_params, num_tasks):
         return FAST.init(key, meta_params, num_tasks)
 
-    def step(self, state, lives, loss_fn, *, train_mask):
-        return FAST.step(state, lives, loss_fn, train_mask=train_mask)
+    def descend(self, state, lives, loss_fn, *, train_mask):
+        return FAST.descend(state, lives, loss_fn, train_mask=train_mask)
 
 
 @dataclass(frozen=True)
 class Uphill(Wrapped):
     """The wrong sign."""
 
-    def step(self, state, lives, loss_fn, *, train_mask):
+    def descend(self, state, lives, loss_fn, *, train_mask):
         def turned(meta_params, life):
             loss, rest = loss_fn(meta_params, life)
             return -loss, rest
 
-        return FAST.step(state, lives, turned, train_mask=train_mask)
+        return FAST.descend(state, lives, turned, train_mask=train_mask)
 
 
 @dataclass(frozen=True)
@@ -465,7 +464,7 @@ class Welcoming(Wrapped):
 class Plain(Wrapped):
     """A plain mean of gradients: a life that is no number spoils it."""
 
-    def step(self, state, lives, loss_fn, *, train_mask):
+    def descend(self, state, lives, loss_fn, *, train_mask):
         def total(meta_params):
             loss, rest = jax.vmap(partial(loss_fn, meta_params))(lives)
             return jnp.mean(loss), rest
@@ -475,9 +474,27 @@ class Plain(Wrapped):
         return replace(state, meta_params=meta_params), lives, {}
 
 
+@dataclass(frozen=True)
+class HalfAGeneration:
+    """One candidate of each pair."""
+
+    replicas = 2
+
+    def init(self, key, meta_params, num_tasks):
+        return Evolution().init(key, meta_params, num_tasks)
+
+    def ask(self, key, state, num_tasks):
+        population, state = Evolution().ask(key, state, num_tasks)
+        return jax.tree.map(lambda leaf: leaf[:num_tasks], population), state
+
+    def tell(self, key, state, population, fitness, *, train_mask=None):
+        return state, {}
+
+
 @pytest.mark.parametrize(
     ("meta_optimizer", "complaint"),
     [
+        (HalfAGeneration(), "gives 8 candidates for 8 tasks"),
         (Uphill(), "check the sign"),
         (BeginsElsewhere(), "Begin at those given to init"),
         (Welcoming(), "check_learnable"),

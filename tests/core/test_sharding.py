@@ -80,7 +80,8 @@ def test_an_accelerator_has_as_many_slots_as_end_with_the_longest_life(monkeypat
     assert ends.max() < 1.05 * drawn.max()
     assert num_slots * ends.max() < 1.1 * drawn.sum()
     assert replace(domain, slots=3).num_slots(1000) == 3
-    assert GradientTrainer(small.inner_loop(critic=Critic()), domain.curriculum).num_slots(1000) == 1000
+    many = Domain(small.inner_loop(critic=Critic()), domain.curriculum, num_tasks=2000)
+    assert GradientTrainer((many,)).num_slots(many) == 1000  # of each of two devices
 
 
 @pytest.mark.parametrize(

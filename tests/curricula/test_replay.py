@@ -16,6 +16,7 @@ from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.prioritization import ProportionalPrioritization, RankPrioritization, TopKPrioritization
 from metadisco.curricula.tasks import Tasks
 from metadisco.envs.gridworld.hand_designed import HandDesigned, ObjectKind
+from tests.support import small
 from tests.support.small import TASKS, assert_trees_close, trainer
 
 NUM_TASKS = 6
@@ -272,7 +273,7 @@ def test_settings_come_back_from_data(prioritization):
 @pytest.mark.slow
 def test_a_trainer_runs_on_a_curriculum_that_replays_and_evolves():
     replay = PrioritizedLevelReplay(TASKS, capacity=6, fill_before_replay=0.1)
-    learner = replace(trainer(), curriculum=ACCEL(replay))
+    learner = small.altered(trainer(), curriculum=ACCEL(replay))
     step = jax.jit(learner.step)
     state = before = learner.init(jax.random.key(0))
     for i in range(2):

@@ -22,7 +22,7 @@ from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.snapshots import find_snapshots, level_keeper, save_snapshot, snapshot_interval
 from metadisco.curricula.tasks import LogUniformLifetime, Tasks
-from metadisco.presets.registry import Preset
+from metadisco.presets.base import Preset
 from metadisco.runs import loop
 from tests.support import small
 from tests.support.disk import trees_equal
@@ -46,15 +46,19 @@ class Nobody:
     curriculum: Any
     num_steps: int = STEPS
 
+    @property
+    def domains(self):
+        return (self,)  # all that is asked of it is its curriculum
+
     def init(self, key):
-        return NobodyState(jnp.int32(0), self.curriculum.init(key))
+        return NobodyState(jnp.int32(0), (self.curriculum.init(key),))
 
     def step(self, key, state):
         propose_key, score_key, observe_key = jax.random.split(key, 3)
-        curriculum, proposal = self.curriculum.propose(propose_key, state.curriculum, 4)
+        curriculum, proposal = self.curriculum.propose(propose_key, state.curricula[0], 4)
         scores = proposal.tasks.lifetime + jax.random.uniform(score_key, (4,))
         curriculum, metrics = self.curriculum.observe(observe_key, curriculum, proposal, scores, jnp.ones(4, bool))
-        return NobodyState(state.step + 1, curriculum), metrics | {"fitness": jnp.mean(scores)}
+        return NobodyState(state.step + 1, (curriculum,)), metrics | {"fitness": jnp.mean(scores)}
 
 
 def run(folder, trainer, **options):
@@ -85,7 +89,7 @@ def test_run_leaves_its_levels_at_an_interval_and_at_its_end(first):
     snapshots = find_snapshots(folder)
     assert list(snapshots) == [2, STEPS]  # nothing was played at 0
     last = load_levels(snapshots[STEPS])
-    assert trees_equal(last.buffer, state.curriculum)
+    assert trees_equal(last.buffer, state.curricula[0])
     assert last.tasks == TASKS
     assert last.provenance == {"preset": "tiny", "seed": 3, "meta_step": STEPS}
 
@@ -97,10 +101,10 @@ def test_resumed_run_leaves_the_same_files(first, tmp_path):
 
 
 def test_another_run_trains_on_the_levels_of_a_run(first, folder, tmp_path):
-    trainer = replace(small.trainer(), curriculum=FixedSet(SavedTasks(folder)))
+    trainer = small.altered(small.trainer(), curriculum=FixedSet(SavedTasks(folder)))
     result = run(tmp_path / "second", trainer, steps=2)
     assert np.isfinite([row["fitness"] for row in numbers_logged(tmp_path / "second")]).all()
-    assert trees_equal(jax.device_get(result.state.curriculum), load_levels(folder).played())
+    assert trees_equal(jax.device_get(result.state.curricula[0]), load_levels(folder).played())
     assert find_snapshots(tmp_path / "second") == {}  # a fixed set is no buffer
 
 
@@ -109,7 +113,7 @@ def test_run_with_warm_start_begins_with_the_levels_of_a_run(folder, tmp_path):
     snapshots = find_snapshots(tmp_path / "second")
     assert list(snapshots) == [0, 2]
     assert_trees_close(load_levels(snapshots[0]).played(), load_levels(folder).played())
-    assert (result.state.curriculum.num_plays >= 1).sum() == 6
+    assert (result.state.curricula[0].num_plays >= 1).sum() == 6
 
 
 def test_only_curricula_with_a_buffer_keep_levels():

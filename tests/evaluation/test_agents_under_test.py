@@ -22,11 +22,12 @@ from metadisco.evaluation.meta_test import plan
 from metadisco.lives.life import InnerLoop
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_training.domain import Domain
-from metadisco.meta_training.evolution_trainer import MixedTrainer
+from metadisco.meta_training.evolution_trainer import EvolutionTrainer
 from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.mirror_learning import MirrorLearning
-from metadisco.presets.registry import Preset, preset
+from metadisco.presets.base import Preset
+from metadisco.presets.registry import preset
 from tests.support import small
 
 LPO = MirrorLearning(LPODrift(width=4))
@@ -242,7 +243,7 @@ def test_drift_presets_train_one_objective_in_all_domains():
 def test_a_run_on_several_environments_is_tested_and_saved(tmp_path):
     grid = replace(small.inner_loop(LPO), num_workers=8)
     domain = Domain(grid, DomainRandomization(small.TASKS), 2, slots=2, name="grid")
-    trainer = MixedTrainer((domain, replace(domain, name="twin")), Evolution(), num_steps=1)
+    trainer = EvolutionTrainer((domain, replace(domain, name="twin")), Evolution(), num_steps=1)
     tiny = Preset("tiny", "two domains", trainer, suites=("grid-tiny@4",), num_seeds=1, validate_every=0)
     outcome = discovery.discover(tiny, tmp_path / "run", console=Console(quiet=True))
     loaded = checkpoint.load(tmp_path / "run" / "objective")
@@ -256,7 +257,7 @@ def test_a_run_on_several_environments_is_tested_and_saved(tmp_path):
 def test_a_run_that_no_suite_can_test_is_refused_before_it_begins(tmp_path):
     image = InnerLoop(GridWorld(planes=True), MLP((4,)), LPO)
     domain = Domain(image, DomainRandomization(small.TASKS), 2)
-    trainer = MixedTrainer((domain,), Evolution(), num_steps=1)
+    trainer = EvolutionTrainer((domain,), Evolution(), num_steps=1)
     tiny = Preset("tiny", "images", trainer, suites=("CartPole-v1",), validate_every=1)  # validation is on grids
     with pytest.raises(config.ConfigError, match="planes=False"):
         discovery.discover(tiny, tmp_path / "run", console=Console(quiet=True))

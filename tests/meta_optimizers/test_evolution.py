@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metadisco.core import lowrank
-from metadisco.core.types import Outcome
+from metadisco.meta_optimizers.base import repeat
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
 from metadisco.meta_optimizers.schedules import Decay
@@ -24,41 +24,37 @@ def _full(population):
     return jax.vmap(lambda member: jax.tree.map(lowrank.dense, member, is_leaf=is_lowrank), in_axes=(axes,))(population)
 
 
-def _outcome(fitness):
-    return Outcome(fitness, jnp.ones(fitness.shape, jnp.int32), {})
+def _generation(optimizer, key, state, lives, fitness_fn, **options):
+    """One generation over the lives [N]: the new state, the fitness [R, N] and the metrics."""
+    population, asked = optimizer.ask(key, state, len(lives))
+    fitness = fitness_fn(population, repeat(lives, optimizer.replicas)).reshape(optimizer.replicas, -1)
+    state, metrics = optimizer.tell(key, asked, population, fitness, **options)
+    return state, fitness, metrics
 
 
 def _bowl(population, lives):
     """Fitness is minus the squared distance to the goal."""
     squares = jax.tree.map(lambda x, goal: jnp.sum((x - goal) ** 2, axis=range(1, x.ndim)), _full(population), GOAL)
-    return _outcome(-sum(jax.tree.leaves(squares)))
+    return -sum(jax.tree.leaves(squares))
 
 
 def _distance(meta_params):
     return sum(jnp.sum((meta_params[name] - GOAL[name]) ** 2) for name in GOAL)
 
 
-def _run(optimizer, life_fn, *, num_steps, num_tasks=16, seed=0):
+def _run(optimizer, fitness_fn, *, num_steps, num_tasks=16, seed=0):
     state = optimizer.init(jax.random.key(seed), START, num_tasks)
-    step = jax.jit(lambda key, state: optimizer.step(key, state, jnp.arange(num_tasks), life_fn))
+    step = jax.jit(lambda key, state: _generation(optimizer, key, state, jnp.arange(num_tasks), fitness_fn))
     for i in range(num_steps):
-        state, outcomes, metrics = step(jax.random.key(i), state)
-    return state, outcomes, metrics
+        state, fitness, metrics = step(jax.random.key(i), state)
+    return state, fitness, metrics
 
 
 @pytest.mark.parametrize("optimizer", ESTIMATORS, ids=repr)
-def test_a_pair_mirrors_its_noise_and_shares_its_life(optimizer):
-    seen = {}
-
-    def life_fn(population, lives):
-        seen.update(population=_full(population), lives=lives)
-        return _bowl(population, lives)
-
+def test_a_pair_mirrors_its_noise(optimizer):
     start = jax.tree.map(lambda leaf: leaf + 2.0, START)
-    state = optimizer.init(jax.random.key(0), start, 5)
-    optimizer.step(jax.random.key(1), state, jnp.arange(5) * 10, life_fn)
-    assert seen["lives"].tolist() == [0, 10, 20, 30, 40] * 2
-    for name, members in seen["population"].items():
+    population, _ = optimizer.ask(jax.random.key(1), optimizer.init(jax.random.key(0), start, 5), 5)
+    for name, members in _full(population).items():
         np.testing.assert_allclose(
             members[:5] + members[5:], jnp.broadcast_to(2 * start[name], members[:5].shape), atol=1e-5
         )
@@ -67,14 +63,9 @@ def test_a_pair_mirrors_its_noise_and_shares_its_life(optimizer):
 
 @pytest.mark.parametrize("rank", [1, 2])
 def test_a_low_rank_perturbation_has_the_standard_deviation_that_was_asked_for(rank):
-    seen = {}
-
-    def life_fn(population, lives):
-        seen.update(_full(population))
-        return _bowl(population, lives)
-
     optimizer = LowRankEvolution(rank=rank, sigma=Decay(0.2))
-    optimizer.step(jax.random.key(0), optimizer.init(jax.random.key(0), START, 4000), jnp.arange(4000), life_fn)
+    population, _ = optimizer.ask(jax.random.key(0), optimizer.init(jax.random.key(0), START, 4000), 4000)
+    seen = _full(population)
     np.testing.assert_allclose(jnp.std(seen["matrix"]), 0.2, rtol=0.05)
     np.testing.assert_allclose(jnp.std(seen["bias"]), 0.2, rtol=0.05)
 
@@ -86,23 +77,23 @@ def test_the_low_rank_estimate_is_the_gradient_on_average():
     """
     slope = GOAL["matrix"]
 
-    def life_fn(population, lives):
-        return _outcome(jnp.sum(_full(population)["matrix"] * slope, axis=(1, 2)))
+    def fitness_fn(population, lives):
+        return jnp.sum(_full(population)["matrix"] * slope, axis=(1, 2))
 
     class Identity:
         def __call__(self, fitness):
             return fitness
 
     optimizer = LowRankEvolution(shaping=Identity())
-    state, _, _ = _run(optimizer, life_fn, num_steps=1, num_tasks=20_000)
+    state, _, _ = _run(optimizer, fitness_fn, num_steps=1, num_tasks=20_000)
     gradient = -state.opt_state[0].mu["matrix"] / 0.1  # Adam's first moment after one step is 0.1 g
     np.testing.assert_allclose(gradient, slope, atol=0.1)
 
 
 def _partly_broken(population, lives):
-    outcome = _bowl(population, lives)
-    broken = jnp.arange(outcome.fitness.shape[0]) % 4 == 1
-    return outcome.replace(fitness=jnp.where(broken, jnp.array([jnp.nan, jnp.inf])[lives % 2], outcome.fitness))
+    fitness = _bowl(population, lives)
+    broken = jnp.arange(fitness.shape[0]) % 4 == 1
+    return jnp.where(broken, jnp.array([jnp.nan, jnp.inf])[lives % 2], fitness)
 
 
 @pytest.mark.parametrize("shaping", [PairwiseSign(), PairwiseRoot(), CenteredRanks()])
@@ -143,7 +134,7 @@ def test_sigma_follows_its_schedule():
     state = optimizer.init(jax.random.key(0), START, 4)
     for i in range(4):
         sigmas.append(float(state.strategy.std))
-        state, _, _ = optimizer.step(jax.random.key(i), state, jnp.arange(4), _bowl)
+        state, _, _ = _generation(optimizer, jax.random.key(i), state, jnp.arange(4), _bowl)
     np.testing.assert_allclose(sigmas, [0.4, 0.2, 0.1, 0.05], rtol=1e-6)
 
 
@@ -191,12 +182,12 @@ def test_a_task_that_is_not_trained_on_says_nothing(optimizer):
     train_mask = jnp.array([True, False, False, False])
 
     def with_others(value):
-        def life_fn(population, lives):
-            outcome = _bowl(population, lives)
-            return _outcome(jnp.where(jnp.tile(train_mask, 2), outcome.fitness, outcome.fitness * value))
+        def fitness_fn(population, lives):
+            fitness = _bowl(population, lives)
+            return jnp.where(jnp.tile(train_mask, 2), fitness, fitness * value)
 
-        state = optimizer.init(jax.random.key(0), START, 4)
-        state, _, _ = optimizer.step(jax.random.key(1), state, jnp.arange(4), life_fn, train_mask=train_mask)
+        state, key = optimizer.init(jax.random.key(0), START, 4), jax.random.key(1)
+        state, _, _ = _generation(optimizer, key, state, jnp.arange(4), fitness_fn, train_mask=train_mask)
         return optimizer.meta_params(state)
 
     sign = {"shaping": PairwiseSign()}  # ranks over the population see every pair

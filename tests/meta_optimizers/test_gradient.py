@@ -18,12 +18,12 @@ def _loss(meta_params, life):
 
 def _step(lives, optimizer=MetaGradient(learning_rate=Decay(0.1))):
     state = optimizer.init(jax.random.key(0), START, len(lives))
-    return optimizer.step(state, jnp.asarray(lives), _loss)
+    return optimizer.descend(state, jnp.asarray(lives), _loss)
 
 
 def test_it_descends_to_the_mean_of_the_lives():
     optimizer = MetaGradient(learning_rate=Decay(0.05))
-    state, step = optimizer.init(jax.random.key(0), START, 2), jax.jit(lambda s, x: optimizer.step(s, x, _loss))
+    state, step = optimizer.init(jax.random.key(0), START, 2), jax.jit(lambda s, x: optimizer.descend(s, x, _loss))
     for _ in range(200):
         state, _, _ = step(state, jnp.array([[0.0, 0.0], [1.0, 1.0]]))
     np.testing.assert_allclose(state.meta_params["w"], 0.5, atol=0.02)
@@ -61,7 +61,7 @@ def test_a_life_that_is_not_trained_on_goes_on_without_a_say():
     optimizer = MetaGradient(learning_rate=Decay(0.1))
     state = optimizer.init(jax.random.key(0), START, 2)
     train_mask = jnp.array([True, False])
-    moved, lives, metrics = optimizer.step(state, jnp.array([1.0, 90.0]), _loss, train_mask=train_mask)
+    moved, lives, metrics = optimizer.descend(state, jnp.array([1.0, 90.0]), _loss, train_mask=train_mask)
     np.testing.assert_allclose(moved.meta_params["w"], _step([1.0])[0].meta_params["w"], rtol=1e-6)
     assert lives.tolist() == [2.0, 91.0]
     assert metrics["finite_fraction"] == 1.0

@@ -14,12 +14,12 @@ from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.tasks import FixedLifetime, Tasks
 from metadisco.envs.base import Discrete
 from metadisco.lives.life import InitialCondition
-from metadisco.meta_optimizers.base import mirror
+from metadisco.meta_optimizers.base import repeat
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.gradient import MetaGradient
 from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
 from metadisco.meta_training.domain import Domain
-from metadisco.meta_training.evolution_trainer import MixedTrainer
+from metadisco.meta_training.evolution_trainer import EvolutionTrainer
 from metadisco.objectives.lpg import LPG
 from tests.support import probes, small
 
@@ -52,12 +52,12 @@ def domains():
 
 
 def trainer(**options):
-    return MixedTrainer(**({"domains": domains(), "meta_optimizer": Evolution(), "num_steps": 3} | options))
+    return EvolutionTrainer(**({"domains": domains(), "meta_optimizer": Evolution(), "num_steps": 3} | options))
 
 
 @dataclass(frozen=True)
 class Witness:
-    """Proposes a known population and keeps what came of it."""
+    """Asks for a known population and keeps the fitness that it is told."""
 
     replicas: int = 2
 
@@ -65,11 +65,13 @@ class Witness:
         del key, meta_params
         return small.population(small.OBJECTIVE, 2 * num_tasks)
 
-    def step(self, key, state, lives, life_fn, *, train_mask=None):
-        del key, train_mask
-        outcomes = life_fn(state, mirror(lives))
-        outcomes = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), outcomes)
-        return outcomes, outcomes, dict(outcomes.metrics)
+    def ask(self, key, state, num_tasks):
+        del key, num_tasks
+        return state, state
+
+    def tell(self, key, state, population, fitness, *, train_mask=None):
+        del key, state, population, train_mask
+        return fitness, {"fitness": jnp.mean(fitness)}
 
     def meta_params(self, state):
         return state
@@ -92,18 +94,18 @@ def test_candidates_live_in_the_domain_of_their_task(witnessed):
         initials = InitialCondition(jax.random.split(jax.random.fold_in(init_key, i), domain.num_tasks), proposal.tasks)
         antagonists = jnp.zeros(domain.num_tasks)
         theirs = jax.tree.map(lambda leaf, members=members: leaf[jnp.array(members)], population)
-        outcomes = jax.jit(domain.live)(theirs, mirror((initials, antagonists)))
+        outcomes = jax.jit(domain.live)(theirs, repeat((initials, antagonists), 2))
         begin = (0, 3)[i]
-        fitness = state.meta.fitness[:, begin : begin + domain.num_tasks]
+        fitness = state.meta[:, begin : begin + domain.num_tasks]
         np.testing.assert_allclose(fitness.reshape(-1), domain.normalize(outcomes.fitness), rtol=1e-4, atol=1e-5)
 
 
 def test_fitness_is_on_the_scale_of_each_domain_and_returns_are_reported(witnessed):
     state, metrics = witnessed
-    fitness = state.meta.fitness[:, 3:]
+    fitness = state.meta[:, 3:]
     assert jnp.all((fitness >= 0.0) & (fitness <= 1.0))  # of 100
     np.testing.assert_allclose(metrics["fitness/probe"], 100.0 * fitness.mean(), rtol=1e-5)
-    np.testing.assert_allclose(metrics["fitness/grid"], state.meta.fitness[:, :3].mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["fitness/grid"], state.meta[:, :3].mean(), rtol=1e-5)
 
 
 def test_work_is_counted_by_domain(witnessed):
@@ -137,7 +139,7 @@ def test_low_rank_candidates_live_in_the_domain_of_their_task_too():
 
 def test_a_trainer_is_its_own_configuration():
     grid = domains()[0]
-    one = MixedTrainer((grid,), Evolution(), num_steps=2)
+    one = EvolutionTrainer((grid,), Evolution(), num_steps=2)
     assert config.from_data(config.to_data(one)) == one
 
 
@@ -147,7 +149,7 @@ def test_a_trainer_is_its_own_configuration():
         ({"num_steps": 0}, "num_steps"),
         ({"domains": ()}, "one or more"),
         ({"domains": (domains()[0], domains()[0])}, "different names"),
-        ({"meta_optimizer": MetaGradient()}, "two replicas"),
+        ({"meta_optimizer": MetaGradient()}, "ask and tell"),
         (
             {"domains": (domains()[0], replace(domains()[1], inner=small.inner_loop(LPG(width=8))))},
             "must learn the same",
@@ -159,7 +161,7 @@ def test_settings_that_make_no_sense_are_refused(change, message):
         trainer(**change)
 
 
-def test_an_domain_checks_its_curriculum_and_its_scale():
+def test_a_domain_checks_its_curriculum_and_its_scale():
     with pytest.raises(ValueError, match="reference_return"):
         replace(domains()[0], random_return=1.0)
     with pytest.raises(ValueError, match="num_tasks"):

@@ -10,22 +10,14 @@ import pytest
 
 from benchmarks import scaling
 from metadisco.core import config
-from metadisco.curricula.randomization import DomainRandomization
 from metadisco.lives.critic import Critic
 from metadisco.meta_training import gradient_trainer, memory_estimate
-from metadisco.meta_training.gradient_trainer import GradientTrainer
 from metadisco.meta_training.truncation import Unroll
 from metadisco.objectives.actor_critic import A2C
 from metadisco.presets import registry
 from tests.support import small, toy
 
-
-def _trainer(**options):
-    settings = {"unroll": Unroll(num_updates=2), "num_tasks": 4, "num_steps": 6, "slots": 2} | options
-    return GradientTrainer(small.inner_loop(critic=Critic()), DomainRandomization(small.TASKS), **settings)
-
-
-TRAINER = _trainer()
+TRAINER = small.gradient_trainer()
 STEP = jax.jit(TRAINER.step)
 
 
@@ -111,7 +103,7 @@ def test_who_is_reborn_has_a_new_task_agent_and_critic(course):
 
 
 def test_first_lives_are_cut_short_at_different_times():
-    lives = _begin(_trainer(num_tasks=200)).lives
+    lives = _begin(small.gradient_trainer(num_tasks=200)).lives
     assert len(set(lives.until.tolist())) > 2
     assert jnp.any(lives.until < lives.life.task.lifetime)
     assert jnp.min(lives.until) == 1
@@ -123,7 +115,7 @@ def test_fitness_is_that_of_lives_that_came_to_their_end(course):
         assert metrics["finished"] == jnp.sum(finished)
         assert jnp.isfinite(metrics["fitness"]) == jnp.any(finished)
         if jnp.any(finished):
-            expected = TRAINER.inner.evaluate(state.lives.life, slots=4)[finished]  # [lives, workers]
+            expected = TRAINER.domain.inner.evaluate(state.lives.life, slots=4)[finished]  # [lives, workers]
             np.testing.assert_allclose(metrics["fitness"], jnp.mean(expected), rtol=1e-5, atol=1e-6)
 
 
@@ -145,7 +137,7 @@ def test_a_life_that_is_not_a_number_is_counted_and_spares_the_others():
 @pytest.mark.parametrize("num_tasks", [4, 5])
 def test_one_and_two_devices_give_the_same(num_tasks, monkeypatch):
     assert jax.device_count() == 2
-    trainer = _trainer(num_tasks=num_tasks)
+    trainer = small.gradient_trainer(num_tasks=num_tasks)
     both = _go_on(jax.jit(trainer.step), _begin(trainer), 2)[0][-1]
     one = jax.make_mesh((1,), ("population",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
     monkeypatch.setattr(gradient_trainer, "population_mesh", lambda: one)
@@ -155,7 +147,7 @@ def test_one_and_two_devices_give_the_same(num_tasks, monkeypatch):
 
 @pytest.mark.slow
 def test_slots_do_not_change_the_result(course):
-    trainer = _trainer(slots=1)
+    trainer = small.gradient_trainer(slots=1)
     state = _go_on(jax.jit(trainer.step), _begin(trainer), 2)[0][-1]
     small.assert_trees_close(_data(state), _data(course[0][2]), rtol=1e-4, atol=1e-5)
 
@@ -191,8 +183,8 @@ def test_the_preset_runs_at_a_tiny_size(tmp_path):
 
 def test_memory_grows_with_lives_and_with_updates_kept():
     base = memory_estimate.estimate(TRAINER)
-    assert memory_estimate.estimate(_trainer(num_tasks=40)) > 2 * base
-    longer = _trainer(unroll=Unroll(num_updates=20))
+    assert memory_estimate.estimate(small.gradient_trainer(num_tasks=40)) > 2 * base
+    longer = small.gradient_trainer(unroll=Unroll(num_updates=20))
     assert (
         memory_estimate.estimate(longer)
         > memory_estimate.estimate(replace(longer, unroll=Unroll(num_updates=20, remat=True)))
@@ -203,15 +195,15 @@ def test_memory_grows_with_lives_and_with_updates_kept():
 
 def test_a_hand_written_objective_cannot_be_meta_trained():
     with pytest.raises(ValueError, match="nothing to meta-train"):
-        replace(TRAINER, inner=small.inner_loop(A2C(), critic=Critic())).init(jax.random.key(0))
+        small.altered(TRAINER, inner=small.inner_loop(A2C(), critic=Critic())).init(jax.random.key(0))
 
 
 @pytest.mark.parametrize("field", ["num_tasks", "num_steps", "slots"])
 def test_sizes_below_one_are_refused(field):
     with pytest.raises(ValueError, match=field):
-        _trainer(**{field: 0})
+        small.gradient_trainer(**{field: 0})
 
 
 def test_meta_gradients_need_a_critic():
     with pytest.raises(ValueError, match=r"InnerLoop.critic"):
-        replace(TRAINER, inner=small.inner_loop())
+        small.altered(TRAINER, inner=small.inner_loop())

@@ -23,7 +23,6 @@ from metadisco.lives.normalization import Normalizer
 from metadisco.meta_training import level_scores
 from metadisco.meta_training.antagonists import Expert, LearningAntagonist, RandomPolicy
 from metadisco.meta_training.domain import of_better
-from metadisco.meta_training.gradient_trainer import GradientTrainer
 from metadisco.meta_training.level_scores import (
     Evidence,
     L1ValueLoss,
@@ -33,11 +32,9 @@ from metadisco.meta_training.level_scores import (
     Regret,
     Return,
     Uniform,
-    antagonist,
     score_lives,
+    trained_antagonist,
 )
-from metadisco.meta_training.trainer import MetaTrainer
-from metadisco.meta_training.truncation import Unroll
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.lpg import LPG
 from tests.support import small
@@ -113,7 +110,7 @@ def test_scores_of_values_need_a_critic(score):
         score.score(evidence(critic_output=None))
     for build in (trainer, gradient_trainer):
         with pytest.raises(ValueError, match=r"critic"):
-            replace(build(score), inner=small.inner_loop())
+            small.altered(build(score), inner=small.inner_loop())
 
 
 def test_the_expert_gets_what_is_optimal():
@@ -134,11 +131,11 @@ def test_the_random_policy_gets_about_what_it_should():
     assert abs(expected) > 0.2
 
 
-def test_a_antagonist_lives_as_the_agents_do_but_for_its_rule():
+def test_an_antagonist_lives_as_the_agents_do_but_for_its_rule():
     antagonist = LearningAntagonist(A2C(gamma=0.5), Learner(SGD(3.0), SGD(2.0)))
-    lives = antagonist(Regret(antagonist), INNER)
+    lives = trained_antagonist(Regret(antagonist), INNER)
     assert lives == replace(INNER, objective=A2C(gamma=0.5), learner=Learner(SGD(3.0), SGD(2.0)), critic=None)
-    assert antagonist(Regret(Expert()), INNER) is antagonist(Return(), INNER) is None
+    assert trained_antagonist(Regret(Expert()), INNER) is trained_antagonist(Return(), INNER) is None
 
 
 def test_an_antagonist_with_meta_parameters_is_refused():
@@ -148,7 +145,7 @@ def test_an_antagonist_with_meta_parameters_is_refused():
 
 def test_where_there_is_no_oracle_the_expert_is_refused():
     with pytest.raises(ValueError, match=r"oracle.*LearningAntagonist"):
-        replace(trainer(Regret(Expert())), inner=replace(INNER, env=TwoStates()))
+        small.altered(trainer(Regret(Expert())), inner=replace(INNER, env=TwoStates()))
 
 
 def test_planes_do_not_take_the_oracle_away_but_random_positions_do():
@@ -173,12 +170,11 @@ def test_nobody_is_scored_who_was_not_chosen_or_diverged():
 
 
 def trainer(score=Return()):
-    return replace(small.trainer(), inner=INNER, curriculum=REPLAY, score=score)
+    return small.altered(small.trainer(), inner=INNER, curriculum=REPLAY, score=score)
 
 
 def gradient_trainer(score=Return(), **options):
-    settings = {"curriculum": REPLAY, "unroll": Unroll(num_updates=2), "num_tasks": 4, "slots": 2} | options
-    return GradientTrainer(INNER, score=score, **settings)
+    return small.gradient_trainer(INNER, score=score, **({"curriculum": REPLAY} | options))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +184,7 @@ def gradient_trainer(score=Return(), **options):
 )
 def test_every_score_and_every_curriculum_fit_both_meta_optimizers(score, curriculum):
     for build in (trainer, gradient_trainer):
-        run = replace(build(score), curriculum=curriculum)
+        run = small.altered(build(score), curriculum=curriculum)
         key = jax.eval_shape(jax.random.key, 0)
         before = jax.eval_shape(run.init, key)
         after, metrics = jax.eval_shape(run.step, key, before)
@@ -216,21 +212,21 @@ def test_scores_fill_the_buffer_whoever_improves_the_objective(run):
     state, step = run.init(jax.random.key(0)), jax.jit(run.step)
     for i in range(4):
         state, metrics = step(jax.random.key(i), state)
-    kept = state.curriculum
+    (kept,) = state.curricula
     assert jnp.sum(kept.is_filled) >= 2
     assert jnp.all(jnp.isfinite(kept.score))
     assert len(set(kept.score[kept.is_filled].tolist())) > 1
     assert metrics["finite_fraction"] == 1.0
-    if run.score == Regret() and isinstance(run, MetaTrainer):
+    if run.score == Regret() and run.replicas == 2:
         assert metrics["agent_updates"] == 12 * metrics["lifetime"]  # four pairs and their antagonists
 
 
 def test_under_evolution_scores_compare_with_antagonists():
     run, initials = trainer(Regret()), small.initials(4)
-    outcomes = jax.jit(run.domain.live)(small.population(INNER.objective, 4), (initials, jnp.arange(4.0)))
+    outcomes = jax.jit(run.domains[0].live)(small.population(INNER.objective, 4), (initials, jnp.arange(4.0)))
     np.testing.assert_allclose(outcomes.score, jnp.arange(4.0) - outcomes.fitness, rtol=1e-5, atol=1e-6)
-    returns, num_updates = jax.jit(run.domain.antagonists)(initials)
-    alone = jax.jit(partial(antagonist(Regret(), INNER).live, (), slots=4))(initials)[1]
+    returns, num_updates = jax.jit(run.domains[0].live_as_antagonists)(initials)
+    alone = jax.jit(partial(trained_antagonist(Regret(), INNER).live, (), slots=4))(initials)[1]
     np.testing.assert_allclose(returns, alone.fitness, rtol=1e-5, atol=1e-6)
     assert num_updates == jnp.sum(initials.task.lifetime)
 
@@ -266,7 +262,7 @@ def test_by_meta_gradients_antagonists_live_in_lock_step_and_are_reborn_with_the
 
 
 def test_by_meta_gradients_the_score_is_of_lives_that_came_to_their_end(course):
-    evaluate, seen = jax.jit(partial(antagonist(Regret(), INNER).evaluate, slots=4)), 0
+    evaluate, seen = jax.jit(partial(trained_antagonist(Regret(), INNER).evaluate, slots=4)), 0
     for state, metrics in zip(course[0][1:], course[1], strict=True):
         finished = state.lives.life.num_updates >= state.proposal.tasks.lifetime
         assert jnp.isfinite(metrics["score"]) == jnp.any(finished)
@@ -281,7 +277,7 @@ def test_by_meta_gradients_a_antagonist_learns_as_it_would_alone(course):
     before, state = course[0][:2]
     going_on = np.array(~before.lives.is_over)
     until = jnp.minimum(before.lives.until, 2)
-    alone, _ = jax.jit(partial(antagonist(Regret(), INNER).advance, (), slots=4))(before.antagonists, until)
+    alone, _ = jax.jit(partial(trained_antagonist(Regret(), INNER).advance, (), slots=4))(before.antagonists, until)
     for name, table in state.antagonists.agent_params.items():
         np.testing.assert_allclose(table[going_on], alone.agent_params[name][going_on], rtol=1e-5, atol=1e-6)
         assert jnp.any(table != 0)
@@ -291,7 +287,7 @@ def test_by_meta_gradients_a_antagonist_learns_as_it_would_alone(course):
 def test_every_setting_of_the_antagonist_matters():
     initials = replace(small.initials(4), task=replace(small.initials(4).task, lifetime=jnp.full(4, 8)))
     changes = {}, {"objective": A2C(entropy_weight=5.0)}, {"learner": Learner(SGD(1e-6), SGD(4.0))}
-    runs = [antagonist(Regret(LearningAntagonist(**options)), INNER) for options in changes]
+    runs = [trained_antagonist(Regret(LearningAntagonist(**options)), INNER) for options in changes]
     plain, rule, rate = jax.jit(lambda initials: [run.live((), initials, slots=4)[1].fitness for run in runs])(initials)
     assert jnp.any(plain != rule)
     assert jnp.any(plain != rate)

@@ -1,7 +1,5 @@
 """A meta-step: the same for any number of devices, and every part of it matters."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -78,7 +76,7 @@ def test_equal_trainers_are_equal_and_hash_alike():
 
 
 def test_a_hand_written_objective_cannot_be_meta_trained():
-    trainer = replace(small.trainer(), inner=InnerLoop(small.LEVELS.env, Table(), A2C(), num_workers=2))
+    trainer = small.altered(small.trainer(), inner=InnerLoop(small.LEVELS.env, Table(), A2C(), num_workers=2))
     with pytest.raises(ValueError, match="nothing to meta-train"):
         trainer.init(jax.random.key(0))
 

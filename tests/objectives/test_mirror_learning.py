@@ -163,7 +163,7 @@ def test_meta_parameters_are_those_of_the_drift():
     "optimizer", [Evolution(), pytest.param(LowRankEvolution(sigma=Decay(1.0)), marks=pytest.mark.slow)]
 )
 def test_evolution_moves_every_meta_parameter_of_lpo(optimizer):
-    trainer = replace(small.trainer(optimizer), inner=small.inner_loop(LPO, learner=LEARNER), num_tasks=6)
+    trainer = small.altered(small.trainer(optimizer), inner=small.inner_loop(LPO, learner=LEARNER), num_tasks=6)
     begun = trainer.init(jax.random.key(0))
     state, metrics = jax.jit(trainer.step)(jax.random.key(1), begun)
     before, after = trainer.meta_params(begun), trainer.meta_params(state)

@@ -357,7 +357,7 @@ def test_names_are_escaped(tmp_path):
 
 def test_learned_drift_is_drawn_and_judged(tmp_path):
     objective = MirrorLearning(LPODrift(width=4, temporal=True))
-    trainer = replace(small.trainer(), inner=small.inner_loop(objective))
+    trainer = small.altered(small.trainer(), inner=small.inner_loop(objective))
     folder = begin_run(tmp_path / "run", rows=log(num_steps=2), trainer=trainer)
     assert "when meta-training is over" in section(reports.write(folder).read_text(), "drift")
     checkpoint.save(checkpoint.Discovered(objective, objective.init(jax.random.key(0))), folder / "objective")
@@ -375,7 +375,7 @@ def test_learned_drift_is_drawn_and_judged(tmp_path):
 def drift_run(folder):
     """The folder of a run that learned a drift and was tested on an environment, at two lifetimes."""
     objective = MirrorLearning(LPODrift(width=4))
-    trainer = replace(small.trainer(), inner=small.inner_loop(objective))
+    trainer = small.altered(small.trainer(), inner=small.inner_loop(objective))
     begin_run(folder, rows=log(num_steps=3), trainer=trainer)
     checkpoint.save(checkpoint.Discovered(objective, objective.init(jax.random.key(0))), folder / "objective")
     test_set = suites.suite("grid-tiny").build(num_levels=1)

@@ -86,7 +86,7 @@ def test_a_full_disk_at_the_start_is_said(tmp_path):
 
 
 def test_a_full_disk_after_the_meta_test_is_said(tmp_path, monkeypatch):
-    preset, write = replace(registry.smoke(), suites=(), validate_every=0), results.write_json
+    preset, write = replace(registry.preset("smoke"), suites=(), validate_every=0), results.write_json
     state = preset.trainer.init(jax.random.key(0))
     monkeypatch.setattr(loop, "run", lambda *_, **__: loop.Result("finished", 30, state, 1.0))
     monkeypatch.setattr(discovery, "compare", lambda *_, **__: {})

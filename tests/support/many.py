@@ -49,14 +49,9 @@ def finish(started, timeout=120):
 
 
 def gradient_trainer():
-    from metadisco.curricula.randomization import DomainRandomization
-    from metadisco.lives.critic import Critic
-    from metadisco.meta_training.gradient_trainer import GradientTrainer
-    from metadisco.meta_training.truncation import Unroll
     from tests.support import small
 
-    settings = {"unroll": Unroll(num_updates=2), "num_tasks": 8, "num_steps": 3, "slots": 2}
-    return GradientTrainer(small.inner_loop(critic=Critic()), DomainRandomization(small.TASKS), **settings)
+    return small.gradient_trainer(num_tasks=8, num_steps=3)
 
 
 def trainer_named(name):

@@ -5,13 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from metadisco.agents.networks import Table
+from metadisco.core import config
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.tasks import LogUniformLifetime, Tasks
 from metadisco.envs.gridworld.levels import GridLevels
+from metadisco.lives.critic import Critic
 from metadisco.lives.learner import SGD, Learner
 from metadisco.lives.life import InitialCondition, InnerLoop
 from metadisco.meta_optimizers.evolution import Evolution
-from metadisco.meta_training.trainer import MetaTrainer
+from metadisco.meta_training.domain import Domain
+from metadisco.meta_training.evolution_trainer import EvolutionTrainer, MetaTrainer
+from metadisco.meta_training.gradient_trainer import GradientTrainer
+from metadisco.meta_training.truncation import Unroll
 from metadisco.objectives.lpg import LPG
 
 LEVELS = GridLevels(max_side=4, num_walls=2, max_objects=2, max_steps=(5, 12))
@@ -24,9 +29,21 @@ def inner_loop(objective=OBJECTIVE, **options) -> InnerLoop:
     return InnerLoop(LEVELS.env, Table(), objective, **(settings | options))
 
 
-def trainer(meta_optimizer=Evolution(), **options) -> MetaTrainer:
+def trainer(meta_optimizer=Evolution(), **options) -> EvolutionTrainer:
     settings = {"num_tasks": 4, "num_steps": 3, "slots": 3}
     return MetaTrainer(inner_loop(), DomainRandomization(TASKS), meta_optimizer, **(settings | options))
+
+
+def gradient_trainer(inner=None, curriculum=DomainRandomization(TASKS), **options) -> GradientTrainer:
+    inner = inner_loop(critic=Critic()) if inner is None else inner
+    settings = {"unroll": Unroll(num_updates=2), "num_tasks": 4, "num_steps": 6, "slots": 2} | options
+    domain = {name: settings.pop(name) for name in ("num_tasks", "slots", "score") if name in settings}
+    return GradientTrainer((Domain(inner, curriculum, **domain),), **settings)
+
+
+def altered(trainer, **fields):
+    """A trainer with other fields, or with other fields of its only domain."""
+    return config.replace_fields(trainer, fields)
 
 
 def initials(num: int, seed: int = 0) -> InitialCondition:

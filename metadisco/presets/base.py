@@ -1,0 +1,33 @@
+"""What a preset is: a meta-training run with a name, and how to test what comes of it."""
+
+from dataclasses import dataclass
+
+from metadisco.meta_training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A run that can be started by name.
+
+    Attributes:
+        name: what it is called on the command line.
+        description: one line.
+        trainer: the meta-training run, which is also its configuration.
+        minutes: wall-clock cap of meta-training; None for none. A run that reaches its last meta-step earlier stops
+            there.
+        env_steps: cap on the environment steps of meta-training, antagonists included; None for none.
+        suites: what the result is tested on, each `NAME` or `NAME@LIFETIME`.
+        num_seeds: agents per test task.
+        validate_every: meta-steps between tests on the validation levels; 0 for never.
+        num_validation_levels: how many of the validation levels such a test uses.
+    """
+
+    name: str
+    description: str
+    trainer: Trainer
+    minutes: float | None = None
+    env_steps: float | None = None
+    suites: tuple[str, ...] = ("grid-unseen",)
+    num_seeds: int = 2
+    validate_every: int = 30
+    num_validation_levels: int = 32

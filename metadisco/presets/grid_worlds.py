@@ -1,0 +1,213 @@
+"""Presets on grid worlds: LPG and TA-LPG for tabular agents, by evolution and by meta-gradients."""
+
+from metadisco.agents.networks import Table
+from metadisco.core.config import replace_fields
+from metadisco.curricula.plr import PrioritizedLevelReplay
+from metadisco.curricula.randomization import DomainRandomization
+from metadisco.curricula.tasks import LogUniformLifetime, Tasks
+from metadisco.envs.gridworld.levels import GridLevels
+from metadisco.lives.critic import Critic
+from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.life import InnerLoop
+from metadisco.meta_optimizers.evolution import Evolution
+from metadisco.meta_optimizers.gradient import MetaGradient
+from metadisco.meta_optimizers.schedules import Decay
+from metadisco.meta_optimizers.shaping import PairwiseRoot
+from metadisco.meta_training.antagonists import Expert
+from metadisco.meta_training.domain import Domain
+from metadisco.meta_training.evolution_trainer import EvolutionTrainer, MetaTrainer
+from metadisco.meta_training.gradient_trainer import GradientTrainer
+from metadisco.meta_training.level_scores import (
+    L1ValueLoss,
+    Learnability,
+    LevelScore,
+    MaxMC,
+    PositiveValueLoss,
+    Regret,
+    Uniform,
+)
+from metadisco.meta_training.trainer import Trainer
+from metadisco.objectives.lpg import LPG
+from metadisco.presets.base import Preset
+
+
+def _grid_trainer(
+    *,
+    width: int,
+    lifetime_features: bool,
+    lifetimes: LogUniformLifetime,
+    num_workers: int,
+    num_tasks: int,
+    num_steps: int,
+    sigma: Decay,
+    learning_rate: Decay,
+) -> EvolutionTrainer:
+    """LPG for tabular agents on the general grid-world distribution, by antithetic task pairs."""
+    levels = GridLevels()
+    inner = InnerLoop(
+        env=levels.env,
+        torso=Table(),
+        objective=LPG(width=width, lifetime_features=lifetime_features),
+        # Larger than any rate that suits A2C: the objective scales pi_hat itself, and learns much faster from here.
+        learner=Learner(policy=SGD(1000.0), prediction=SGD(4.0)),
+        num_workers=num_workers,
+        num_test_workers=32,
+    )
+    return MetaTrainer(
+        inner=inner,
+        curriculum=DomainRandomization(Tasks(levels, lifetimes)),
+        meta_optimizer=Evolution(sigma=sigma, learning_rate=learning_rate, shaping=PairwiseRoot()),
+        num_tasks=num_tasks,
+        num_steps=num_steps,
+    )
+
+
+def quickstart() -> Preset:
+    """TA-LPG in a quarter of an hour on two cores."""
+    return Preset(
+        name="quickstart",
+        description="TA-LPG on general grid worlds by ES, lifetimes 16..96: a quarter of an hour on 2 CPU cores",
+        trainer=_grid_trainer(
+            width=16,
+            lifetime_features=True,
+            lifetimes=LogUniformLifetime(16, 96),
+            num_workers=32,
+            num_tasks=128,
+            num_steps=850,
+            sigma=Decay(0.1, rate=0.9995),
+            learning_rate=Decay(0.03, rate=0.997, floor=1e-3),
+        ),
+        minutes=11.0,
+        suites=("grid-unseen", "grid-unseen-long"),
+    )
+
+
+def smoke() -> Preset:
+    """The whole path, small."""
+    levels = GridLevels(max_side=5, num_walls=3, max_objects=2, max_steps=(20, 40))
+    trainer = _grid_trainer(
+        width=8,
+        lifetime_features=True,
+        lifetimes=LogUniformLifetime(4, 8),
+        num_workers=8,
+        num_tasks=16,
+        num_steps=30,
+        sigma=Decay(0.1),
+        learning_rate=Decay(0.03),
+    )
+    curriculum = DomainRandomization(Tasks(levels, LogUniformLifetime(4, 8)))
+    changes = {"inner.env": levels.env, "inner.num_test_workers": 16, "curriculum": curriculum}
+    return Preset(
+        name="smoke",
+        description="everything once, tiny: about a minute; the result is worthless",
+        trainer=replace_fields(trainer, changes),
+        suites=("grid-tiny",),
+        num_seeds=2,
+        validate_every=0,
+    )
+
+
+def _published_trainer(*, lifetime_features: bool) -> EvolutionTrainer:
+    return _grid_trainer(
+        width=16,
+        lifetime_features=lifetime_features,
+        lifetimes=LogUniformLifetime(10, 250),
+        num_workers=32,
+        num_tasks=64,
+        num_steps=2500,
+        sigma=Decay(0.1),
+        learning_rate=Decay(0.03, rate=0.999, floor=1e-3),
+    )
+
+
+def _long_run(name: str, description: str, trainer: Trainer, *, validate_every: int = 25) -> Preset:
+    return Preset(
+        name=name,
+        description=description,
+        trainer=trainer,
+        suites=("grid-unseen", "grid-unseen-long", "grid-designed", "mazes"),
+        num_seeds=1,
+        validate_every=validate_every,
+    )
+
+
+def ta_lpg_grid() -> Preset:
+    """TA-LPG on the published horizons."""
+    return _long_run(
+        "ta-lpg-grid",
+        "TA-LPG (width 16) on general grid worlds by ES, lifetimes 10..250: hours",
+        _published_trainer(lifetime_features=True),
+    )
+
+
+def lpg_grid() -> Preset:
+    """LPG, the same but for the lifetime features."""
+    return _long_run(
+        "lpg-grid",
+        "LPG (width 16) on general grid worlds by ES, lifetimes 10..250: hours",
+        _published_trainer(lifetime_features=False),
+    )
+
+
+def groove_grid_es() -> Preset:
+    """TA-LPG on levels that are replayed by algorithmic regret (arXiv:2310.02782), by evolution."""
+    replay = PrioritizedLevelReplay(Tasks(GridLevels(), LogUniformLifetime(10, 250)))
+    return _long_run(
+        "groove-grid-es",
+        "TA-LPG (width 16) by ES on grid worlds replayed by algorithmic regret, lifetimes 10..250: hours",
+        replace_fields(_published_trainer(lifetime_features=True), {"curriculum": replay, "score": Regret()}),
+    )
+
+
+def _gradient_trainer() -> GradientTrainer:
+    """LPG by meta-gradients as published, but for the sizes, and for larger steps that shrink."""
+    levels = GridLevels()
+    inner = InnerLoop(
+        env=levels.env,
+        torso=Table(),
+        objective=LPG(width=16),
+        learner=Learner(policy=SGD(160.0), prediction=SGD(4.0)),
+        num_workers=32,
+        num_test_workers=32,
+        critic=Critic(),
+    )
+    curriculum = DomainRandomization(Tasks(levels, LogUniformLifetime(10, 250)))
+    return GradientTrainer(
+        domains=(Domain(inner, curriculum, num_tasks=64),),
+        # Ten times the published rate learns in hundreds of meta-steps instead of thousands, and then has to calm down.
+        meta_optimizer=MetaGradient(learning_rate=Decay(1e-3, rate=0.998, floor=1e-4)),
+        num_steps=5000,
+    )
+
+
+def lpg_grid_gradient() -> Preset:
+    """LPG by meta-gradients on levels that are drawn anew."""
+    return _long_run(
+        "lpg-grid-gradient",
+        "LPG (width 16) on general grid worlds by meta-gradients, lifetimes 10..250: hours",
+        _gradient_trainer(),
+        validate_every=100,
+    )
+
+
+def replay_by(name: str, words: str, score: LevelScore) -> Preset:
+    """LPG by meta-gradients on levels that are replayed by a score."""
+    replay = PrioritizedLevelReplay(Tasks(GridLevels(), LogUniformLifetime(10, 250)))
+    return _long_run(
+        name,
+        f"LPG (width 16) by meta-gradients on grid worlds replayed by {words}, lifetimes 10..250: hours",
+        replace_fields(_gradient_trainer(), {"curriculum": replay, "score": score}),
+        validate_every=100,
+    )
+
+
+SCORES: dict[str, tuple[str, LevelScore]] = {
+    "groove-grid": ("algorithmic regret", Regret()),
+    "plr-uniform": ("chance", Uniform()),
+    "plr-l1": ("L1 value loss", L1ValueLoss()),
+    "plr-pvl": ("positive value loss", PositiveValueLoss()),
+    "plr-maxmc": ("MaxMC", MaxMC()),
+    "plr-learnability": ("learnability", Learnability()),
+    "plr-optimal-regret": ("optimal regret", Regret(Expert())),
+}
+"""Presets that differ in how levels are scored: name -> what it is called, score."""
