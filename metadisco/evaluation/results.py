@@ -176,7 +176,7 @@ def load_curves(path: str | os.PathLike) -> Results:
 
 
 def _read_curves(path: Path) -> Results:
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         index = json.loads(archive["index"].item())
         if index["format_version"] != FORMAT_VERSION:
             raise ValueError(f"{path} has format version {index['format_version']}, this reads {FORMAT_VERSION}")
