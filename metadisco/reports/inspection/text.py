@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from metadisco.checkpoints import checkpoint
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.evaluation import meta_test
 from metadisco.objectives.drift import verdicts, violations
@@ -103,7 +104,7 @@ def _identity(discovered: Discovered) -> "Table":
 def _conditions(discovered: Discovered) -> Any:
     from rich.text import Text
 
-    features = tuple(getattr(discovered.objective, "features", ()))
+    features = checkpoint.features(discovered.objective)
     table = _table("input", "what it is")
     table.columns[1].justify, table.columns[1].no_wrap = "left", False
     if not features:
