@@ -1,10 +1,9 @@
 """How fast does an agent learn by PPO here, and in rejax?
 
-Both train the same networks in the same environment with the same numbers of workers, steps, epochs and minibatches, in
-one process; they take turns, so that a noisy machine is noisy for both, and what is compared are medians over turns.
-Nothing is evaluated while the clock runs. What differs: rejax clips gradients entry by entry and initialises its
-weights otherwise, and brax's own wrappers, which it uses, return to a first state that they keep, where this library
-draws a new one. Run it on an otherwise idle machine, with rejax installed:
+Both train the same networks in the same environment with the same numbers of workers, steps, epochs and minibatches
+(`benchmarks/ppo_harness.py`, which also says what differs), in one process; they take turns, so that a noisy machine is
+noisy for both, and what is compared are medians over turns. Nothing is evaluated while the clock runs. Run it on an
+otherwise idle machine, with rejax installed:
 
     python -m benchmarks.ppo --json docs/results/ppo_speed.json
 
@@ -17,112 +16,43 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 
-from metadisco.agents.networks import MLP, Separate, Tanh
-from metadisco.agents.optimizers import Adam
+from benchmarks import ppo_harness
+from benchmarks.ppo_harness import Training
 from metadisco.core.provenance import provenance
-from metadisco.core.types import Task
 from metadisco.evaluation import results
-from metadisco.lives.learner import Learner
-from metadisco.lives.life import InitialCondition, InnerLoop
-from metadisco.objectives.mirror_learning import PPO
 
 NUM_AGENTS = 16
-
-
-@dataclass(frozen=True)
-class Row:
-    """What both libraries are asked to do.
-
-    Attributes:
-        env: name in gymnax, or brax-NAME.
-        num_workers: B.
-        num_steps: T.
-        num_updates: of one turn.
-        num_epochs: of an update.
-        num_minibatches: of an epoch.
-    """
-
-    env: str
-    num_workers: int
-    num_steps: int
-    num_updates: int
-    num_epochs: int = 4
-    num_minibatches: int = 4
-
-    @property
-    def env_steps(self) -> int:
-        """Of one agent in one turn."""
-        return self.num_workers * self.num_steps * self.num_updates
 
 
 ROWS = {
     row.env: row
     for row in (
-        Row("CartPole-v1", 16, 64, 100),
-        Row("Breakout-MinAtar", 64, 64, 20),
-        Row("brax-reacher", 64, 32, 40),
+        Training("CartPole-v1", 16, 64, 100),
+        Training("Breakout-MinAtar", 64, 64, 20),
+        Training("brax-reacher", 64, 32, 40),
     )
 }
 
 
-def of_metadisco(row: Row, num_agents: int):
+def of_metadisco(row: Training, num_agents: int):
     """A function of a key that trains agents with this library."""
     import jax
-    import jax.numpy as jnp
 
-    from metadisco.envs.brax_adapter import Brax
-    from metadisco.envs.gymnax_adapter import Gymnax
-
-    name = row.env.removeprefix("brax-")
-    env = Gymnax(name) if name == row.env else Brax(name)
-    adam = Adam(3e-4)
-    inner = InnerLoop(
-        env=env,
-        torso=Separate(MLP((64, 64), Tanh()), MLP((64, 64), Tanh())),
-        objective=PPO(value_weight=0.5, entropy_weight=0.01),
-        learner=Learner(adam, adam, num_epochs=row.num_epochs, num_minibatches=row.num_minibatches),
-        num_workers=row.num_workers,
-        num_steps=row.num_steps,
-    )
-    lifetime = jnp.full(num_agents, row.num_updates, jnp.int32)
-    levels = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_agents, *leaf.shape)), env.default_level)
+    inner = ppo_harness.inner_loop(row)
 
     def train(key):
-        initials = InitialCondition(jax.random.split(key, num_agents), Task(levels, lifetime))
+        initials = ppo_harness.initials(row, inner.env, jax.random.split(key, num_agents))
         return inner.spend((), initials, slots=num_agents)[0].agent_params
 
     return train
 
 
-def of_rejax(row: Row, num_agents: int):
+def of_rejax(row: Training, num_agents: int):
     """The same with rejax."""
-    import gymnax
     import jax
-    import rejax
 
-    from experiments.drift_in_rejax import FiveValueSteps
-
-    if row.env.startswith("brax-"):
-        env, params = brax_for_rejax(row.env.removeprefix("brax-"))
-    else:
-        env, params = gymnax.make(row.env)
-        env = FiveValueSteps(env)
-    agent = rejax.PPO.create(
-        env=env,
-        env_params=params,
-        agent_kwargs={"activation": "tanh", "hidden_layer_sizes": (64, 64)},
-        total_timesteps=row.env_steps,
-        eval_freq=row.env_steps,
-        skip_initial_evaluation=True,
-        num_envs=row.num_workers,
-        num_steps=row.num_steps,
-        num_epochs=row.num_epochs,
-        num_minibatches=row.num_minibatches,
-        learning_rate=3e-4,
-        max_grad_norm=0.5,
-    )
+    agent, _, _ = ppo_harness.rejax_agent(row)
     agent = agent.replace(eval_callback=lambda algorithm, state, key: jax.numpy.zeros(()))
 
     def train(key):
@@ -134,48 +64,10 @@ def of_rejax(row: Row, num_agents: int):
     return train
 
 
-def brax_for_rejax(name: str):
-    """brax with its own wrappers, as rejax 0.1.3 has it, but without gymnax 1.0, whose step returns another tuple."""
-    import jax
-    from brax import envs
-    from flax import struct
-    from gymnax.environments import spaces
-
-    @struct.dataclass
-    class Params:
-        max_steps_in_episode: int = 1000
-
-    class Env:
-        """What rejax asks of an environment."""
-
-        def __init__(self):
-            self.env = envs.create(name, backend="spring", episode_length=1000)
-            self.default_params = Params()
-
-        def __deepcopy__(self, memo):
-            return self
-
-        def reset(self, key, params):
-            state = self.env.reset(key)
-            return state.obs, state
-
-        def step(self, key, state, action, params):
-            state = self.env.step(state, action)
-            return state.obs, state, state.reward, state.done.astype(bool), {}
-
-        def action_space(self, params):
-            return spaces.Box(low=-1, high=1, shape=(self.env.action_size,))
-
-        def observation_space(self, params):
-            return spaces.Box(low=-jax.numpy.inf, high=jax.numpy.inf, shape=(self.env.observation_size,))
-
-    return Env(), Params()
-
-
 class Runner:
     """A compiled training run."""
 
-    def __init__(self, make, row: Row, num_agents: int = 1) -> None:
+    def __init__(self, make, row: Training, num_agents: int = 1) -> None:
         import jax
 
         # brax's wrappers only take keys of the old kind.
@@ -195,7 +87,7 @@ class Runner:
         return self.steps / (time.perf_counter() - begun)
 
 
-def measure(row: Row, turns: int) -> dict:
+def measure(row: Training, turns: int) -> dict:
     """One row, in this process."""
     makers = {"metadisco": of_metadisco, "rejax": of_rejax}
     result: dict = {"row": row.env, "env_steps": row.env_steps}

@@ -2,9 +2,9 @@
 
     python experiments/compare_drifts.py lpo-quick ta-lpo-quick
 
-Every agent has the network, rollouts, optimizer and PPO settings of the environment (`metadisco/settings.py`), and only
-the drift differs; all agents of an environment and horizon live the same lives. Nothing is tuned here. The script can
-be stopped at any time and goes on where it was.
+Every agent has the network, rollouts, optimizer and PPO settings of the environment, see
+`metadisco/evaluation/environments.py`, and only the drift differs; all agents of an environment and horizon live the
+same lives. Nothing is tuned here. The script can be stopped at any time and goes on where it was.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from metadisco.checkpoints import checkpoint
-from metadisco.core import config
+from metadisco.core import config, score_table
 from metadisco.core.devices import prepare_jax
 from metadisco.core.files import CheckpointError, write_atomically
 from metadisco.core.provenance import provenance
@@ -56,7 +56,7 @@ def agents(names: list[str], envs: list[str]) -> dict[str, tuple]:
 def measure(env: str, horizon: int, agent: str, objective, meta_params, known: argparse.Namespace) -> dict:
     """Returns [P + 1, S] of one agent on one environment, from the cache where they are there."""
     test_set = suites.suite(env).build(lifetime=horizon)
-    inner = environments.plug(objective, test_set.inner)
+    inner = environments.with_objective(objective, test_set.inner)
     digest = _digest(inner, (meta_params, test_set.tasks))
     path = known.runs / f"{env}-{horizon}-{agent}-{digest}-{known.seeds}-{known.seed}.json"
     if path.exists():
@@ -100,8 +100,8 @@ def summarize(measured: dict) -> dict:
 
 
 def _score(env: str, returns: list) -> np.ndarray:
-    chosen = environments.setting(env)
-    return (np.array(returns) - chosen.random_return) / (chosen.reference_return - chosen.random_return)
+    chosen = environments.environment(env)
+    return (np.array(returns) - chosen.random_return) / (chosen.upper_return - chosen.random_return)
 
 
 def as_row(interval) -> dict:
@@ -151,15 +151,15 @@ def draw(measured: dict, num_seeds: int) -> bytes:
 def markdown(summary: dict) -> str:
     """The tables for the results page."""
     names = list(next(iter(summary["together"].values())))
-    lines = [f"| environment | updates | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    lines = []
     for env, horizons in summary["environments"].items():
         for horizon, rows in horizons.items():
-            cells = [f"{rows[n]['mean']:.1f} ({rows[n]['low']:.1f} to {rows[n]['high']:.1f})" for n in names]
-            lines.append(f"| {env} | {horizon} | {' | '.join(cells)} |")
+            cells = [score_table.point(row["mean"], row["low"], row["high"], 1) for row in (rows[n] for n in names)]
+            lines.append([env, horizon, *cells])
     for horizon, rows in summary["together"].items():
-        cells = [f"{rows[n]['iqm']:.2f} ({rows[n]['iqm_low']:.2f} to {rows[n]['iqm_high']:.2f})" for n in names]
-        lines.append(f"| all, IQM of scores | {horizon} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells = [score_table.with_interval(rows[name], digits=2) for name in names]
+        lines.append(["all, IQM of scores", horizon, *cells])
+    return score_table.markdown(score_table.Table(["environment", "updates", *names], lines))
 
 
 def main() -> None:

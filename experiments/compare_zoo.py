@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metadisco.checkpoints import checkpoint
+from metadisco.core import score_table
 from metadisco.core.devices import prepare_jax
 from metadisco.core.provenance import provenance
-from metadisco.evaluation import agents_under_test, comparison, results
-from metadisco.reports import comparison_folder
+from metadisco.evaluation import agents_under_test, meta_test, results
+from metadisco.reports import comparison
 
 PAGE = Path("docs/results/index.md")
 BEGIN, END = "<!-- written by experiments/compare_zoo.py -->", "<!-- end of the table -->"
@@ -58,21 +59,20 @@ def measure(row: Row, name: str, runs: Path, seed: int) -> dict:
     path = runs / f"{name.replace('/', '_')}.json"
     if path.exists():
         return json.loads(path.read_text())
-    named = comparison.load_all(checkpoint.zoo_names())
+    named = meta_test.load_all(checkpoint.zoo_names())
     named = {each: discovered for each, discovered in named.items() if fits(discovered, name)}
-    found = comparison.run(
+    found = meta_test.run(
         named, [name], num_seeds=row.num_seeds, seed=seed, num_levels=row.num_levels, baselines=row.baselines
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    results.write_json(path, comparison_folder.document(named, found, seed=seed))
+    results.write_json(path, comparison.document(named, found, seed=seed))
     return json.loads(path.read_text())
 
 
 def fits(discovered: checkpoint.Discovered, name: str) -> bool:
     """Whether an objective can teach the agents of a suite; LPG cannot where actions are continuous."""
-    entrant = (agents_under_test.trained_with(discovered), discovered.meta_params)
     try:
-        comparison.check_suites({"discovered": entrant}, [name], ())
+        meta_test.plan(agents_under_test.trained_objectives({"discovered": discovered}), [name], baselines=())
     except ValueError:
         return False
     return True
@@ -81,18 +81,19 @@ def fits(discovered: checkpoint.Discovered, name: str) -> bool:
 def table(scores: dict[str, dict]) -> str:
     """A line for each suite and horizon: the interquartile mean of everybody, the best in bold."""
     agents = [*GRIDS, *checkpoint.zoo_names()]
-    lines = [f"| suite | updates | {' | '.join(agents)} |", "|---" * (len(agents) + 2) + "|"]
+    lines = []
     for suite, rows in scores.items():
         best = max(rows[agent]["iqm"] for agent in agents if agent in rows)
         cells = [_cell(rows[agent], best) if agent in rows else "" for agent in agents]
         lifetime = next(iter(rows.values()))["lifetime"]
-        lines.append(f"| {suite.partition('@')[0]} | {lifetime} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([suite.partition("@")[0], str(lifetime), *cells])
+    return score_table.markdown(score_table.Table(["suite", "updates", *agents], lines))
 
 
 def _cell(row: dict, best: float) -> str:
-    point, low, high = (f"{row[name] + 0.0:.2f}" for name in ("iqm", "iqm_low", "iqm_high"))
-    return f"{f'**{point}**' if row['iqm'] == best else point} ({low} to {high})"
+    point = score_table.decimal(row["iqm"], 2)
+    between = score_table.interval(row["iqm_low"], row["iqm_high"], 2)
+    return f"{f'**{point}**' if row['iqm'] == best else point} ({between})"
 
 
 def write_cards(scores: dict[str, dict], seed: int) -> None:

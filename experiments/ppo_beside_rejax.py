@@ -4,116 +4,61 @@
 
 Both have two networks of 64 tanh units twice, on the flattened image where there is one, 64 workers, 4 epochs of 8
 minibatches, and a constant rate of Adam; in brax both normalise observations and rewards. Returns are those of agents
-at the end of training, 95% intervals are Student's over seeds. What differs is listed in `benchmarks/ppo.py`; besides,
-rejax takes a time-out for the end of the world.
+at the end of training, 95% intervals are Student's over seeds. What differs is listed in `benchmarks/ppo_harness.py`.
 """
 
 import argparse
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
-import gymnax
 import jax
-import jax.numpy as jnp
 import numpy as np
-from rejax import PPO as Rejax  # noqa: N811 - both have a PPO
 from rejax.evaluate import evaluate
 
-from benchmarks.ppo import brax_for_rejax
-from experiments.drift_in_rejax import FiveValueSteps
-from metadisco.agents.networks import MLP, Separate, Tanh
-from metadisco.agents.optimizers import Adam
+from benchmarks import ppo_harness
+from benchmarks.ppo_harness import Training
 from metadisco.core.provenance import provenance
-from metadisco.core.types import Task
-from metadisco.envs.brax_adapter import Brax
-from metadisco.envs.gymnax_adapter import Gymnax
 from metadisco.evaluation import results, stats
-from metadisco.lives.learner import Learner
-from metadisco.lives.life import InitialCondition, InnerLoop
-from metadisco.lives.normalization import Normalizer
-from metadisco.objectives.mirror_learning import PPO
 
-WORKERS, EPOCHS, MINIBATCHES = 64, 4, 8
 NUM_EPISODES = 64  # by each agent, to see what it has learned
 
-
-@dataclass(frozen=True)
-class Row:
-    """What both are asked to do in one environment."""
-
-    num_steps: int
-    num_updates: int
-    rate: float
-    gamma: float
-    entropy_weight: float
-    normalizes: bool
-
-    @property
-    def env_steps(self) -> int:
-        """A million."""
-        return WORKERS * self.num_steps * self.num_updates
-
-
-ROWS = {
-    "Breakout-MinAtar": Row(64, 244, 1e-3, 0.99, 0.01, False),
-    "SpaceInvaders-MinAtar": Row(64, 244, 1e-3, 0.99, 0.01, False),
-    "brax-inverted_pendulum": Row(32, 488, 3e-4, 0.97, 0.0, True),
-    "brax-reacher": Row(32, 488, 3e-4, 0.97, 0.0, True),
+_MINATAR = partial(Training, num_workers=64, num_steps=64, num_updates=244, num_minibatches=8, rate=1e-3)
+_BRAX = partial(
+    Training,
+    num_workers=64,
+    num_steps=32,
+    num_updates=488,
+    num_minibatches=8,
+    gamma=0.97,
+    entropy_weight=0.0,
+    normalizes=True,
+)
+ROWS = {  # a million environment steps each
+    row.env: row
+    for row in (
+        _MINATAR("Breakout-MinAtar"),
+        _MINATAR("SpaceInvaders-MinAtar"),
+        _BRAX("brax-inverted_pendulum"),
+        _BRAX("brax-reacher"),
+    )
 }
 
 
-def ours(name: str, row: Row, seeds: int) -> np.ndarray:
+def ours(row: Training, seeds: int) -> np.ndarray:
     """Mean return of each of our agents. [seeds]."""
-    bare = name.removeprefix("brax-")
-    env = Gymnax(name) if bare == name else Brax(bare)
-    adam = Adam(row.rate)
-    inner = InnerLoop(
-        env=env,
-        torso=Separate(MLP((64, 64), Tanh()), MLP((64, 64), Tanh())),
-        objective=PPO(gamma=row.gamma, value_weight=0.5, entropy_weight=row.entropy_weight),
-        learner=Learner(adam, adam, num_epochs=EPOCHS, num_minibatches=MINIBATCHES),
-        num_workers=WORKERS,
-        num_steps=row.num_steps,
-        num_test_workers=NUM_EPISODES,
-        max_test_steps=1024,
-        normalizer=Normalizer(gamma=row.gamma) if row.normalizes else None,
-    )
+    inner = ppo_harness.inner_loop(row, num_test_workers=NUM_EPISODES)
 
     @jax.jit
     def run(keys):
-        levels = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (seeds, *leaf.shape)), env.default_level)
-        initials = InitialCondition(keys, Task(levels, jnp.full(seeds, row.num_updates, jnp.int32)))
-        return inner.live((), initials, slots=1)[1].fitness
+        return inner.live((), ppo_harness.initials(row, inner.env, keys), slots=1)[1].fitness
 
     return np.asarray(run(jax.random.split(jax.random.key(0), seeds)))
 
 
-def theirs(name: str, row: Row, seeds: int) -> np.ndarray:
+def theirs(row: Training, seeds: int) -> np.ndarray:
     """Mean return of each of rejax's agents. [seeds]."""
-    bare = name.removeprefix("brax-")
-    if bare == name:
-        env, params = gymnax.make(name)
-        env = FiveValueSteps(env)
-    else:
-        env, params = brax_for_rejax(bare)
-    agent = Rejax.create(
-        env=env,
-        env_params=params,
-        agent_kwargs={"activation": "tanh", "hidden_layer_sizes": (64, 64)},
-        total_timesteps=row.env_steps,
-        eval_freq=row.env_steps,
-        skip_initial_evaluation=True,
-        num_envs=WORKERS,
-        num_steps=row.num_steps,
-        num_epochs=EPOCHS,
-        num_minibatches=MINIBATCHES,
-        learning_rate=row.rate,
-        gamma=row.gamma,
-        ent_coef=row.entropy_weight,
-        max_grad_norm=0.5,
-        normalize_observations=row.normalizes,
-        normalize_rewards=row.normalizes,
-    )
+    agent, env, params = ppo_harness.rejax_agent(row)
 
     def returns(algorithm, state, key):
         act = algorithm.make_act(state)
@@ -142,7 +87,7 @@ def main() -> None:
         row = ROWS[name] if known.updates is None else replace(ROWS[name], num_updates=known.updates)
         rows[name] = asdict(row) | {"env_steps": row.env_steps}
         for library, run in (("metadisco", ours), ("rejax", theirs)):
-            rows[name][library] = as_row(run(name, row, known.seeds))
+            rows[name][library] = as_row(run(row, known.seeds))
             found = rows[name][library]
             print(f"{name} {library}: {found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})", flush=True)
         results.write_json(known.out, {"rows": rows, "provenance": provenance()})

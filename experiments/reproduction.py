@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from metadisco.checkpoints import checkpoint
+from metadisco.core import score_table
 
 PAGE = Path("docs/reproduce.md")
 RESULTS = Path("docs/results")
@@ -17,17 +18,11 @@ BEGIN, END = "<!-- written by experiments/reproduction.py -->", "<!-- end -->"
 BASELINES = ("a2c", "ppo", "dpo")
 
 
-def number(row: dict) -> str:
-    """An interquartile mean with its interval."""
-    point, low, high = (round(row[name], 3) + 0.0 for name in ("iqm", "iqm_low", "iqm_high"))  # no minus zero
-    return f"{point:.3f} ({low:.3f} to {high:.3f})"
-
-
 def section(name: str, scores: dict) -> str:
     """What one shipped objective reached on each suite, between those that it was compared with."""
     origin = checkpoint.load(name).provenance
     known = {each for agents in scores.values() for each in agents}
-    antagonists = [each for each in BASELINES if each in known]
+    baselines = [each for each in BASELINES if each in known]
     lines = [
         f"### {name}",
         "",
@@ -36,15 +31,15 @@ def section(name: str, scores: dict) -> str:
         f"Seed {origin['seed']}, commit `{origin['commit'][:7]}`, {origin['meta_steps']:,} meta-steps; "
         f"{origin['minutes']:.0f} minutes on {origin['hardware']}.",
         "",
-        " | ".join(["| suite", "lifetime", "tasks x agents", f"**{name}**", *antagonists]) + " |",
-        "|---" * (4 + len(antagonists)) + "|",
     ]
+    rows = []
     for suite, agents in scores.items():
         row = agents["discovered"]
         size = f"{row['num_tasks']} x {row['num_seeds']}"
-        found = [number(agents[each]) if each in agents else "" for each in antagonists]
-        lines.append(f"| {' | '.join([suite, str(row['lifetime']), size, number(row), *found])} |")
-    return "\n".join(lines)
+        found = [score_table.with_interval(agents[each]) if each in agents else "" for each in baselines]
+        rows.append([suite, str(row["lifetime"]), size, score_table.with_interval(row), *found])
+    head = ["suite", "lifetime", "tasks x agents", f"**{name}**", *baselines]
+    return "\n".join([*lines, score_table.markdown(score_table.Table(head, rows))])
 
 
 def sections(results: Path) -> str:

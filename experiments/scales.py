@@ -1,9 +1,9 @@
-"""Measure the two ends of the scale of every environment in `metadisco/settings.py`, and what PPO needs to get there.
+"""Measure the score anchors of `metadisco/evaluation/environments.py`, and what PPO needs to get there.
 
     python experiments/scales.py
 
 Agents of PPO in the usual settings, at the usual budget: 0 is what they get before they learn, 1 what they get at the
-end. The numbers in `settings.py` are rounded from these.
+end. The numbers in `environments.py` are rounded from these.
 """
 
 import argparse

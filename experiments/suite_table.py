@@ -9,10 +9,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from metadisco.agents.networks import MLP, Separate, Torso
+from metadisco.core import score_table
 from metadisco.core.config import class_name
 from metadisco.envs.host import Hosted
 from metadisco.evaluation import environments, suites
-from metadisco.evaluation.test_sets import TOPS, GridSuite
+from metadisco.evaluation.test_sets import UPPER_ANCHORS, GridSuite
 
 PAGE = Path(__file__).parents[1] / "docs" / "suites.md"
 BEGIN, END = "<!--suites-begin-->\n", "<!--suites-end-->\n"
@@ -34,7 +35,7 @@ def table() -> str:
     """All suites, in the order of the code (Markdown)."""
     rows = [_grid_row(suite) for suite in suites.SUITES.values() if isinstance(suite, GridSuite)]
     rows += [_row(name) for name in environments.NAMES]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (HEAD, ["---"] * len(HEAD), *rows))
+    return score_table.markdown(score_table.Table(list(HEAD), [list(row) for row in rows])) + "\n"
 
 
 def written(page: str) -> str:
@@ -50,24 +51,35 @@ def _grid_row(suite: GridSuite) -> tuple[str, ...]:
     seed = f", seed {suite.seed}" if suite.seed else ""
     levels = f"{suite.num_levels} levels{seed}"
     home = "as trained"
-    return (suite.name, "", levels, str(suite.lifetime), home, home, home, home, "exact", f"{TOPS['optimal']}, exact")
+    return (
+        suite.name,
+        "",
+        levels,
+        str(suite.lifetime),
+        home,
+        home,
+        home,
+        home,
+        "exact",
+        f"{UPPER_ANCHORS['optimal']}, exact",
+    )
 
 
 def _row(name: str) -> tuple[str, ...]:
-    setting = environments.setting(name)
-    inner = setting.inner
+    chosen = environments.environment(name)
+    inner = chosen.inner
     env = inner.env.source if isinstance(inner.env, Hosted) else inner.env
     return (
         name,
         next(group for group, members in suites.GROUPS.items() if name in members),
         _call(env),
-        str(setting.lifetime),
+        str(chosen.lifetime),
         f"{inner.num_workers} x {inner.num_steps}",
-        f"{setting.lifetime * inner.num_workers * inner.num_steps:,}",
+        f"{chosen.lifetime * inner.num_workers * inner.num_steps:,}",
         _network(inner.torso),
         str(inner.num_test_workers),
-        f"{setting.random_return:g}",
-        f"{TOPS[setting.top]}, {setting.reference_return:g}",
+        f"{chosen.random_return:g}",
+        f"{UPPER_ANCHORS[chosen.upper_anchor]}, {chosen.upper_return:g}",
     )
 
 

@@ -17,8 +17,7 @@ from metadisco.agents.networks import Table
 from metadisco.agents.optimizers import SGD
 from metadisco.core.provenance import provenance
 from metadisco.core.sharding import num_usable_cores
-from metadisco.evaluation import results
-from metadisco.evaluation.agents_under_test import find_test_sets
+from metadisco.evaluation import results, suites
 from metadisco.evaluation.evaluation import evaluate
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
@@ -58,7 +57,7 @@ def main() -> None:
     known = parser.parse_args()
     out = known.out or Path(f"tune_{known.algorithm}.json")
     jax.config.update("jax_num_cpu_devices", num_usable_cores())
-    (levels,) = find_test_sets(known.suite, known.levels)
+    (levels,) = suites.build(known.suite, known.levels)
     out.parent.mkdir(parents=True, exist_ok=True)
     settings = []
     for chosen, objective, learner in SETTINGS[known.algorithm]():

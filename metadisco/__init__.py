@@ -17,7 +17,7 @@ from metadisco.curricula.tasks import FixedLifetime, LogUniformLifetime, Tasks
 from metadisco.envs.base import Box, Discrete, EnvSpec, Step
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gridworld.levels import GridLevels
-from metadisco.evaluation.comparison import meta_test
+from metadisco.evaluation.meta_test import meta_test
 from metadisco.evaluation.test_sets import Generated, GridSuite, TestSet
 from metadisco.lives.critic import Critic
 from metadisco.lives.learner import Learner
@@ -110,7 +110,6 @@ __all__ = [
     "Task",
     "Tasks",
     "TestSet",
-    "Test set",
     "Trajectory",
     "Uniform",
     "Unroll",

@@ -242,18 +242,18 @@ def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) ->
 
 
 def _evaluate(known: argparse.Namespace) -> int:
-    from metadisco.evaluation import comparison, results
-    from metadisco.reports import comparison_folder
+    from metadisco.evaluation import meta_test, results
+    from metadisco.reports import comparison
 
     if known.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {known.seeds}")
-    named = comparison.load_all(known.checkpoints)
+    named = meta_test.load_all(known.checkpoints)
     if known.out:  # a folder that cannot be made is known before the work is done
-        comparison_folder.check_folder(Path(known.out), overwrite=known.overwrite)
+        comparison.check_folder(Path(known.out), overwrite=known.overwrite)
         Path(known.out).parent.mkdir(parents=True, exist_ok=True)
     if known.json:
         Path(known.json).parent.mkdir(parents=True, exist_ok=True)
-    found = comparison.run(
+    found = meta_test.run(
         named,
         known.suite or ["grid-unseen"],
         num_seeds=known.seeds,
@@ -262,12 +262,12 @@ def _evaluate(known: argparse.Namespace) -> int:
         baselines=known.against,
         console=_console(),
     )
-    document = comparison_folder.document(named, found, seed=known.seed)
+    document = comparison.document(named, found, seed=known.seed)
     if known.json:
         results.write_json(Path(known.json), document)
         print(f"results written to {known.json}")
     if known.out:
-        comparison_folder.write(Path(known.out), document, found.results, overwrite=known.overwrite)
+        comparison.write(Path(known.out), document, found.results, overwrite=known.overwrite)
         print(f"results and figures written to {known.out}")
     return 0
 

@@ -8,9 +8,9 @@ import math
 from typing import Any
 
 from metadisco.core import moved
+from metadisco.core.score_table import markdown, score_table
 
 COLUMNS = ("iqm", "optimality_gap", "cvar", "mean_return", "num_tasks", "num_seeds", "lifetime", "env_steps", "seed")
-INTERVALS = ("iqm", "optimality_gap", "cvar")
 
 
 def card(document: dict[str, Any], name: str, place: str, *, is_shipped: bool) -> str:
@@ -89,19 +89,4 @@ def _scores(evaluation: dict[str, Any]) -> str:
 def _table(agents: Any) -> str:
     if not isinstance(agents, dict) or not all(isinstance(scores, dict) for scores in agents.values()):
         return f"```json\n{json.dumps(agents, indent=2)}\n```"
-    known = {name for scores in agents.values() for name in scores}
-    columns = [name for name in COLUMNS if name in known]
-    rows = [["agent", *columns], ["---"] * (len(columns) + 1)]
-    for agent, scores in agents.items():
-        rows.append([agent, *(_cell(scores, name) for name in columns)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _cell(scores: dict[str, Any], name: str) -> str:
-    """A number, with its interval where there is one."""
-    value = scores.get(name, "")
-    text = f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-    ends = [scores.get(f"{name}_{end}") for end in ("low", "high")] if name in INTERVALS else [None]
-    if scores.get("is_exact") or any(end is None for end in ends):
-        return text
-    return f"{text} ({ends[0]:.3f} to {ends[1]:.3f})"
+    return markdown(score_table(agents, COLUMNS))

@@ -7,8 +7,6 @@ another thing, see `metadisco.runs.train_state`.
 
 import dataclasses
 import functools
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,28 +14,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import safetensors
+import numpy as np
 import safetensors.flax
 from flax import traverse_util
 
 from metadisco.checkpoints.card import card
 from metadisco.core import config, moved
-from metadisco.core.files import (
-    CheckpointError,
-    hash_document,
-    is_key,
-    leaf_types,
-    read_document,
-    read_hashed,
-    write_folder,
-)
+from metadisco.core.files import CheckpointError, is_key, leaf_types
+from metadisco.core.tensor_folder import TensorFolder
 from metadisco.objectives import drift as drifts
+from metadisco.objectives.base import NamedInputs, Objective
 from metadisco.objectives.mirror_learning import MirrorLearning
 
-FORMAT_VERSION = 1
 ZOO = Path(__file__).parent / "zoo"
-_KEYS = {"objective", "features", "meta_params", "meta_params_sha256", "provenance", "evaluation"}
-_JSON, _TENSORS, _CARD = "objective.json", "meta_params.safetensors", "README.md"
+FOLDER = TensorFolder(
+    document="objective.json",
+    tensors="meta_params.safetensors",
+    digest="meta_params_sha256",
+    version=1,
+    keys=frozenset({"objective", "features", "meta_params", "provenance", "evaluation"}),
+)
+_CARD = "README.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Discovered:
         0.6
     """
 
-    objective: config.Component
+    objective: Objective
     meta_params: Any  # nested dicts of arrays; () for a hand-written objective
     provenance: dict[str, Any] = dataclasses.field(
         default_factory=dict
@@ -98,23 +95,16 @@ def save(discovered: Discovered, folder: str | os.PathLike, *, overwrite: bool =
     folder = Path(folder).absolute()
     tensors = _flatten(discovered.meta_params)
     shapes = {name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name} for name, leaf in tensors.items()}
-    blob = safetensors.flax.save(tensors, {"metadisco": json.dumps({"format_version": FORMAT_VERSION})})
+    blob = safetensors.flax.save(tensors, FOLDER.metadata)
     document = {
-        "format_version": FORMAT_VERSION,
         "objective": config.to_data(discovered.objective),
-        "features": list(getattr(discovered.objective, "features", ())),
+        "features": list(features(discovered.objective)),
         "meta_params": shapes,
-        "meta_params_sha256": hashlib.sha256(blob).hexdigest(),
         "provenance": discovered.provenance,
         "evaluation": discovered.evaluation,
     }
-    try:
-        document["sha256"] = hash_document(document)
-        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"Provenance and evaluation hold only JSON values (finite numbers): {error}.") from error
-    contents = {_TENSORS: blob, _JSON: text.encode(), _CARD: _card(document, folder).encode()}
-    write_folder(folder, contents, marker=_JSON, overwrite=overwrite)
+    sealed = FOLDER.seal(document, blob)
+    FOLDER.write(folder, sealed, blob, beside={_CARD: _card(sealed, folder).encode()}, overwrite=overwrite)
     return folder
 
 
@@ -130,26 +120,26 @@ def load(name_or_path: str | os.PathLike, *, allow: tuple[str, ...] = ()) -> Dis
         config.ConfigError: If its objective's class or fields are unknown, or its module is not allowed.
     """
     folder = _find(name_or_path)
-    document = read_document(folder / _JSON, version=FORMAT_VERSION, keys=_KEYS)
-    read_hashed(folder / _TENSORS, document["meta_params_sha256"], document=_JSON)
-    try:
-        tensors = safetensors.flax.load_file(folder / _TENSORS)  # its `load` of bytes does not know bfloat16
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{folder / _TENSORS} is not a safetensors file: {error}.") from error
+    document, tensors = FOLDER.read(folder, safetensors.flax.load_file)  # its `load` of bytes does not know bfloat16
     objective = config.from_data(document["objective"], allow=allow)
     meta_params = traverse_util.unflatten_dict(tensors, sep="/") if tensors else ()
     stored = {name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name} for name, leaf in tensors.items()}
     if stored != document["meta_params"]:
         raise CheckpointError(
-            f"The shapes in {folder / _TENSORS} are not those that {_JSON} gives. Get the folder again."
+            f"The shapes in {folder / FOLDER.tensors} are not those that {FOLDER.document} gives. Get the folder again."
         )
     _check_shapes(objective, meta_params, folder)
     return Discovered(objective, meta_params, moved.current(document["provenance"]), document["evaluation"])
 
 
+def features(objective: Objective) -> tuple[str, ...]:
+    """Names of the inputs of a learned objective, in order; none of a hand-written one."""
+    return tuple(objective.features) if isinstance(objective, NamedInputs) else ()
+
+
 def zoo_names() -> tuple[str, ...]:
     """Names of the discovered objectives that ship with metadisco."""
-    return tuple(sorted(path.parent.name for path in ZOO.glob(f"*/{_JSON}")))
+    return tuple(sorted(path.parent.name for path in ZOO.glob(f"*/{FOLDER.document}")))
 
 
 def _flatten(meta_params: Any) -> dict[str, jax.Array]:
@@ -163,7 +153,7 @@ def _flatten(meta_params: Any) -> dict[str, jax.Array]:
     for path, leaf in traverse_util.flatten_dict(meta_params, keep_empty_nodes=True).items():
         if not all(isinstance(part, str) and part and "/" not in part for part in path):
             raise CheckpointError(f"meta_params has the key {path}: keys must be strings without '/'.")
-        if not hasattr(leaf, "dtype") or is_key(leaf):
+        if not isinstance(leaf, jax.Array | np.ndarray) or is_key(leaf):
             raise CheckpointError(
                 f"meta_params{list(path)} is a {type(leaf).__name__}: it must be an array of numbers."
             )
@@ -175,17 +165,15 @@ def _find(name_or_path: str | os.PathLike) -> Path:
     if isinstance(name_or_path, str) and name in zoo_names():
         return ZOO / name
     for folder in (path, path / "objective"):
-        if (folder / _JSON).is_file():
+        if FOLDER.is_in(folder):
             return folder
     if path.exists():
-        raise CheckpointError(f"{path} is not a checkpoint folder: it has no {_JSON}.")
+        raise CheckpointError(f"{path} is not a checkpoint folder: it has no {FOLDER.document}.")
     raise CheckpointError(f"No folder and no shipped objective is called {name!r}.{config.nearest(name, zoo_names())}")
 
 
-def _check_shapes(objective: config.Component, meta_params: Any, folder: Path) -> None:
+def _check_shapes(objective: Objective, meta_params: Any, folder: Path) -> None:
     """Compare the stored parameters with those that the objective would initialize."""
-    if not hasattr(objective, "init"):
-        return
     wanted = leaf_types(jax.eval_shape(objective.init, jax.random.key(0)))
     stored = leaf_types(meta_params)
     for name in dict.fromkeys([*wanted, *stored]):

@@ -16,9 +16,8 @@ from metadisco.core.sharding import check_even
 from metadisco.core.types import MetaParams
 from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_interval
 from metadisco.evaluation import evaluation, results, stats
-from metadisco.evaluation.agents_under_test import contestants, find_test_sets, inner_loops, trained_with
-from metadisco.evaluation.comparison import check_suites, compare, show
-from metadisco.evaluation.test_sets import TestSet
+from metadisco.evaluation.agents_under_test import AgentUnderTest, TrainedObjective, inner_loops, trained_with
+from metadisco.evaluation.meta_test import plan, run_tests, show
 from metadisco.lives.life import InnerLoop
 from metadisco.meta_training import memory_estimate
 from metadisco.presets.base import Preset
@@ -131,13 +130,8 @@ def finish(
     checkpoint.save(untested, folder / "objective", overwrite=True)  # whatever becomes of the test
     then = "Now the meta-test:" if preset.suites else "There is no suite to test it on."
     console.print(f"Meta-training is done after {step} meta-steps. {then}")
-    outcome = compare(
-        {"discovered": (inner_loops(trainer), meta_params)},
-        [each for name in preset.suites for each in find_test_sets(name)],
-        num_seeds=preset.num_seeds,
-        seed=seed,
-        console=console,
-    )
+    tests = plan([_objective(preset, meta_params)], preset.suites)
+    outcome = run_tests(tests, num_seeds=preset.num_seeds, seed=seed, console=console)
     origin["minutes"] = round((seconds + time.perf_counter() - begun) / 60, 2)
     scores = results.table(outcome)
     discovered = replace(untested, provenance=origin, evaluation=scores)
@@ -162,7 +156,12 @@ def check(preset: Preset) -> None:
         where = "" if len(trainer.domains) == 1 else f"domains.{i}."
         check_even(domain.num_tasks, trainer.replicas, name=f"{where}num_tasks")
     validated = [VALIDATION_SUITE] if preset.validate_every else []
-    check_suites({"discovered": (inner_loops(trainer), ())}, [*preset.suites, *validated])
+    plan([_objective(preset)], list(dict.fromkeys([*preset.suites, *validated])))
+
+
+def _objective(preset: Preset, meta_params: MetaParams = ()) -> TrainedObjective:
+    """What a run learns, as it is tested; who is tested on what does not depend on the meta-parameters."""
+    return TrainedObjective("discovered", inner_loops(preset.trainer), meta_params)
 
 
 def hooks(preset: Preset, seed: int) -> list[Hook]:
@@ -191,21 +190,19 @@ def snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:
 
 def validation(preset: Preset) -> Callable[[Any], dict[str, Any]]:
     """Scores of a train state on the validation levels, next to those of the baselines; built when first called."""
-    roster = contestants(inner_loops(preset.trainer), (), None, suite=VALIDATION_SUITE)
-    inner, _ = roster.pop("discovered")
+    (test,) = plan([_objective(preset)], [VALIDATION_SUITE], preset.num_validation_levels)
+    *hand_written, learned = test.agents
+    build = functools.cache(test.suite.build)
 
-    @functools.cache
-    def levels() -> TestSet:
-        return find_test_sets(VALIDATION_SUITE, preset.num_validation_levels)[0]
-
-    def iqm(inner: InnerLoop, meta_params: MetaParams) -> float:
-        return float(stats.iqm(evaluation.evaluate(inner, meta_params, levels(), seed=0, num_points=1).scores[-1]))
+    def iqm(agent: AgentUnderTest) -> float:
+        found = evaluation.evaluate(agent.inner, agent.meta_params, build(), seed=0, num_points=1)
+        return float(stats.iqm(found.scores[-1]))
 
     @functools.cache
     def baselines() -> dict[str, float]:
-        return {f"{name}_iqm": iqm(*each) for name, each in roster.items()}
+        return {f"{agent.name}_iqm": iqm(agent) for agent in hand_written}
 
     def validate(state: Any) -> dict[str, Any]:
-        return {"iqm": iqm(inner, preset.trainer.meta_params(state))} | baselines()
+        return {"iqm": iqm(replace(learned, meta_params=preset.trainer.meta_params(state)))} | baselines()
 
     return validate

@@ -24,8 +24,8 @@ def _suites() -> list[tuple[str, str]]:
     """Grid suites one by one, all others by their group."""
     rows = [(name, suite.description) for name, suite in suites.SUITES.items() if name not in environments.NAMES]
     for group, members in suites.GROUPS.items():
-        tops = dict.fromkeys(test_sets.TOPS[environments.top_of(name)] for name in members)
-        rows.append((group, f"each of {', '.join(members)}, with agents of its own; 1 is {' or '.join(tops)}"))
+        anchors = dict.fromkeys(test_sets.UPPER_ANCHORS[environments.upper_anchor(name)] for name in members)
+        rows.append((group, f"each of {', '.join(members)}, with agents of its own; 1 is {' or '.join(anchors)}"))
     times = "any of them at 1/4, 1, 4 and 16 times its lifetime; NAME@x4 is one of these, NAME@250 any lifetime"
     return [*rows, ("horizons:NAME", times)]
 
@@ -41,7 +41,7 @@ def _headline(discovered: checkpoint.Discovered) -> str:
     lines = []
     for suite in (suite for suite in wanted if suite in scores):
         agents = scores[suite]
-        antagonists = [f"{name} {row['iqm']:.2f}" for name, row in agents.items() if name in ("a2c", "ppo", "dpo")]
-        if "discovered" in agents and antagonists:
-            lines.append(f"{suite}: IQM {agents['discovered']['iqm']:.2f} ({', '.join(antagonists)})")
+        baselines = [f"{name} {row['iqm']:.2f}" for name, row in agents.items() if name in ("a2c", "ppo", "dpo")]
+        if "discovered" in agents and baselines:
+            lines.append(f"{suite}: IQM {agents['discovered']['iqm']:.2f} ({', '.join(baselines)})")
     return "; ".join(lines)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from metadisco.core import config
+from metadisco.core import config, score_table
 from metadisco.core.files import write_atomically
 from metadisco.core.processes import is_first, of_first, together
 from metadisco.evaluation import stats
@@ -179,26 +179,23 @@ def as_markdown(manifest: Manifest) -> str:
         "Interquartile means of normalized scores: the mean over seeds, and Student's 95% interval of it where there "
         "are two or more.",
         "",
-        _line([*(fields or ["setting"]), "runs", *suites]),
-        _line(["---"] * len(fields or [""]) + ["---:"] * (1 + len(suites))),
     ]
+    rows = []
     for row in manifest.table:
         cells = [_cell(row["scores"].get(suite)) for suite in suites]
         chosen = [row["values"][field] for field in fields] or [row["setting"]]
-        lines.append(_line([*chosen, f"{len(row['seeds'])} of {total}", *cells]))
+        rows.append([*chosen, f"{len(row['seeds'])} of {total}", *cells])
+    head = [*(fields or ["setting"]), "runs", *suites]
+    lines.append(score_table.markdown(score_table.Table(head, rows)))
     failures = [f"- {name}: {run.reason}" for name, run in manifest.runs.items() if run.status == FAILED]
     if failures:
         lines += ["", "Failed:", "", *failures]
     return "\n".join(lines) + "\n"
 
 
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 def _cell(score: dict[str, Any] | None) -> str:
     if score is None:
-        return "-"
+        return score_table.DASH
     if len(score["values"]) < 2:
-        return f"{score['mean']:.3f}"
-    return f"{score['mean']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+        return score_table.decimal(score["mean"])
+    return score_table.point(score["mean"], score["low"], score["high"])

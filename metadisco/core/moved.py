@@ -21,8 +21,8 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "metadisco.chart_style": "metadisco.reports.chart_style",
         "metadisco.checkpoint": "metadisco.checkpoints.checkpoint",
         "metadisco.chunks": "metadisco.runs.compiled_steps",
-        "metadisco.comparison": "metadisco.evaluation.comparison",
-        "metadisco.comparison_folder": "metadisco.reports.comparison_folder",
+        "metadisco.comparison": "metadisco.evaluation.meta_test",
+        "metadisco.comparison_folder": "metadisco.reports.comparison",
         "metadisco.config": "metadisco.core.config",
         "metadisco.contestants": "metadisco.evaluation.agents_under_test",
         "metadisco.critic": "metadisco.lives.critic",
@@ -78,7 +78,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "metadisco.settings": "metadisco.evaluation.environments",
         "metadisco.signals": "metadisco.runs.signals",
         "metadisco.stats": "metadisco.evaluation.stats",
-        "metadisco.suite_lookup": "metadisco.evaluation.suite_lookup",
+        "metadisco.suite_lookup": "metadisco.evaluation.suites",
         "metadisco.suites": "metadisco.evaluation.suites",
         "metadisco.sweep": "metadisco.commands.sweep",
         "metadisco.sweep_table": "metadisco.commands.sweep_table",
@@ -95,6 +95,8 @@ MODULES: Mapping[str, str] = MappingProxyType(
 CLASSES: Mapping[str, str] = MappingProxyType(
     {
         "metadisco.arena:Arena": "metadisco.meta_training.domain:Domain",
+        "metadisco.battery:Battery": "metadisco.evaluation.test_sets:TestSet",
+        "metadisco.settings:Setting": "metadisco.evaluation.environments:EnvironmentConfig",
         "metadisco.mixed_trainer:MixedTrainer": "metadisco.meta_training.evolution_trainer:EvolutionTrainer",
         "metadisco.trainer:MetaTrainer": "metadisco.meta_training.evolution_trainer:EvolutionTrainer",
         "metadisco.learner:Adam": "metadisco.agents.optimizers:Adam",

@@ -6,35 +6,29 @@ and there is no pickle in it.
 """
 
 import dataclasses
-import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from metadisco.core import config
-from metadisco.core.files import (
-    CheckpointError,
-    hash_document,
-    leaf_types,
-    named_leaves,
-    read_document,
-    read_hashed,
-    write_folder,
-)
+from metadisco.core.files import CheckpointError, leaf_types, named_leaves
+from metadisco.core.tensor_folder import TensorFolder
 from metadisco.core.types import Task
 from metadisco.curricula import buffer as level_buffer
 from metadisco.curricula.buffer import LevelBuffer
 from metadisco.curricula.tasks import TaskDistribution
 
-FORMAT_VERSION = 1
-_KEYS = {"tasks", "capacity", "arrays", "arrays_sha256", "provenance"}
-_JSON, _TENSORS = "curriculum.json", "curriculum.safetensors"
+FOLDER = TensorFolder(
+    document="curriculum.json",
+    tensors="curriculum.safetensors",
+    digest="arrays_sha256",
+    version=1,
+    keys=frozenset({"tasks", "capacity", "arrays", "provenance"}),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,21 +86,14 @@ def save_levels(levels: Levels, folder: str | os.PathLike, *, overwrite: bool = 
     described = config.to_data(levels.tasks)
     _check_types(leaf_types(levels.buffer), levels.tasks, levels.buffer.capacity, "the buffer")
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in named_leaves(levels.buffer).items()}
-    blob = safetensors.numpy.save(arrays, {"metadisco": json.dumps({"format_version": FORMAT_VERSION})})
+    blob = safetensors.numpy.save(arrays, FOLDER.metadata)
     document = {
-        "format_version": FORMAT_VERSION,
         "tasks": described,
         "capacity": levels.buffer.capacity,
         "arrays": leaf_types(levels.buffer),
-        "arrays_sha256": hashlib.sha256(blob).hexdigest(),
         "provenance": levels.provenance,
     }
-    try:
-        document["sha256"] = hash_document(document)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"Provenance holds only JSON values (finite numbers): {error}.") from error
-    contents = {_TENSORS: blob, _JSON: (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()}
-    write_folder(folder, contents, marker=_JSON, overwrite=overwrite)
+    FOLDER.write(folder, FOLDER.seal(document, blob), blob, overwrite=overwrite)
     return folder
 
 
@@ -122,20 +109,17 @@ def load_levels(folder: str | os.PathLike, *, allow: tuple[str, ...] = ()) -> Le
         config.ConfigError: the class or fields of its tasks are unknown, or their module is not allowed.
     """
     folder = Path(folder)
-    if not (folder / _JSON).is_file():
+    if not FOLDER.is_in(folder):
         raise CheckpointError(
-            f"{folder} is not a folder of levels: it has no {_JSON}. Name one that save_levels wrote."
+            f"{folder} is not a folder of levels: it has no {FOLDER.document}. Name one that save_levels wrote."
         )
-    document = read_document(folder / _JSON, version=FORMAT_VERSION, keys=_KEYS)
-    blob = read_hashed(folder / _TENSORS, document["arrays_sha256"], document=_JSON)
-    try:
-        arrays = safetensors.numpy.load(blob)
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{folder / _TENSORS} is not a safetensors file: {error}.") from error
+    document, arrays = FOLDER.read(folder, safetensors.numpy.load_file)
     tasks = config.from_data(document["tasks"], allow=allow)
     capacity = document["capacity"]
     if type(capacity) is not int or capacity < 1:
-        raise CheckpointError(f"{folder / _JSON} gives the capacity {capacity!r}: it must be at least 1. Get it again.")
+        raise CheckpointError(
+            f"{folder / FOLDER.document} gives the capacity {capacity!r}: it must be at least 1. Get it again."
+        )
     stored = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in arrays.items()}
     _check_types(stored, tasks, capacity, str(folder))
     template = _template(tasks, capacity)

@@ -153,6 +153,15 @@ class LogUniformLifetime:
         return jnp.clip(moved, self.shortest, self.longest).astype(jnp.int32)
 
 
+@runtime_checkable
+class DrawsTasks(Protocol):
+    """A curriculum whose new tasks come from one distribution. Optional."""
+
+    @property
+    def tasks(self) -> TaskDistribution:
+        """The distribution."""
+
+
 @dataclass(frozen=True)
 class Tasks:
     """Levels and lifetimes drawn independently.

@@ -1,11 +1,12 @@
-"""Who is compared with whom, and on what: suites by name, and agents that suit each of their test sets.
+"""Who is tested on what: the plan of a meta-test, from the names of suites to the agents of each.
 
-A grid suite tests on the agents that the objective was meta-trained with in grid worlds. A suite of another
-environment brings its own agents (`metadisco.evaluation.environments`), and an objective is plugged into them.
+A grid suite tests the agents that an objective was meta-trained with in grid worlds. A suite of another environment has
+a reference agent (`metadisco.evaluation.environments`), which is given the objective. Hand-written objectives are
+tested beside them. `plan` says all this before a level is drawn, so that a mistake is known before anything runs.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from metadisco.agents.networks import Table
 from metadisco.checkpoints.checkpoint import Discovered
@@ -13,21 +14,61 @@ from metadisco.core import config
 from metadisco.core.types import MetaParams
 from metadisco.envs.base import Discrete
 from metadisco.envs.gridworld.dynamics import GridWorld
-from metadisco.evaluation import environments, evaluation, suite_lookup, suites
-from metadisco.evaluation.evaluation import Contestant
-from metadisco.evaluation.test_sets import GridSuite, TestSet
+from metadisco.evaluation import suites
+from metadisco.evaluation.environments import with_objective
+from metadisco.evaluation.suites import RequestedSuite
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
+from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER, TABLE_PPO, TABLE_PPO_LEARNER
 from metadisco.meta_training.trainer import Trainer
+from metadisco.objectives.base import Objective
 from metadisco.objectives.drift import DPODrift, Drift, PPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
 
-Entrant = tuple[Sequence[InnerLoop], MetaParams]
-"""How agents lived in meta-training, under an objective, for each of its environments; and its meta-parameters."""
-Roster = dict[str, Contestant]
-"""Everybody who is compared on one suite, by name: hand-written objectives first."""
 
-FOR_TABLES = {"a2c": evaluation.tuned_a2c, "ppo": evaluation.tuned_ppo, "dpo": evaluation.tuned_dpo}
-FOR_NETWORKS: Mapping[str, Drift] = {"ppo": PPODrift(), "dpo": DPODrift()}
+@dataclass(frozen=True, eq=False)
+class TrainedObjective:
+    """An objective to be tested, with the agents of its meta-training.
+
+    Attributes:
+        name: what it is called in tables.
+        inner_loops: how agents lived in meta-training, under the objective, for each of its environments.
+        meta_params: of the objective.
+    """
+
+    name: str
+    inner_loops: tuple[InnerLoop, ...]
+    meta_params: MetaParams
+
+
+@dataclass(frozen=True, eq=False)
+class AgentUnderTest:
+    """How an agent learns on a test set.
+
+    Attributes:
+        name: what it is called in tables.
+        inner: how it lives; on a grid suite the environment is replaced by the suite's.
+        meta_params: of `inner.objective`; () for a hand-written one.
+        is_hand_written: whether the objective is a baseline, which nobody meta-trained.
+    """
+
+    name: str
+    inner: InnerLoop
+    meta_params: MetaParams = ()
+    is_hand_written: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedTest:
+    """One suite of a meta-test, and the agents that are tested on it: hand-written objectives first."""
+
+    suite: RequestedSuite
+    agents: tuple[AgentUnderTest, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the suite."""
+        return self.suite.name
 
 
 def inner_loops(trainer: Trainer) -> tuple[InnerLoop, ...]:
@@ -59,131 +100,147 @@ def trained_with(discovered: Discovered) -> tuple[InnerLoop, ...]:
     return tuple(replace(inner, objective=discovered.objective) for inner in inner_loops(trainer_of(discovered)))
 
 
-def find_test_sets(name: str, num_levels: int | None = None) -> list[TestSet]:
-    """Build all that a name stands for, see `metadisco.evaluation.suite_lookup`.
-
-    Raises:
-        config.ConfigError: where there is no such suite, its lifetime is not one, or a library of it is missing.
-    """
-    return [suite.build(lifetime=lifetime, num_levels=num_levels) for suite, lifetime in suite_lookup.find(name)]
+def trained_objectives(named: Mapping[str, Discovered]) -> list[TrainedObjective]:
+    """Checkpoints by name as what `plan` takes. Raises ConfigError where one does not say what trained it."""
+    return [TrainedObjective(name, trained_with(each), each.meta_params) for name, each in named.items()]
 
 
-def home_of(suite: suites.Suite) -> InnerLoop | None:
-    """The agents that a suite brings along, without building it; None for a grid suite."""
-    return None if isinstance(suite, GridSuite) else environments.setting(suite.name).inner
-
-
-def default_baselines(home: InnerLoop | None, inner: InnerLoop) -> tuple[str, ...]:
-    """Hand-written objectives to compare with, where nobody asks for others: those that have settings."""
-    if home is not None:
-        return ("ppo", "dpo")
-    return ("a2c",) if isinstance(inner.torso, Table) else ()
-
-
-def contestants(
-    candidates: Sequence[InnerLoop],
-    meta_params: MetaParams,
-    home: InnerLoop | None,
-    baselines: Sequence[str] | None = None,
-    *,
-    suite: str = "this suite",
-) -> dict[str, Contestant]:
-    """The discovered objective and hand-written ones, with agents for one test set.
+def plan(
+    objectives: Sequence[TrainedObjective], requested: Sequence[RequestedSuite], baselines: Sequence[str] | None = None
+) -> list[PlannedTest]:
+    """Decide who is tested on what; nothing is drawn or trained.
 
     Args:
-        candidates: how agents lived in meta-training, under the objective.
-        meta_params: of the objective.
-        home: `TestSet.inner`: the agents that a suite brings along, or None for a grid suite.
-        baselines: names; those of `default_baselines` by default.
-        suite: its name, for errors.
+        objectives: one or more, of different names.
+        requested: from `suites.find`.
+        baselines: names of hand-written objectives, for all suites; None for those that are usual on each. They have
+            the agents of the first objective.
+
+    Returns:
+        A test for each suite, in this order.
 
     Raises:
-        config.ConfigError: for an unknown baseline, or one that has no settings for such agents.
-        ValueError: where the objective cannot teach such agents.
+        config.ConfigError: for a suite that comes twice, an unknown baseline, one that is not tuned for such agents, or
+            an objective that cannot be tested on a suite.
+        ValueError: where the only objective cannot teach the agents of a suite.
     """
-    if home is None:
-        inner = _on_grids(candidates, suite)
-        known: Sequence[str] = tuple(FOR_TABLES)
-    else:
-        inner, known = environments.plug(candidates[0].objective, home), tuple(FOR_NETWORKS)
-    found: dict[str, Contestant] = {}
-    for name in default_baselines(home, inner) if baselines is None else baselines:
-        if name not in FOR_TABLES:
-            raise config.ConfigError(f"unknown baseline {name!r}.{config.nearest(name, FOR_TABLES)}")
-        if name not in known:
-            raise config.ConfigError(f"{name} is not tuned for the agents of {suite}; use {' or '.join(known)}")
-        if home is None:
-            found[name] = (FOR_TABLES[name](inner), ())
-        else:
-            found[name] = (environments.plug(MirrorLearning(FOR_NETWORKS[name]), home), ())
-    return found | {"discovered": (inner, meta_params)}
+    names = [each.name for each in requested]
+    if len(set(names)) < len(names):
+        raise config.ConfigError(f"each suite can be tested once, got {', '.join(names)}; leave the repeated one out")
+    return [PlannedTest(each, _agents(objectives, each.suite, baselines)) for each in requested]
 
 
-def roster(
-    entrants: Mapping[str, Entrant],
-    home: InnerLoop | None,
-    baselines: Sequence[str] | None = None,
-    *,
-    suite: str = "this suite",
-) -> Roster:
-    """Any number of objectives and hand-written ones; the hand-written live as the first of the objectives do.
-
-    Args:
-        entrants: by name, at least one.
-        home: as the two that follow, see `contestants`.
-        baselines: names.
-        suite: its name.
-
-    Raises:
-        config.ConfigError: as `contestants`, also where an objective cannot teach such agents; says which one.
-    """
-    found: Roster = {}
-    for name, (candidates, meta_params) in entrants.items():
-        try:
-            each = contestants(candidates, meta_params, home, () if found else baselines, suite=suite)
-        except ValueError as error:
-            if len(entrants) == 1:
-                raise
-            raise config.ConfigError(f"{name} cannot be tested on {suite}: {error}") from error
-        discovered = each.pop("discovered")
-        found |= each | {name: discovered}
-    return found
-
-
-def differences(entrants: Mapping[str, Entrant], rosters: Mapping[str, Roster]) -> list[str]:
-    """What makes objectives of one table unequal, a sentence each: budgets and other settings of their agents.
-
-    Args:
-        entrants: by name.
-        rosters: suite -> who is compared on it.
-    """
+def differences(tests: Sequence[PlannedTest]) -> list[str]:
+    """What makes the learned objectives of one table unequal, a sentence each: budgets and settings of their agents."""
     found = []
-    for suite, everybody in rosters.items():
-        inners = {name: everybody[name][0] for name in entrants}
+    for test in tests:
+        inners = {agent.name: agent.inner for agent in test.agents if not agent.is_hand_written}
         budgets = {
             name: f"{each.num_workers} workers x {each.num_steps} steps an update" for name, each in inners.items()
         }
         if len(set(budgets.values())) > 1:
-            hand_written = [name for name in everybody if name not in entrants]
-            as_first = f"; {' and '.join(hand_written)} as {next(iter(entrants))}" if hand_written else ""
-            found.append(f"budgets differ on {suite}: {_told(budgets)}{as_first}")
-        for part in ("torso", "learner"):
-            settings_of = {name: getattr(each, part) for name, each in inners.items()}
-            if len(set(settings_of.values())) > 1:
-                found.append(f"{part}s of agents differ on {suite}: {_told(settings_of)}")
+            hand_written = [agent.name for agent in test.agents if agent.is_hand_written]
+            as_first = f"; {' and '.join(hand_written)} as {next(iter(inners))}" if hand_written else ""
+            found.append(f"budgets differ on {test.name}: {_listed(budgets)}{as_first}")
+        parts: dict[str, dict[str, object]] = {
+            "torso": {name: each.torso for name, each in inners.items()},
+            "learner": {name: each.learner for name, each in inners.items()},
+        }
+        for part, values in parts.items():
+            if len(set(values.values())) > 1:
+                found.append(f"{part}s of agents differ on {test.name}: {_listed(values)}")
     return found
 
 
-def _told(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+def tuned_a2c(inner: InnerLoop) -> InnerLoop:
+    """The same lives under A2C with its best settings for tables, found by `experiments/tune.py`.
+
+    Raises:
+        ValueError: where the agents are not tables; the settings would be far off.
+    """
+    return _tuned("A2C", inner, TABLE_A2C, TABLE_A2C_LEARNER)
 
 
-def _on_grids(candidates: Sequence[InnerLoop], suite: str) -> InnerLoop:
-    """How agents lived in grid worlds whose observation is an index."""
+def tuned_ppo(inner: InnerLoop) -> InnerLoop:
+    """The same lives under PPO with its best settings for tables, found by `experiments/tune.py`.
+
+    Raises:
+        ValueError: where the agents are not tables, or rollouts cannot be split into as many minibatches.
+    """
+    return _tuned("PPO", inner, TABLE_PPO, TABLE_PPO_LEARNER)
+
+
+def tuned_dpo(inner: InnerLoop) -> InnerLoop:
+    """The same lives under DPO with the settings of the tuned PPO for tables.
+
+    Raises:
+        ValueError: as for `tuned_ppo`.
+    """
+    return _tuned("DPO", inner, replace(TABLE_PPO, drift=DPODrift()), TABLE_PPO_LEARNER)
+
+
+FOR_TABLES: Mapping[str, Callable[[InnerLoop], InnerLoop]] = {"a2c": tuned_a2c, "ppo": tuned_ppo, "dpo": tuned_dpo}
+FOR_REFERENCE_AGENTS: Mapping[str, Drift] = {"ppo": PPODrift(), "dpo": DPODrift()}
+
+
+def _agents(
+    objectives: Sequence[TrainedObjective], suite: suites.Suite, baselines: Sequence[str] | None
+) -> tuple[AgentUnderTest, ...]:
+    """Everybody who is tested on one suite."""
+    learned = []
+    for objective in objectives:
+        try:
+            inner = _inner_on(suite, objective.inner_loops)
+        except ValueError as error:
+            if len(objectives) == 1:
+                raise
+            raise config.ConfigError(f"{objective.name} cannot be tested on {suite.name}: {error}") from error
+        learned.append(AgentUnderTest(objective.name, inner, objective.meta_params))
+    first = learned[0].inner
+    names = _default_baselines(suite, first) if baselines is None else baselines
+    hand_written = [AgentUnderTest(name, _baseline(name, suite, first), is_hand_written=True) for name in names]
+    return (*hand_written, *learned)
+
+
+def _inner_on(suite: suites.Suite, candidates: Sequence[InnerLoop]) -> InnerLoop:
+    """How an agent lives on a suite, where agents lived like `candidates` in meta-training."""
+    if suite.inner is not None:
+        return with_objective(candidates[0].objective, suite.inner)
     for inner in candidates:
         if isinstance(inner.env, GridWorld) and isinstance(inner.env.spec.observation, Discrete):
+            replace(inner, env=suite.env)  # raises ValueError where the agent does not fit
             return inner
     raise config.ConfigError(
-        f"{suite} is for agents of grid worlds whose observation is an index (planes=False), and this objective was "
-        f"meta-trained in {candidates[0].env}; test it on one of {', '.join(suites.GROUPS)}"
+        f"{suite.name} is for agents of grid worlds whose observation is an index (planes=False), and this objective "
+        f"was meta-trained in {candidates[0].env}; test it on one of {', '.join(suites.GROUPS)}"
     )
+
+
+def _default_baselines(suite: suites.Suite, inner: InnerLoop) -> tuple[str, ...]:
+    """Hand-written objectives to compare with, where nobody asks for others: those that have settings."""
+    if suite.inner is not None:
+        return ("ppo", "dpo")
+    return ("a2c",) if isinstance(inner.torso, Table) else ()
+
+
+def _baseline(name: str, suite: suites.Suite, inner: InnerLoop) -> InnerLoop:
+    """How an agent lives on a suite by a hand-written objective, beside one that lives like `inner`."""
+    if name not in FOR_TABLES:
+        raise config.ConfigError(f"unknown baseline {name!r}.{config.nearest(name, FOR_TABLES)}")
+    if suite.inner is None:
+        return FOR_TABLES[name](inner)
+    if name not in FOR_REFERENCE_AGENTS:
+        raise config.ConfigError(
+            f"{name} is not tuned for the agents of {suite.name}; use {' or '.join(FOR_REFERENCE_AGENTS)}"
+        )
+    return with_objective(MirrorLearning(FOR_REFERENCE_AGENTS[name]), suite.inner)
+
+
+def _tuned(name: str, inner: InnerLoop, objective: Objective, learner: Learner) -> InnerLoop:
+    if not isinstance(inner.torso, Table):
+        raise ValueError(f"{name} is tuned for Table agents, got {inner.torso}; tune it for these first")
+    return replace(inner, objective=objective, learner=learner, critic=None)
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

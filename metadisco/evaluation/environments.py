@@ -1,9 +1,9 @@
-"""Environments as they are usually given: with agents, a budget, and the two ends of a scale.
+"""Reference agent, budget and score anchors of each environment.
 
-One readable place for what a drift is plugged into: network, rollout, optimizer and PPO's own settings of each
-environment. Suites test on them and presets train on them. Settings are the usual ones of public PPO, scaled to budgets
-that a CPU finishes, and were chosen with PPO alone on these very environments: drifts compete in settings that suit
-PPO. `experiments/scales.py` measures the ends of the scale.
+One place for the network, the rollout, the optimizer and PPO's own hyper-parameters on each environment. Suites test on
+them and presets train on them. The hyper-parameters are the usual ones of public PPO, scaled to budgets that a CPU
+finishes, and were chosen with PPO alone on these very environments: other drifts compete in settings that suit PPO.
+`experiments/scales.py` measures the score anchors.
 """
 
 import functools
@@ -22,7 +22,7 @@ from metadisco.envs.brax_levels import BraxLevels
 from metadisco.envs.gymnax_adapter import Gymnax
 from metadisco.envs.gymnax_levels import GymnaxLevels
 from metadisco.envs.host import Hosted
-from metadisco.evaluation.test_sets import TOPS
+from metadisco.evaluation.test_sets import UPPER_ANCHORS
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.normalization import Normalizer
@@ -31,33 +31,34 @@ from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 
 
 @dataclass(frozen=True)
-class Setting:
-    """An environment with all that an agent needs to live in it.
+class EnvironmentConfig:
+    """An environment with its reference agent, its usual budget and the two anchors of its scores.
 
     Attributes:
-        inner: how to live, with PPO as the objective.
+        inner: the reference agent, which learns by PPO.
         levels: the environment's own level, always the same.
         lifetime: the usual budget, agent updates.
-        random_return: of a policy that has not learned, 0 on the scale.
-        reference_return: 1 on the scale.
-        top: what `reference_return` is: `optimal`, the best expected return that a policy can have; `human`, as
-            published; or `reference`, of PPO at the usual budget.
+        random_return: of a policy that has not learned; it has the score 0.
+        upper_return: what has the score 1.
+        upper_anchor: what `upper_return` is, one of `UPPER_ANCHORS`: `optimal`, the best expected return that a policy
+            can have; `human`, as published; or `reference`, of PPO at the usual budget.
     """
 
     inner: InnerLoop
     levels: LevelDistribution
     lifetime: int
     random_return: float
-    reference_return: float
-    top: str = "reference"
+    upper_return: float
+    upper_anchor: str = "reference"
 
     def __post_init__(self) -> None:
-        if self.top not in TOPS:
-            raise ValueError(f"Setting.top {self.top!r} is unknown.{nearest(self.top, TOPS)}")
+        if self.upper_anchor not in UPPER_ANCHORS:
+            hint = nearest(self.upper_anchor, UPPER_ANCHORS)
+            raise ValueError(f"EnvironmentConfig.upper_anchor {self.upper_anchor!r} is unknown.{hint}")
 
 
-def plug(objective: Objective, inner: InnerLoop) -> InnerLoop:
-    """Lives as in `inner` under another objective.
+def with_objective(objective: Objective, inner: InnerLoop) -> InnerLoop:
+    """The inner loop with another objective.
 
     Where both are mirror learning only the drift is exchanged: discount, advantages and entropy bonus belong to the
     environment. Raises ValueError where the objective does not fit.
@@ -91,7 +92,7 @@ def _control(env: Environment) -> InnerLoop:
     )
 
 
-def _minatar(name: str, *, max_test_steps: int = 1024) -> Setting:
+def _minatar(name: str, *, max_test_steps: int = 1024) -> EnvironmentConfig:
     """Images of 10 x 10 cells: one small convolutional network."""
     env = Gymnax(name)
     inner = InnerLoop(
@@ -104,30 +105,32 @@ def _minatar(name: str, *, max_test_steps: int = 1024) -> Setting:
         num_test_workers=32,
         max_test_steps=max_test_steps,
     )
-    return Setting(inner, GymnaxLevels(env), 250, *_SCALES[name])
+    return EnvironmentConfig(inner, GymnaxLevels(env), 250, *_SCALES[name])
 
 
-def _bsuite(name: str, lifetime: int, *, gamma: float = 0.99, options: tuple[tuple[str, int], ...] = ()) -> Setting:
+def _bsuite(
+    name: str, lifetime: int, *, gamma: float = 0.99, options: tuple[tuple[str, int], ...] = ()
+) -> EnvironmentConfig:
     """Tests of one skill each, whose optimum is known: the scale is exact."""
     env = Gymnax(name, options)
     inner = replace(_control(env), objective=PPO(gamma=gamma, value_weight=0.5, entropy_weight=0.01))
     inner = replace(inner, normalizer=Normalizer(gamma=gamma), num_test_workers=64)
-    return Setting(inner, GymnaxLevels(env), lifetime, *_SCALES[name], top=top_of(name))
+    return EnvironmentConfig(inner, GymnaxLevels(env), lifetime, *_SCALES[name], upper_anchor(name))
 
 
-def _gymnax(name: str, lifetime: int) -> Setting:
+def _gymnax(name: str, lifetime: int) -> EnvironmentConfig:
     env = Gymnax(name)
-    return Setting(_control(env), GymnaxLevels(env), lifetime, *_SCALES[name], top=top_of(name))
+    return EnvironmentConfig(_control(env), GymnaxLevels(env), lifetime, *_SCALES[name], upper_anchor(name))
 
 
-def _pendulum() -> Setting:
+def _pendulum() -> EnvironmentConfig:
     env = Gymnax("Pendulum-v1")
     objective = PPO(gamma=0.95, value_weight=0.5, entropy_weight=0.0)
     inner = replace(_control(env), objective=objective, normalizer=Normalizer(gamma=0.95))
-    return Setting(inner, GymnaxLevels(env), 256, *_SCALES["Pendulum-v1"])
+    return EnvironmentConfig(inner, GymnaxLevels(env), 256, *_SCALES["Pendulum-v1"])
 
 
-def _brax(name: str, lifetime: int, *, gamma: float = 0.99) -> Setting:
+def _brax(name: str, lifetime: int, *, gamma: float = 0.99) -> EnvironmentConfig:
     """Continuous control: normalised observations and rewards, no entropy bonus."""
     env = Brax(name)
     inner = InnerLoop(
@@ -141,10 +144,10 @@ def _brax(name: str, lifetime: int, *, gamma: float = 0.99) -> Setting:
         max_test_steps=1024,
         normalizer=Normalizer(gamma=gamma),
     )
-    return Setting(inner, BraxLevels(env, ()), lifetime, *_SCALES[f"brax-{name}"])
+    return EnvironmentConfig(inner, BraxLevels(env, ()), lifetime, *_SCALES[f"brax-{name}"])
 
 
-def _atari(game: str) -> Setting:
+def _atari(game: str) -> EnvironmentConfig:
     """Images of 84 x 84 pixels, the network of DQN, PPO as in arXiv:1707.06347, table 5, and its 10 million steps."""
     inner = InnerLoop(
         env=Hosted(Atari(game)),
@@ -156,8 +159,13 @@ def _atari(game: str) -> Setting:
         num_test_workers=10,
         max_test_steps=27_000,
     )
-    return Setting(
-        inner, OneLevel(), 9766, GAMES[game].random_score, GAMES[game].human_score, top=top_of(f"atari-{game}")
+    return EnvironmentConfig(
+        inner,
+        OneLevel(),
+        9766,
+        GAMES[game].random_score,
+        GAMES[game].human_score,
+        upper_anchor(f"atari-{game}"),
     )
 
 
@@ -181,7 +189,7 @@ _SCALES: dict[str, tuple[float, float]] = {
     "brax-halfcheetah": (-160.0, 970.0),
 }
 
-_MAKERS: dict[str, Callable[[], Setting]] = {
+_MAKERS: dict[str, Callable[[], EnvironmentConfig]] = {
     "CartPole-v1": functools.partial(_gymnax, "CartPole-v1", 128),
     "Acrobot-v1": functools.partial(_gymnax, "Acrobot-v1", 128),
     "Catch-bsuite": functools.partial(_gymnax, "Catch-bsuite", 64),
@@ -208,12 +216,12 @@ HOSTED: tuple[str, ...] = tuple(name for name in NAMES if name.startswith("atari
 """Those that are stepped on the host."""
 
 
-def top_of(name: str) -> str:
-    """What 1 on the scale of a setting is, without building it; see `Setting.top`."""
+def upper_anchor(name: str) -> str:
+    """`EnvironmentConfig.upper_anchor` of an environment, without building it."""
     return "human" if name in HOSTED else "optimal" if name in EXACT else "reference"
 
 
 @functools.cache
-def setting(name: str) -> Setting:
-    """The setting of an environment. Raises KeyError for a name that is not in `NAMES`."""
+def environment(name: str) -> EnvironmentConfig:
+    """The environment of this name. Raises KeyError for a name that is not in `NAMES`."""
     return _MAKERS[name]()

@@ -4,7 +4,7 @@ Every agent compared lives the same lives: life j on task i has the same key wha
 many seeds there are and however many devices run them. Nothing is meta-trained here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,27 +15,21 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from metadisco.agents.agent import Agent
-from metadisco.agents.networks import Heads, Table
+from metadisco.agents.networks import Heads
 from metadisco.core.keys import SeedPurpose
 from metadisco.core.sharding import SHARED, SPREAD, deal, num_slots, on_each_device, population_mesh
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Task, Trajectory
 from metadisco.envs.base import EnvSpec
 from metadisco.envs.host import Hosted
 from metadisco.evaluation import stats
-from metadisco.evaluation.results import Evaluation, Results
+from metadisco.evaluation.agents_under_test import AgentUnderTest
+from metadisco.evaluation.results import Evaluation
 from metadisco.evaluation.test_sets import TestSet
 from metadisco.lives import host
-from metadisco.lives.learner import Learner
 from metadisco.lives.life import InitialCondition, InnerLoop, Life, only_of_finite
-from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER, TABLE_PPO, TABLE_PPO_LEARNER
 from metadisco.objectives.base import Objective, ObjectiveState, Predictions, Targets
-from metadisco.objectives.drift import DPODrift
 
 NUM_PICTURES = 6  # tasks of which a trained agent is kept
-
-
-Contestant = tuple[InnerLoop, MetaParams]
-"""How an agent lives, and the objective's meta-parameters: () for a hand-written one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,39 +75,6 @@ class Frozen:
         return self.objective.loss(self.meta_params, targets, outputs, trajectory, progress)
 
 
-def tuned_a2c(inner: InnerLoop) -> InnerLoop:
-    """The same lives under A2C with its best settings for tables, found by `experiments/tune.py`.
-
-    Raises:
-        ValueError: where the agents are not tables; the settings would be far off.
-    """
-    return _tuned("A2C", inner, TABLE_A2C, TABLE_A2C_LEARNER)
-
-
-def tuned_ppo(inner: InnerLoop) -> InnerLoop:
-    """The same lives under PPO with its best settings for tables, found by `experiments/tune.py`.
-
-    Raises:
-        ValueError: where the agents are not tables, or rollouts cannot be split into as many minibatches.
-    """
-    return _tuned("PPO", inner, TABLE_PPO, TABLE_PPO_LEARNER)
-
-
-def tuned_dpo(inner: InnerLoop) -> InnerLoop:
-    """The same lives under DPO with the settings of the tuned PPO for tables.
-
-    Raises:
-        ValueError: as for `tuned_ppo`.
-    """
-    return _tuned("DPO", inner, replace(TABLE_PPO, drift=DPODrift()), TABLE_PPO_LEARNER)
-
-
-def _tuned(name: str, inner: InnerLoop, objective: Objective, learner: Learner) -> InnerLoop:
-    if not isinstance(inner.torso, Table):
-        raise ValueError(f"{name} is tuned for Table agents, got {inner.torso}; tune it for these first")
-    return replace(inner, objective=objective, learner=learner, critic=None)
-
-
 def evaluate(
     inner: InnerLoop,
     meta_params: MetaParams,
@@ -129,8 +90,8 @@ def evaluate(
     """Live `num_seeds` lives on every task of a test set, and evaluate the agents on the way.
 
     Args:
-        inner: how to live; its environment is replaced by the test set's. Where a test set brings agents along, these
-            must be they, but for the objective (`metadisco.evaluation.environments.plug`).
+        inner: how to live; its environment is replaced by the test set's. Where a test set has an agent of its own,
+            this must be that one, but for the objective (`metadisco.evaluation.environments.with_objective`).
         meta_params: of `inner.objective`.
         test_set: the tasks.
         seed: of the lives.
@@ -142,7 +103,7 @@ def evaluate(
 
     Raises:
         ValueError: for numbers below 1, more points than updates, or an agent that does not fit the observations or
-            is not the one that the test set brings along.
+            is not the test set's own.
 
     Note:
         An agent that diverged counts as what it was before it learned: it gets the random policy's return.
@@ -153,7 +114,9 @@ def evaluate(
             f"{num_seeds} and {num_points}"
         )
     if test_set.inner is not None and replace(inner, objective=test_set.inner.objective) != test_set.inner:
-        raise ValueError(f"{test_set.name} brings its own agents; plug the objective into them: settings.plug")
+        raise ValueError(
+            f"{test_set.name} has an agent of its own: give that one the objective, environments.with_objective"
+        )
     inner = replace(inner, env=test_set.env, critic=None)  # nobody asks the critic here
     if isinstance(inner.env, Hosted):
         return _evaluate_on_host(inner, meta_params, test_set, seed, num_seeds, num_points, on_progress)
@@ -211,12 +174,12 @@ def _evaluate_on_host(
     key = jax.random.fold_in(jax.random.key(seed), SeedPurpose.EVALUATE)
     initials = _initials(key, test_set.tasks, num_seeds, np.arange(test_set.num_tasks * num_seeds))
     points = [(test_set.lifetime * point + num_points // 2) // num_points for point in range(1, num_points + 1)]
-    course = host.spend(inner, meta_params, initials, points, on_progress=on_progress)
-    found = by_task(course.returns)
+    history = host.spend(inner, meta_params, initials, points, on_progress=on_progress)
+    found = by_task(history.returns)
     returns = np.where(np.isfinite(found), found, test_set.random_return[:, None]).astype(np.float32)
-    shown = course.lives[: NUM_PICTURES * num_seeds : num_seeds]
+    shown = history.lives[: NUM_PICTURES * num_seeds : num_seeds]
     kept = jax.tree.map(lambda *leaves: np.stack(leaves), *[life.agent_params for life in shown])
-    return _record(test_set, inner, returns, jax.tree.map(by_task, course.metrics), kept)
+    return _record(test_set, inner, returns, jax.tree.map(by_task, history.metrics), kept)
 
 
 def _record(
@@ -232,63 +195,57 @@ def _record(
         names=test_set.names,
         fractions=np.arange(num_points + 1) / num_points,
         returns=returns,
-        scores=stats.normalize(returns, test_set.random_return, test_set.optimal_return),
+        scores=stats.normalize(returns, test_set.random_return, test_set.upper_return),
         metrics=metrics,
         agent_params=_flatten(agent_params),
     )
 
 
 def compare(
-    contestants: Mapping[str, Contestant],
-    test_sets: Sequence[TestSet],
+    agents: Sequence[AgentUnderTest],
+    test_set: TestSet,
     *,
     seed: int = 0,
     num_seeds: int = 1,
     num_points: int = 8,
     slots: int | None = None,
-    on_progress: Callable[[str, str, float], None] = lambda suite, agent, fraction: None,
-) -> Results:
-    """Evaluate agents on the same lives, between the two ends of each test set's scale.
+    on_progress: Callable[[str, float], None] = lambda agent, fraction: None,
+) -> dict[str, Evaluation]:
+    """Evaluate agents on the same lives of one test set, between the two anchors of its scores.
 
     Args:
-        contestants: by name, such as `{"a2c": (tuned_a2c(inner), ()), "discovered": (inner, meta_params)}`.
-        test_sets: what on.
+        agents: such as `[AgentUnderTest("a2c", tuned_a2c(inner)), AgentUnderTest("discovered", inner, meta_params)]`.
+        test_set: what on.
         seed: as the three that follow, see `evaluate`.
         num_seeds: S.
-        num_points: P; less on a test set whose lifetime is shorter.
+        num_points: P; fewer where the lifetime is shorter.
         slots: on one device, see `evaluate`.
-        on_progress: called with suite, agent and the fraction of its lifetime that is over.
+        on_progress: called with an agent's name and the fraction of its lifetime that is over.
 
     Returns:
-        For each suite: `random`, the contestants, and `optimal` or whatever is the top of its scale. The two ends are
-        constants.
+        By name: `random`, the agents, and `test_set.upper_anchor`. The two anchors are constants.
 
     Raises:
         ValueError: for equal names, or as in `evaluate`.
     """
-    suites = [test_set.name for test_set in test_sets]
-    ends = {"random", *(test_set.top for test_set in test_sets)}
-    if ends & set(contestants) or len(set(suites)) < len(suites):
-        raise ValueError(
-            f"suites must differ and no agent be one of {sorted(ends)}, got {suites} and {list(contestants)}"
+    names, anchors = [agent.name for agent in agents], ("random", test_set.upper_anchor)
+    if len({*names, *anchors}) < len(names) + len(anchors):
+        raise ValueError(f"names of agents must differ and none be one of {anchors}, got {names}")
+    num_points = min(num_points, test_set.lifetime)
+    found = {"random": _constant(test_set, test_set.random_return, num_seeds, num_points)}
+    for agent in agents:
+        found[agent.name] = evaluate(
+            agent.inner,
+            agent.meta_params,
+            test_set,
+            seed=seed,
+            num_seeds=num_seeds,
+            num_points=num_points,
+            slots=slots,
+            on_progress=partial(on_progress, agent.name),
         )
-    results: Results = {}
-    for test_set in test_sets:
-        points = min(num_points, test_set.lifetime)
-        results[test_set.name] = {"random": _constant(test_set, test_set.random_return, num_seeds, points)}
-        for agent, (inner, meta_params) in contestants.items():
-            results[test_set.name][agent] = evaluate(
-                inner,
-                meta_params,
-                test_set,
-                seed=seed,
-                num_seeds=num_seeds,
-                num_points=points,
-                slots=slots,
-                on_progress=partial(on_progress, test_set.name, agent),
-            )
-        results[test_set.name][test_set.top] = _constant(test_set, test_set.optimal_return, num_seeds, points)
-    return results
+    found[test_set.upper_anchor] = _constant(test_set, test_set.upper_return, num_seeds, num_points)
+    return found
 
 
 @partial(jax.jit, static_argnames=("inner", "mesh"))
@@ -320,7 +277,7 @@ def _evaluate(lives: Life, *, inner: InnerLoop, mesh: Mesh, slots: int) -> jax.A
 
 @partial(jax.jit, static_argnames="num_seeds")
 def _initials(key: Key, tasks: Task, num_seeds: int, lives: jax.Array) -> InitialCondition:
-    """Births number `lives` of all N * S, task by task."""
+    """Initial conditions number `lives` of all N * S, task by task."""
 
     def initial(life: jax.Array) -> InitialCondition:
         task, repeat = life // num_seeds, life % num_seeds
@@ -352,7 +309,7 @@ def _constant(test_set: TestSet, expected_return: np.ndarray, num_seeds: int, nu
         names=test_set.names,
         fractions=np.arange(num_points + 1) / num_points,
         returns=returns,
-        scores=stats.normalize(returns, test_set.random_return, test_set.optimal_return),
+        scores=stats.normalize(returns, test_set.random_return, test_set.upper_return),
         metrics={},
         agent_params={},
     )

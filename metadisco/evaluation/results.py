@@ -7,16 +7,18 @@ import io
 import itertools
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from metadisco.core.files import write_atomically
 from metadisco.evaluation import stats
-from metadisco.evaluation.test_sets import TOPS
+from metadisco.evaluation.test_sets import UPPER_ANCHORS
 
 FORMAT_VERSION = 1
 
@@ -32,7 +34,7 @@ class Evaluation:
     names: tuple[str, ...]  # [N] tasks
     fractions: np.ndarray  # [P + 1] of the lifetime, from 0 to 1
     returns: np.ndarray  # [P + 1, N, S] mean episode return
-    scores: np.ndarray  # [P + 1, N, S] 0 for the random policy, 1 for the optimum
+    scores: np.ndarray  # [P + 1, N, S] 0 for the random policy, 1 for the upper anchor
     metrics: dict[str, np.ndarray]  # name -> [P, N, S] means over the updates between two points
     agent_params: dict[str, np.ndarray]  # path in the tree -> [some first tasks, ...] at the end, first seed
 
@@ -65,7 +67,7 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def lived(agents: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
-    """The agents of a suite that learn: without the two ends of its scale."""
+    """The agents of a suite that learn: without the two anchors of its scores."""
     return {agent: each for agent, each in agents.items() if not each.is_exact}
 
 
@@ -84,9 +86,9 @@ def improvement(agents: Mapping[str, Evaluation]) -> dict[str, dict[str, dict[st
     return found
 
 
-def top(agents: Mapping[str, Any]) -> str:
-    """Which of the agents of a suite is the upper end of its scale, see `metadisco.evaluation.test_sets.TOPS`."""
-    return next((name for name in TOPS if name in agents), "reference")
+def upper_anchor(agents: Mapping[str, Any]) -> str:
+    """Which row of a suite has the score 1, see `metadisco.evaluation.test_sets.UPPER_ANCHORS`."""
+    return next((name for name in UPPER_ANCHORS if name in agents), "reference")
 
 
 def tested_on(number: Any, agents: Mapping[str, Any]) -> str:
@@ -97,7 +99,7 @@ def tested_on(number: Any, agents: Mapping[str, Any]) -> str:
         ('1 level', '1 environment', '20 levels')
     """
     if number == 1:
-        return "1 level" if top(agents) == "optimal" else "1 environment"
+        return "1 level" if upper_anchor(agents) == "optimal" else "1 environment"
     return f"{number} levels"
 
 
@@ -106,6 +108,23 @@ def table(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
     return {
         suite: {agent: summarize(evaluation) for agent, evaluation in agents.items()}
         for suite, agents in results.items()
+    }
+
+
+def read_table(path: str | os.PathLike) -> dict[str, dict[str, dict[str, Any]]]:
+    """Read an `evaluation.json`; what is no table of a suite is left out.
+
+    Raises:
+        OSError: where it is not there.
+        ValueError: where it is not a JSON object.
+    """
+    document = json.loads(Path(path).read_bytes())
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} is not a table of scores: it holds a {type(document).__name__}")
+    return {
+        suite: agents
+        for suite, agents in document.items()
+        if isinstance(agents, dict) and agents and all(isinstance(row, dict) for row in agents.values())
     }
 
 
@@ -147,9 +166,17 @@ def load_curves(path: str | os.PathLike) -> Results:
     """Read what `save_curves` wrote.
 
     Raises:
-        ValueError: where it is of another format version.
+        OSError: where it is not there.
+        ValueError: where it is damaged or of another format version.
     """
-    with np.load(Path(path), allow_pickle=False) as archive:
+    try:
+        return _read_curves(Path(path))
+    except (KeyError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _read_curves(path: Path) -> Results:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         index = json.loads(archive["index"].item())
         if index["format_version"] != FORMAT_VERSION:
             raise ValueError(f"{path} has format version {index['format_version']}, this reads {FORMAT_VERSION}")

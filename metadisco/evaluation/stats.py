@@ -20,23 +20,25 @@ class Interval:
     high: float
 
 
-def normalize(returns: np.ndarray, random_return: np.ndarray, optimal_return: np.ndarray) -> np.ndarray:
-    """Score returns between a random policy and the optimum: (return - random) / (optimal - random).
+def normalize(returns: np.ndarray, random_return: np.ndarray, upper_return: np.ndarray) -> np.ndarray:
+    """Score returns between the random policy and the upper anchor: (return - random) / (upper - random).
 
     Args:
         returns: [..., num_tasks, num_seeds].
         random_return: [num_tasks], scores 0.
-        optimal_return: [num_tasks], scores 1.
+        upper_return: [num_tasks], scores 1: of the optimum, of a human or of PPO.
 
     Returns:
         [..., num_tasks, num_seeds]. Below 0 where an agent is worse than random.
 
     Raises:
-        ValueError: where the optimum is not above random, so that there is no scale.
+        ValueError: where the upper anchor is not above random, so that there is no scale.
     """
-    scale = optimal_return - random_return
+    scale = upper_return - random_return
     if not np.all(scale > 0.0):
-        raise ValueError(f"scores need optimal > random on every task; tasks {np.flatnonzero(~(scale > 0.0))} have not")
+        raise ValueError(
+            f"scores need upper_return > random_return on every task; tasks {np.flatnonzero(~(scale > 0.0))} have not"
+        )
     return (returns - random_return[:, None]) / scale[:, None]
 
 

@@ -1,4 +1,13 @@
-"""Named suites: what objectives are tested on, in one readable place.
+"""Named suites: what objectives are tested on, and how they are asked for.
+
+    NAME              a suite, or each one of a group, at the lifetime that it is meant for
+    NAME@250          at a lifetime of 250 agent updates
+    NAME@x4           at four times its own; NAME@x1/4 at a quarter
+    horizons:NAME     at 1/4, 1, 4 and 16 times its own
+    horizons:NAME@64  at 1/4, 1, 4 and 16 times 64 agent updates, such as the lifetime that an objective was trained on
+
+Factors are of the suite's own lifetime, since environments differ in what a usual budget is. A lifetime that is not a
+whole number is rounded; below 1 there is none.
 
 Only `grid-validation` may be tuned on. Its levels and those of the other suites come from seeds of their own. Training
 draws from the seed of the run, along longer paths of `fold_in` and `split`: that any of 10**8 training levels has the
@@ -8,6 +17,7 @@ move an interquartile mean visibly.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Protocol
 
@@ -17,12 +27,14 @@ import numpy as np
 
 from metadisco.core import config
 from metadisco.core.types import Task
+from metadisco.envs.base import Environment
 from metadisco.envs.gridworld.hand_designed import HAND_DESIGNED
 from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.envs.gridworld.mazes import MAZES
 from metadisco.envs.host import Hosted
 from metadisco.evaluation import environments
-from metadisco.evaluation.test_sets import TOPS, Designed, Generated, GridSuite, Mazes, TestSet
+from metadisco.evaluation.test_sets import UPPER_ANCHORS, Designed, Generated, GridSuite, Mazes, TestSet
+from metadisco.lives.life import InnerLoop
 
 UNSEEN_SEED = 2_000_000_011
 VALIDATION_SEED = 2_000_000_033
@@ -50,6 +62,14 @@ class Suite(Protocol):
     def lifetime(self) -> int:
         """Agent updates."""
 
+    @property
+    def env(self) -> Environment:
+        """Where its tasks are."""
+
+    @property
+    def inner(self) -> InnerLoop | None:
+        """The agents that are tested, as in `TestSet.inner`."""
+
     def build(self, lifetime: int | None = None, num_levels: int | None = None) -> TestSet:
         """The tasks, at another lifetime than the suite's own or only the first ones, if so asked."""
 
@@ -58,13 +78,13 @@ class Suite(Protocol):
 class EnvSuite:
     """One environment of `metadisco.evaluation.environments`, at its own level, with its own agents.
 
-    Scores are 0 for the random policy and 1 for what `Setting.top` says.
+    Scores are 0 for the random policy and 1 for what `EnvironmentConfig.upper_anchor` says.
 
     Attributes:
-        name: of the setting.
+        name: of the environment.
 
     Example:
-        >>> EnvSuite("CartPole-v1").build(lifetime=4).top
+        >>> EnvSuite("CartPole-v1").build(lifetime=4).upper_anchor
         'reference'
     """
 
@@ -73,33 +93,43 @@ class EnvSuite:
     @property
     def description(self) -> str:
         """One line."""
-        return f"{self.name} with networks of its own; 1 is {TOPS[environments.top_of(self.name)]}"
+        return f"{self.name} with networks of its own; 1 is {UPPER_ANCHORS[environments.upper_anchor(self.name)]}"
 
     @property
     def lifetime(self) -> int:
         """Agent updates: the usual budget."""
-        return environments.setting(self.name).lifetime
+        return environments.environment(self.name).lifetime
+
+    @property
+    def env(self) -> Environment:
+        """Of the reference agent."""
+        return self.inner.env
+
+    @property
+    def inner(self) -> InnerLoop:
+        """The reference agent of the environment."""
+        return environments.environment(self.name).inner
 
     def build(self, lifetime: int | None = None, num_levels: int | None = None) -> TestSet:
         """One task. Raises ConfigError for a lifetime below 1, or where a library of the environment is missing."""
         del num_levels  # there is one
-        setting = environments.setting(self.name)
-        if isinstance(setting.inner.env, Hosted):
-            setting.inner.env.source.check()
-        lifetime = setting.lifetime if lifetime is None else lifetime
+        chosen = environments.environment(self.name)
+        if isinstance(chosen.inner.env, Hosted):
+            chosen.inner.env.source.check()
+        lifetime = chosen.lifetime if lifetime is None else lifetime
         if lifetime < 1:
             raise config.ConfigError(f"{self.name} needs lifetime >= 1, got {lifetime}")
-        level = jax.tree.map(lambda leaf: leaf[None], setting.levels.sample(jax.random.key(0)))
+        level = jax.tree.map(lambda leaf: leaf[None], chosen.levels.sample(jax.random.key(0)))
         return TestSet(
-            name=self.name if lifetime == setting.lifetime else f"{self.name}@{lifetime}",
-            env=setting.inner.env,
+            name=self.name if lifetime == chosen.lifetime else f"{self.name}@{lifetime}",
+            env=chosen.inner.env,
             lifetime=lifetime,
             tasks=Task(level, jnp.full(1, lifetime, jnp.int32)),
             names=(self.name,),
-            random_return=np.array([setting.random_return], np.float32),
-            optimal_return=np.array([setting.reference_return], np.float32),
-            inner=setting.inner,
-            top=setting.top,
+            random_return=np.array([chosen.random_return], np.float32),
+            upper_return=np.array([chosen.upper_return], np.float32),
+            inner=chosen.inner,
+            upper_anchor=chosen.upper_anchor,
         )
 
 
@@ -176,6 +206,67 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Names for several suites at once."""
 
+HORIZONS = (Fraction(1, 4), Fraction(1), Fraction(4), Fraction(16))
+_PREFIX = "horizons:"
+
+
+@dataclass(frozen=True)
+class RequestedSuite:
+    """A suite as it was asked for; nothing is drawn or solved yet.
+
+    Attributes:
+        suite: which one.
+        lifetime: agent updates; None for the suite's own.
+        num_levels: the first ones only; None for all.
+    """
+
+    suite: Suite
+    lifetime: int | None = None
+    num_levels: int | None = None
+
+    @property
+    def name(self) -> str:
+        """`TestSet.name` of what is built: `NAME`, or `NAME@LIFETIME` where that is not the suite's own."""
+        is_own = self.lifetime in (None, self.suite.lifetime)
+        return self.suite.name if is_own else f"{self.suite.name}@{self.lifetime}"
+
+    def build(self) -> TestSet:
+        """Draw and solve the tasks. Raises ConfigError where that cannot be done."""
+        return self.suite.build(lifetime=self.lifetime, num_levels=self.num_levels)
+
+
+def find(name: str, num_levels: int | None = None) -> list[RequestedSuite]:
+    """All that a name stands for.
+
+    Args:
+        name: as the beginning of this module says.
+        num_levels: of each suite the first ones only.
+
+    Raises:
+        config.ConfigError: where there is no such suite or group, or the lifetime is not one.
+
+    Example:
+        >>> [requested.name for requested in find("horizons:grid-tiny")]
+        ['grid-tiny@2', 'grid-tiny', 'grid-tiny@32', 'grid-tiny@128']
+    """
+    plain, at, wanted = name.removeprefix(_PREFIX).partition("@")
+    factors = HORIZONS if name.startswith(_PREFIX) else (Fraction(1),)
+    if at and not wanted:
+        raise config.ConfigError(f"{name!r} says no lifetime after @; write NAME@LIFETIME or NAME@xFACTOR")
+    chosen = [suite(member) for member in GROUPS.get(plain, (plain,))]
+    return [
+        RequestedSuite(each, _lifetime(name, each, wanted, factor), num_levels) for each in chosen for factor in factors
+    ]
+
+
+def build(name: str, num_levels: int | None = None) -> list[TestSet]:
+    """Build all that a name stands for, see `find`.
+
+    Raises:
+        config.ConfigError: as `find`, or where a library of an environment is missing.
+    """
+    return [requested.build() for requested in find(name, num_levels)]
+
 
 def same_levels(first: str, second: str) -> bool:
     """Whether two suites, each `NAME` or `NAME@LIFETIME`, draw the same levels, the smaller one the first of them."""
@@ -193,3 +284,37 @@ def suite(name: str) -> Suite:
     if name not in SUITES:
         raise config.ConfigError(f"unknown suite {name!r}.{config.nearest(name, [*SUITES, *GROUPS])}")
     return SUITES[name]
+
+
+def _lifetime(name: str, suite: Suite, wanted: str, factor: Fraction) -> int | None:
+    """Agent updates; None where they are the suite's own."""
+    if wanted.startswith("x"):
+        factor *= _factor(name, wanted)
+    elif wanted:
+        if not (wanted.isdecimal() and int(wanted) > 0):
+            raise config.ConfigError(
+                f"{name!r}: the lifetime after @ must be a positive integer, or a factor such as x4 or x1/4, got "
+                f"{wanted!r}"
+            )
+        return _rounded(name, suite, factor * int(wanted))
+    return None if factor == 1 else _rounded(name, suite, factor * suite.lifetime)
+
+
+def _factor(name: str, wanted: str) -> Fraction:
+    try:
+        factor = Fraction(wanted[1:])
+    except (ValueError, ZeroDivisionError):
+        factor = Fraction(0)
+    if factor <= 0:
+        raise config.ConfigError(
+            f"{name!r}: the factor after @x must be a positive number such as 4, 1/4 or 0.25, got {wanted[1:]!r}"
+        )
+    return factor
+
+
+def _rounded(name: str, suite: Suite, lifetime: Fraction) -> int:
+    if lifetime < 1:
+        raise config.ConfigError(
+            f"{name!r}: {suite.name} would live for {float(lifetime):g} agent updates; ask for a lifetime of at least 1"
+        )
+    return round(lifetime)

@@ -29,10 +29,10 @@ MIN_RANGE = 0.05  # least optimal - random return of a level in a suite
 MAX_ROUNDS = 16  # candidates drawn per level asked for, at most, before giving up
 CHUNK = 8  # candidates drawn and solved in one call
 
-TOPS: Mapping[str, str] = MappingProxyType(
+UPPER_ANCHORS: Mapping[str, str] = MappingProxyType(
     {"optimal": "the optimum", "human": "the published score of a human", "reference": "PPO at its usual budget"}
 )
-"""What 1 on a scale can be."""
+"""What can have the score 1, by the name under which it stands among the agents of a table."""
 
 
 class LevelSource(Protocol):
@@ -135,7 +135,7 @@ class Mazes:
 
 @dataclass(frozen=True, eq=False)
 class TestSet:
-    """The tasks of a suite, with the two ends of the scale on which agents are scored."""
+    """The tasks of a suite, with the two anchors of their scores: what has the score 0, and what has 1."""
 
     __test__: ClassVar[bool] = False  # for pytest, which takes classes of such names for tests
 
@@ -145,9 +145,9 @@ class TestSet:
     tasks: Task  # leading axis N
     names: tuple[str, ...]  # N
     random_return: np.ndarray  # [N] float32
-    optimal_return: np.ndarray  # [N] float32, or another return that counts as 1, see `top`
-    inner: InnerLoop | None = None  # agents that the tasks are meant for; None for those that compete
-    top: str = "optimal"  # what the upper end of the scale is, one of TOPS
+    upper_return: np.ndarray  # [N] float32, of what `upper_anchor` says
+    inner: InnerLoop | None = None  # the agents that are tested; None for those of meta-training
+    upper_anchor: str = "optimal"  # what has the score 1, one of UPPER_ANCHORS
 
     @property
     def num_tasks(self) -> int:
@@ -186,6 +186,11 @@ class GridSuite:
             raise ValueError("GridSuite.sources is empty: say where levels come from")
 
     @property
+    def inner(self) -> None:
+        """No agents of its own: those of meta-training are tested."""
+        return None
+
+    @property
     def env(self) -> GridWorld:
         """The smallest grid world that holds all levels."""
         envs = [source.env for source in self.sources]
@@ -215,7 +220,7 @@ class GridSuite:
             tasks=Task(levels, jnp.full(num_levels, lifetime, jnp.int32)),
             names=tuple(entry.name for entry in entries),
             random_return=np.array([entry.random_return for entry in entries]),
-            optimal_return=np.array([entry.optimal_return for entry in entries]),
+            upper_return=np.array([entry.optimal_return for entry in entries]),
         )
 
 

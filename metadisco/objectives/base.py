@@ -103,3 +103,12 @@ class Regularized(Protocol):
             targets: of one update.
             outputs: [T, B, width] by head, of the agent after that update, on the same observations.
         """
+
+
+@runtime_checkable
+class NamedInputs(Protocol):
+    """An objective that is learned, and whose inputs have names. Optional."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of its inputs, in order."""

@@ -7,7 +7,7 @@ from metadisco.agents.networks import MLP, Separate, Table, Tanh
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.tasks import LogUniformLifetime, Tasks
 from metadisco.envs.gridworld.levels import GridLevels
-from metadisco.evaluation.environments import plug, setting
+from metadisco.evaluation.environments import environment, with_objective
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.tuned import TABLE_PPO, TABLE_PPO_LEARNER
 from metadisco.meta_optimizers.evolution import Evolution
@@ -24,16 +24,18 @@ _QUICK = LogUniformLifetime(24, 96)
 
 def _small(name: str, objective: MirrorLearning, num_tasks: int) -> Domain:
     """An environment of low-dimensional observations, with networks and rollouts a quarter of the usual size."""
-    usual = setting(name)
+    usual = environment(name)
     torso = Separate(MLP((32, 32), Tanh()), MLP((32, 32), Tanh()))
-    inner = replace(plug(objective, usual.inner), torso=torso, num_workers=8, num_steps=32, num_test_workers=16)
+    inner = replace(
+        with_objective(objective, usual.inner), torso=torso, num_workers=8, num_steps=32, num_test_workers=16
+    )
     return Domain(
         inner=inner,
         curriculum=DomainRandomization(Tasks(usual.levels, _QUICK)),
         num_tasks=num_tasks,
         name=name,
         random_return=usual.random_return,
-        reference_return=usual.reference_return,
+        reference_return=usual.upper_return,
     )
 
 
@@ -42,7 +44,7 @@ def _grid(objective: MirrorLearning, num_tasks: int) -> Domain:
     levels = GridLevels()
     table = InnerLoop(levels.env, Table(), TABLE_PPO, TABLE_PPO_LEARNER, num_workers=32, num_test_workers=32)
     return Domain(
-        inner=plug(objective, table),
+        inner=with_objective(objective, table),
         curriculum=DomainRandomization(Tasks(levels, _QUICK)),
         num_tasks=num_tasks,
         name="grid",
@@ -68,10 +70,10 @@ def quick(*, temporal: bool) -> EvolutionTrainer:
 
 def space_invaders(*, temporal: bool) -> EvolutionTrainer:
     """MinAtar SpaceInvaders with full lifetimes, as in arXiv:2402.05828; made for an accelerator."""
-    usual = setting("SpaceInvaders-MinAtar")
+    usual = environment("SpaceInvaders-MinAtar")
     lifetimes = LogUniformLifetime(usual.lifetime // 4, usual.lifetime)
     return MetaTrainer(
-        inner=plug(MirrorLearning(LPODrift(temporal=temporal)), usual.inner),
+        inner=with_objective(MirrorLearning(LPODrift(temporal=temporal)), usual.inner),
         curriculum=DomainRandomization(Tasks(usual.levels, lifetimes)),
         meta_optimizer=Evolution(sigma=Decay(0.05), learning_rate=Decay(0.01, rate=0.995, floor=1e-3)),
         num_tasks=32,

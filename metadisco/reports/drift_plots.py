@@ -10,7 +10,7 @@ import functools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,16 @@ if TYPE_CHECKING:
 
 DriftFunction = Callable[..., jax.Array]
 """`drift(ratio, advantage, progress)`."""
+
+
+@runtime_checkable
+class Clipped(Protocol):
+    """A drift with a clip like that of PPO. Optional."""
+
+    @property
+    def clip(self) -> float | None:
+        """Epsilon; None for none."""
+
 
 FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)  # n/N of a strip's panels
 END_LOG_RATIO, END_ADVANTAGE = 1.0, 3.0  # ends of the axes
@@ -159,9 +169,14 @@ def side_by_side(discovered: Discovered) -> dict[str, DriftFunction]:
         config.ConfigError: where the objective has no drift.
     """
     own, rule = discovered.drift, discovered.objective.drift
-    beside: dict[str, Drift] = {"PPO": PPODrift(getattr(rule, "clip", None) or PPODrift().clip), "DPO": DPODrift()}
+    beside: dict[str, Drift] = {"PPO": PPODrift(_clip(rule) or PPODrift().clip), "DPO": DPODrift()}
     functions = {title: Discovered(MirrorLearning(each), ()).drift for title, each in beside.items()}
     return functions if rule in beside.values() else functions | {name(rule): own}
+
+
+def _clip(rule: Drift) -> float | None:
+    """How far the drift lets the ratio go; None where it has no such bound."""
+    return rule.clip if isinstance(rule, Clipped) else None
 
 
 def name(rule: Drift) -> str:

@@ -1,4 +1,4 @@
-"""The levels that a curriculum kept: pictures of the best of them, and how the kept ones differ from those drawn.
+"""The levels that a curriculum kept: pictures of the best of them, and how far they have shifted from those drawn.
 
 All is read from the run folder: what the run is from its settings, the levels from the snapshots that it left (see
 `metadisco.curricula.snapshots`). The base distribution, what new levels are drawn from, is sampled anew.
@@ -74,14 +74,19 @@ class Moment:
 
 
 def kept_levels(folder: Path, trainer: Mapping[str, Any]) -> str:
-    """The gallery and the drift of a run.
+    """The gallery of a run, and the shift of its levels. Nothing for a run on several domains, which leaves no levels.
 
     Args:
         folder: of the run.
         trainer: its settings, for `config.from_data`.
+
+    Raises:
+        config.ConfigError: where the settings name something that is not known here.
     """
-    component = config.from_data(trainer)
-    curriculum, env = component.curriculum, component.inner.env
+    domains = config.from_data(trainer).domains
+    if len(domains) > 1:
+        return ""
+    curriculum, env = domains[0].curriculum, domains[0].inner.env
     keeper = level_keeper(curriculum)
     if keeper is None:
         return f'<p class="note">{escape(type(curriculum).__name__)} keeps no levels.</p>'
@@ -92,7 +97,7 @@ def kept_levels(folder: Path, trainer: Mapping[str, Any]) -> str:
     damaged = missing(note) if num_damaged else ""
     if not moments:
         return damaged or missing("No snapshot of the kept levels yet (levels/).")
-    return f"{_gallery(env, moments)}\n{_drift(env, keeper.tasks, moments)}\n{damaged}"
+    return f"{_gallery(env, moments)}\n{_shift(env, keeper.tasks, moments)}\n{damaged}"
 
 
 def _read_moments(folder: Path) -> tuple[list[Moment], int]:
@@ -149,25 +154,25 @@ def _figure(moment: Moment, i: int, image: np.ndarray, widest: int) -> str:
     return f"<figure>{source}<figcaption>{caption}</figcaption></figure>"
 
 
-def _drift(env: GridWorld, tasks: TaskDistribution, moments: Sequence[Moment]) -> str:
+def _shift(env: GridWorld, tasks: TaskDistribution, moments: Sequence[Moment]) -> str:
     """Charts of features against meta-steps, and a table of how far the last kept levels are from the base."""
     base, *kept = task_features(env, [draw_tasks(tasks), *(moment.tasks for moment in moments)])
     steps, last_step = np.array([moment.step for moment in moments]), moments[-1].step
-    draw = functools.partial(plots.drift, steps, last_step=last_step)
+    draw = functools.partial(plots.distribution_shift, steps, last_step=last_step)
     charts = []
 
-    def add(name: str, title: str, levels: np.ndarray, base: np.ndarray | None, logarithmic: bool = False) -> None:
-        figure = draw(levels, base, y_label=title, logarithmic=logarithmic)
-        first, last = levels[len(levels) // 2][[0, -1]]
+    def add(name: str, title: str, bands: np.ndarray, base: np.ndarray | None, logarithmic: bool = False) -> None:
+        figure = draw(bands, base, y_label=title, logarithmic=logarithmic)
+        first, last = bands[len(bands) // 2][[0, -1]]
         spoken = f"{title} of kept levels against meta-steps, from {first:.3g} to {last:.3g} in the middle"
         spoken += "." if base is None else f"; {base[len(base) // 2]:.3g} in the base distribution."
-        charts.append(chart(figure, f"drift-{name}", spoken, ""))
+        charts.append(chart(figure, f"shift-{name}", spoken, ""))
 
     for name in base:
         feature = FEATURES[name]
-        levels = np.stack([_quantiles(each[name]) for each in kept], axis=1)
+        bands = np.stack([_quantiles(each[name]) for each in kept], axis=1)
         title = f"{feature.title}, {feature.unit}"
-        add(name, title, levels, _quantiles(base[name]), feature.logarithmic)
+        add(name, title, bands, _quantiles(base[name]), feature.logarithmic)
         if not all(np.isfinite(each[name]).all() for each in (base, *kept)):
             shares = np.array([[_unreachable(each[name]) for each in kept]])
             add("unreachable", "no reward in reach, % of levels", shares, np.array([_unreachable(base[name])]))
@@ -178,11 +183,11 @@ def _drift(env: GridWorld, tasks: TaskDistribution, moments: Sequence[Moment]) -
         f"gray area and dotted lines: the same of {NUM_BASE:,} draws from the base distribution, from which new levels "
         "come."
     )
-    table = _drift_table(base, kept[-1], moments[-1])
+    table = _shift_table(base, kept[-1], moments[-1])
     return f'<h3>How they differ from the base distribution</h3>\n<p class="note">{note}</p>\n{grid(charts)}\n{table}'
 
 
-def _drift_table(base: Values, last: Values, moment: Moment) -> str:
+def _shift_table(base: Values, last: Values, moment: Moment) -> str:
     """Kolmogorov-Smirnov distances between the base and the last levels, with what chance would give."""
     num_kept = len(moment.score)
     critical = stats.ks_critical(num_kept, NUM_BASE)
@@ -204,7 +209,7 @@ def _drift_table(base: Values, last: Values, moment: Moment) -> str:
         "out of its chart."
     )
     return (
-        f'<div class="wide"><table class="drift">\n<caption>{caption}</caption>\n<thead><tr>{head}</tr></thead>\n'
+        f'<div class="wide"><table class="shift">\n<caption>{caption}</caption>\n<thead><tr>{head}</tr></thead>\n'
         f'<tbody>\n{chr(10).join(rows)}\n</tbody>\n</table></div>\n<p class="note">{note}</p>'
     )
 
@@ -234,7 +239,7 @@ def task_features(env: GridWorld, groups: Sequence[Task]) -> list[Values]:
 
 
 def _quantiles(values: np.ndarray) -> np.ndarray:
-    """Of the finite values; not numbers where there are none. [5]."""
+    """Of the finite values; NaN where there are none. [5]."""
     finite = values[np.isfinite(values)]
     return np.quantile(finite, QUANTILES) if finite.size else np.full(len(QUANTILES), np.nan)
 

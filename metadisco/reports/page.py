@@ -1,22 +1,23 @@
 """The report of a run: one HTML file that needs nothing else, from what the run folder holds.
 
-It reads `config.json`, `metrics.jsonl`, `levels/`, `evaluation.json`, `curves.npz` and `objective/`; only the first
-has to be there, so a run that is still going has a report too. What cannot be shown is said to be missing in its place:
-a report never costs a run its result. The frame and style of the page are in `templates/report.html`, its pictures in
-`metadisco.reports.sections`, `metadisco.reports.gallery` and `metadisco.reports.drift_section`.
+It reads `config.json`, `metrics.jsonl`, `levels/`, `evaluation.json`, `curves.npz` and `objective/`; only the first has
+to be there, so a run that is still going has a report too. A file that is not there or cannot be read is said to be so
+in its place. Anything else that goes wrong is a mistake in this package, and is raised. The frame and style of the page
+are in `templates/report.html`, its pictures in `metadisco.reports.sections`, `metadisco.reports.gallery` and
+`metadisco.reports.drift_section`.
 """
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
-from zipfile import BadZipFile, is_zipfile
 
-from metadisco.core.files import write_atomically
+from metadisco.core.config import ConfigError
+from metadisco.core.files import CheckpointError, write_atomically
 from metadisco.evaluation import results, stats, suites
 from metadisco.evaluation.results import Results
 from metadisco.reports import chart_style, drift_section, gallery, sections, tables
@@ -24,8 +25,8 @@ from metadisco.reports.sections import missing, number
 from metadisco.reports.tables import NO_BREAK, interval
 from metadisco.runs import run_folder
 
-TEMPLATE = Path(__file__).parents[1] / "templates" / "report.html"
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, LookupError, EOFError, BadZipFile)
+TEMPLATE = Path(__file__).parent / "templates" / "report.html"
+_UNREADABLE = (OSError, CheckpointError, ConfigError, run_folder.RunError)  # what can be wrong with a run's files
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,7 @@ class Run:
     scores: dict[str, dict[str, dict[str, Any]]]  # suite -> agent -> row of the table; empty before the meta-test
     curves: Results  # empty where there are none
     origin: dict[str, Any]  # provenance
+    damaged: tuple[str, ...] = ()  # files that cannot be read, and why
 
     @property
     def suite(self) -> str | None:
@@ -77,29 +79,28 @@ def write(folder: str | os.PathLike) -> Path:
     is_drift = drift_section.has_drift(run.config["trainer"])
     parts: dict[str, tuple[str, Callable[[], str]]] = {
         "scores": ("Scores", lambda: _score_tables(run)),
-        "drift": ("The drift", lambda: drift_section.drift(Path(folder))),
+        "drift": ("The drift", lambda: drift_section.drift(Path(folder)) if is_drift else ""),
         "training": ("Meta-training", lambda: sections.training(run.rows, run.seconds)),
         "distribution": (
             "How scores are spread" if is_drift else "Scores level by level",
             lambda: sections.distribution(run.curves),
         ),
         "learning": ("How agents learn", lambda: sections.learning(run.curves)),
-        "course": (
+        "history": (
             "What agents go through over a lifetime" if is_drift else "What the objective does over a lifetime",
-            lambda: sections.course(run.curves, run.suite),
+            lambda: sections.history(run.curves, run.suite),
         ),
         "levels": ("Levels and learnt policies", lambda: sections.levels(run.curves, run.suite)),
         "kept": ("Levels that the curriculum kept", lambda: gallery.kept_levels(Path(folder), run.config["trainer"])),
         "settings": ("Settings", lambda: _settings(run)),
         "provenance": ("Provenance", lambda: _provenance(run)),
     }
-    if not is_drift:
-        del parts["drift"]
-    elif not _shows_levels(run):
-        del parts["levels"]
-    body = [f"<header>\n<h1>metadisco · {escape(run.name)}</h1>\n{_guarded(lambda: _verdict(run))}\n</header>"]
+    damaged = "".join(f"\n{missing(text)}" for text in run.damaged)
+    body = [f"<header>\n<h1>metadisco · {escape(run.name)}</h1>\n{_verdict(run)}{damaged}\n</header>"]
     for identifier, (title, section) in parts.items():
-        body.append(f'<section id="{identifier}">\n<h2>{title}</h2>\n{_guarded(section)}\n</section>')
+        content = _noted(section)
+        if content:
+            body.append(f'<section id="{identifier}">\n<h2>{title}</h2>\n{content}\n</section>')
     template = Template(TEMPLATE.read_text(encoding="utf-8"))
     page = template.substitute(title=escape(f"{run.objective} · {run.name} · metadisco"), body="\n".join(body))
     path = Path(folder) / "report.html"
@@ -114,32 +115,38 @@ def read(folder: str | os.PathLike) -> Run:
         run_folder.RunError: where there is no readable `config.json`.
     """
     folder = Path(folder).absolute()
-    document = run_folder.read_config(folder)
-    scores = {
-        suite: agents for suite, agents in _read_json(folder / "evaluation.json").items() if isinstance(agents, dict)
-    }
-    path = folder / "curves.npz"
-    try:
-        curves = results.load_curves(path) if scores and is_zipfile(path) else {}
-    except _UNREADABLE:
-        curves = {}
-    portable = _read_json(folder / "objective" / "objective.json").get("provenance")
-    origin = {**document["provenance"], **(portable if isinstance(portable, dict) else {})}
-    return Run(folder.name, document, list(_read_rows(folder / "metrics.jsonl")), scores, curves, origin)
+    document, damaged = run_folder.read_config(folder), []
+
+    def found(name: str, read_file: Callable[[Path], Any]) -> Any:
+        """What is in a file; nothing where it is not there or cannot be read."""
+        try:
+            return read_file(folder / name) if (folder / name).exists() else {}
+        except (OSError, ValueError) as error:
+            damaged.append(f"{name} cannot be read and is left out: {error}")
+            return {}
+
+    scores = found("evaluation.json", results.read_table)
+    curves = found("curves.npz", results.load_curves) if scores else {}
+    portable = found("objective/objective.json", _read_provenance)
+    rows = run_folder.read_metrics(folder / "metrics.jsonl")
+    origin = {**document["provenance"], **portable}
+    return Run(folder.name, document, rows, scores, curves, origin, tuple(damaged))
 
 
-def _shows_levels(run: Run) -> bool:
-    """Whether the first suite is one whose levels can be drawn; also where it is not known yet."""
-    if run.suite is None:
-        return True
-    return results.top(run.scores[run.suite]) == "optimal"
+def _read_provenance(path: Path) -> dict[str, Any]:
+    """Of a portable objective. Raises ValueError where there is none."""
+    document = json.loads(path.read_bytes())
+    provenance = document.get("provenance") if isinstance(document, dict) else None
+    if not isinstance(provenance, dict):
+        raise ValueError("it has no provenance")
+    return provenance
 
 
-def _guarded(section: Callable[[], str]) -> str:
-    """A section, or the reason why there is none."""
+def _noted(section: Callable[[], str]) -> str:
+    """A section, or which of its files cannot be read."""
     try:
         return section()
-    except (*_UNREADABLE, ArithmeticError, RuntimeError) as error:
+    except _UNREADABLE as error:
         return missing(f"This part could not be made: {type(error).__name__}: {error}")
 
 
@@ -150,23 +157,21 @@ def _verdict(run: Run) -> str:
         steps = f"meta-step {run.rows[-1]['step'] if run.rows else 0} of {run.config['trainer'].get('num_steps', '?')}"
         return f'<p class="verdict">{escape(run.objective)}, not tested yet: {escape(steps)} after {time}.</p>'
     agents = run.scores[run.suite]
-    row, antagonist = agents["discovered"], sections.baseline(agents)
+    row, beside = agents["discovered"], sections.baseline(agents)
     text = f"{run.objective} discovered in {time}: IQM{NO_BREAK}{interval(row)}"
     where = results.tested_on(row.get("num_tasks", "?"), agents)
     if run.suite.startswith("grid-unseen"):
         text += f" on {where.replace(' ', ' unseen ')}"
     else:
         text += f" on {run.suite}" if where == "1 environment" else f" on {where} of {run.suite}"
-    if antagonist:
-        text += (
-            f", {_compared(row, agents[antagonist])} {chart_style.name(antagonist)} at {interval(agents[antagonist])}"
-        )
+    if beside:
+        text += f", {_compared(row, agents[beside])} {chart_style.name(beside)} at {interval(agents[beside])}"
     if number(row.get("iqm_low"), 0.0) <= 0:
         text += "; not distinguishable from the random policy" if number(row.get("iqm_high")) >= 0 else "; below random"
     lines = [f'<p class="verdict">{escape(text)}.</p>']
     for suite, others in run.scores.items():
         if suite != run.suite and suites.same_levels(suite, run.suite) and "discovered" in others:
-            lines.append(f"<p>{escape(_at_other_lifetime(run, suite, antagonist))}</p>")
+            lines.append(f"<p>{escape(_at_other_lifetime(run, suite, beside))}</p>")
     lines.append(
         '<p class="note">IQM: interquartile mean of normalised scores, where 0 is the random policy and 1 the optimum '
         "(where that is not known: PPO at its usual budget), with its 95% bootstrap interval. Two objectives whose "
@@ -175,7 +180,7 @@ def _verdict(run: Run) -> str:
     return "\n".join(lines)
 
 
-def _at_other_lifetime(run: Run, suite: str, antagonist: str | None) -> str:
+def _at_other_lifetime(run: Run, suite: str, beside: str | None) -> str:
     """The result on a suite that has levels of `run.suite`, beside that on the same levels at its lifetime."""
     agents = run.scores[suite]
     row = agents["discovered"]
@@ -183,10 +188,8 @@ def _at_other_lifetime(run: Run, suite: str, antagonist: str | None) -> str:
     where = results.tested_on(row.get("num_tasks", "?"), agents)
     on_where = "" if where == "1 environment" else f", on {where}"
     text = f"With {factor:g} times the lifetime{on_where}: IQM{NO_BREAK}{interval(row)}"
-    if antagonist in agents:
-        text += (
-            f", {_compared(row, agents[antagonist])} {chart_style.name(antagonist)} at {interval(agents[antagonist])}"
-        )
+    if beside in agents:
+        text += f", {_compared(row, agents[beside])} {chart_style.name(beside)} at {interval(agents[beside])}"
     here, there = (run.curves.get(name or "", {}).get("discovered") for name in (run.suite, suite))
     if here is not None and there is not None and here.names[: len(there.names)] == there.names:
         same = stats.iqm_interval(here.scores[-1, : len(there.names)])
@@ -208,7 +211,7 @@ def _compared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 def _score_tables(run: Run) -> str:
     if not run.scores:
         return missing("No evaluation yet: the meta-test comes when meta-training is over.")
-    return "\n".join(tables.score_table(suite, agents) for suite, agents in run.scores.items())
+    return "\n".join(tables.html_score_table(suite, agents) for suite, agents in run.scores.items())
 
 
 def _settings(run: Run) -> str:
@@ -228,27 +231,3 @@ def _provenance(run: Run) -> str:
     versions = run.origin.get("versions", {})
     rows.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))
     return tables.facts(rows)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; an empty one where there is none that can be read."""
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The logged meta-steps; a line that is half written, as the last of a live run can be, is left out."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            yield row

@@ -187,33 +187,38 @@ def duel(baseline: np.ndarray, discovered: np.ndarray, *, agent: str = "a2c") ->
 
 
 @styled
-def learning(curves: Mapping[str, Curve], *, lifetime: int, top: str = "optimal") -> "Figure":
+def learning(curves: Mapping[str, Curve], *, lifetime: int, upper_anchor: str = "optimal") -> "Figure":
     """Learning curves of agents over their lifetime.
 
     Args:
         curves: agent -> IQM of normalised scores with its interval; x in [0, 1].
         lifetime: agent updates.
-        top: what has the score 1.
+        upper_anchor: what has the score 1.
     """
-    longest = max(len(name(agent)) for agent in [*curves, top])
+    longest = max(len(name(agent)) for agent in [*curves, upper_anchor])
     figure, axes = new_axes(right=min(0.80, 1 - (12 + 5.8 * longest) / WIDTH))
     hues = colors(curves)
-    for agent, curve in curves.items():
-        axes.fill_between(curve.x, curve.low, curve.high, color=hues[agent], alpha=0.18, linewidth=0)
-        axes.plot(curve.x, curve.middle, color=hues[agent], marker="o", markersize=3)
-    axes.axhline(1.0, color=color(top), linewidth=1.2, linestyle=(0, (2, 2)))
+    draw_curves(axes, curves, hues)
+    axes.axhline(1.0, color=color(upper_anchor), linewidth=1.2, linestyle=(0, (2, 2)))
     axes.set_xlim(0, 1)
-    highest = 1.05 if top == "optimal" else min(max(axes.get_ylim()[1], 1.05), HIGHEST)
+    highest = 1.05 if upper_anchor == "optimal" else min(max(axes.get_ylim()[1], 1.05), HIGHEST)
     axes.set_ylim(max(axes.get_ylim()[0], LOWEST), highest)
     axes.set_xlabel(f"fraction of the lifetime of {lifetime} agent updates")
     title_axes(axes, "IQM of normalised scores")
     ends = [(curve.middle[-1], name(agent), hues[agent]) for agent, curve in curves.items()]
-    label_ends(axes, [*ends, (1.0, name(top), color(top))])
+    label_ends(axes, [*ends, (1.0, name(upper_anchor), color(upper_anchor))])
     return figure
 
 
+def draw_curves(axes: "Axes", curves: Mapping[str, Curve], hues: Mapping[str, str]) -> None:
+    """Learning curves with their intervals, in the color of each agent; `label` of a line is the agent's name."""
+    for agent, curve in curves.items():
+        axes.fill_between(curve.x, curve.low, curve.high, color=hues[agent], alpha=0.18, linewidth=0)
+        axes.plot(curve.x, curve.middle, color=hues[agent], marker="o", markersize=3, label=agent)
+
+
 @styled
-def course(
+def history(
     quantiles: Mapping[str, tuple[np.ndarray, np.ndarray]],
     medians: Sequence[tuple[str, np.ndarray, np.ndarray]] = (),
     *,
@@ -230,14 +235,14 @@ def course(
         reference: a value worth knowing, and what it is.
     """
     figure, axes = new_axes()
-    for agent, (x, levels) in quantiles.items():
+    for agent, (x, bands) in quantiles.items():
         if agent == "discovered":
-            axes.fill_between(x, levels[0], levels[4], color=color(agent), alpha=0.12, linewidth=0)
-        axes.fill_between(x, levels[1], levels[3], color=color(agent), alpha=0.22, linewidth=0)
-        axes.plot(x, levels[2], color=color(agent))
+            axes.fill_between(x, bands[0], bands[4], color=color(agent), alpha=0.12, linewidth=0)
+        axes.fill_between(x, bands[1], bands[3], color=color(agent), alpha=0.22, linewidth=0)
+        axes.plot(x, bands[2], color=color(agent))
     for agent, x, median in medians:
         axes.plot(x, median, color=color(agent), linewidth=1.4, linestyle=(0, (4, 2)))
-    labels = [(levels[2][-1], name(agent), color(agent)) for agent, (_, levels) in quantiles.items()]
+    labels = [(bands[2][-1], name(agent), color(agent)) for agent, (_, bands) in quantiles.items()]
     if reference is not None:
         axes.axhline(reference[0], color=PALETTE["muted"], linewidth=1.0, linestyle=(0, (2, 2)))
         labels.append((reference[0], reference[1], PALETTE["muted"]))
@@ -248,9 +253,9 @@ def course(
 
 
 @styled
-def drift(
+def distribution_shift(
     steps: np.ndarray,
-    levels: np.ndarray,
+    quantiles: np.ndarray,
     base: np.ndarray | None = None,
     *,
     last_step: int,
@@ -261,7 +266,7 @@ def drift(
 
     Args:
         steps: [P] meta-steps, ascending.
-        levels: [5, P] for the 10, 25, 50, 75 and 90% quantiles, or [1, P] for a single number.
+        quantiles: [5, P] for the 10, 25, 50, 75 and 90% quantiles, or [1, P] for a single number.
         base: [5] or [1], the same of the distribution that the levels were drawn from, as a background.
         last_step: where the axis ends.
         y_label: the quantity, with its unit.
@@ -270,8 +275,8 @@ def drift(
     from matplotlib.ticker import LogLocator
 
     figure, axes = new_axes()
-    hue, middle = color("other"), len(levels) // 2
-    labels = [(levels[middle][-1], "kept", hue)]
+    hue, middle = color("other"), len(quantiles) // 2
+    labels = [(quantiles[middle][-1], "kept", hue)]
     if base is not None:
         if len(base) > 1:
             axes.axhspan(base[1], base[-2], color=PALETTE["muted"], alpha=0.16, linewidth=0)
@@ -279,10 +284,10 @@ def drift(
                 axes.axhline(end, color=PALETTE["muted"], linewidth=1.0, linestyle=(0, (1, 2)))
         axes.axhline(base[middle], color=PALETTE["muted"], linewidth=1.4, linestyle=(0, (5, 2)))
         labels.append((base[middle], "base", PALETTE["muted"]))
-    if len(levels) > 1:
-        axes.vlines(steps, levels[0], levels[-1], color=hue, linewidth=1.6)
-        axes.vlines(steps, levels[1], levels[-2], color=hue, linewidth=6.0, alpha=0.45)
-    axes.plot(steps, levels[middle], color=hue, marker="o", markersize=4, linewidth=1.2)
+    if len(quantiles) > 1:
+        axes.vlines(steps, quantiles[0], quantiles[-1], color=hue, linewidth=1.6)
+        axes.vlines(steps, quantiles[1], quantiles[-2], color=hue, linewidth=6.0, alpha=0.45)
+    axes.plot(steps, quantiles[middle], color=hue, marker="o", markersize=4, linewidth=1.2)
     if logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -1,7 +1,7 @@
-"""What a report shows in pictures: training and meta-test as HTML with inline charts and images.
+"""Sections of a report with pictures: training and meta-test as HTML with inline charts and images.
 
-Each section is a function of the log or of `metadisco.evaluation.results.Results` and returns a piece of a page, or a
-sentence that says what is missing.
+Each section is a function of the log or of `metadisco.evaluation.results.Results`. It returns a piece of a page, a
+sentence that says what is missing, or nothing where a run of this kind has no such section.
 """
 
 import base64
@@ -17,8 +17,8 @@ import numpy as np
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gridworld.rendering import render_image
 from metadisco.evaluation import suites
-from metadisco.evaluation.results import Evaluation, Results, top
-from metadisco.evaluation.test_sets import TOPS
+from metadisco.evaluation.results import Evaluation, Results, lived, upper_anchor
+from metadisco.evaluation.test_sets import UPPER_ANCHORS
 from metadisco.reports import chart_style, plots
 from metadisco.reports.plots import learning_curve
 from metadisco.reports.svg import to_svg
@@ -87,18 +87,18 @@ def distribution(results: Results) -> str:
         if scores:
             medians = ", ".join(f"{chart_style.name(agent)} {np.median(each):.2f}" for agent, each in scores.items())
             spoken = f"Share of lives that score more than a threshold. Medians: {medians}."
-            one = TOPS[top(results[suite])]
+            one = UPPER_ANCHORS[upper_anchor(results[suite])]
             caption = f"The higher the curve the better. Dotted: the random policy at 0 and {one} at 1."
             charts.append(chart(plots.profile(scores), f"profile-{len(blocks)}", spoken, caption))
-        antagonist = baseline(scores)
-        if antagonist and "discovered" in scores and scores[antagonist].shape[0] > 1:  # one level would be one point
-            theirs, ours = (np.mean(scores[agent], axis=1) for agent in (antagonist, "discovered"))
-            spoken = f"Discovered objective ahead of {chart_style.name(antagonist)} on "
+        beside = baseline(scores)
+        if beside and "discovered" in scores and scores[beside].shape[0] > 1:  # one level would be one point
+            theirs, ours = (np.mean(scores[agent], axis=1) for agent in (beside, "discovered"))
+            spoken = f"Discovered objective ahead of {chart_style.name(beside)} on "
             spoken += f"{np.sum(ours > theirs)} of {len(ours)} levels."
             caption = "A point is a level, mean of its seeds; above the diagonal the discovered objective is ahead."
             if min(theirs.min(), ours.min()) < plots.LOWEST or max(theirs.max(), ours.max()) > plots.HIGHEST:
                 caption += f" Scores outside {plots.LOWEST:g} to {plots.HIGHEST:g} are drawn at the edge."
-            charts.append(chart(plots.duel(theirs, ours, agent=antagonist), f"duel-{len(blocks)}", spoken, caption))
+            charts.append(chart(plots.duel(theirs, ours, agent=beside), f"duel-{len(blocks)}", spoken, caption))
         blocks.append((_title(agents), grid(charts) if charts else missing(f"{suite} has scores that are not finite.")))
     if not blocks:
         return no_curves()
@@ -114,21 +114,21 @@ def learning(results: Results) -> str:
         lifetime = next(iter(agents.values())).lifetime
         ends = ", ".join(f"{chart_style.name(agent)} {curve.middle[-1]:.2f}" for agent, curve in curves.items())
         spoken = f"Learning curves of agents on {suite}. At the end: {ends}."
-        figure = plots.learning(curves, lifetime=lifetime, top=top(results[suite]))
+        figure = plots.learning(curves, lifetime=lifetime, upper_anchor=upper_anchor(results[suite]))
         charts.append(chart(figure, f"learning-{len(charts)}", spoken, _title(agents)))
     note = "Each agent begins from nothing. IQM over levels and seeds, with its 95% bootstrap interval."
     return f'<p class="note">{note}</p>\n{grid(charts)}' if charts else no_curves()
 
 
-def course(results: Results, suite: str | None) -> str:
+def history(results: Results, suite: str | None) -> str:
     """What the objective says and what becomes of the policy, against n/N, on one suite and its other lifetimes."""
-    lived = dict(_lived(results))
-    if suite not in lived or "discovered" not in lived[suite]:
+    by_suite = dict(_lived(results))
+    if suite not in by_suite or "discovered" not in by_suite[suite]:
         return no_curves()
-    agents = lived[suite]
+    agents = by_suite[suite]
     others = [
         each["discovered"]
-        for name, each in lived.items()
+        for name, each in by_suite.items()
         if name != suite and suites.same_levels(name, suite) and "discovered" in each
     ]
     charts = []
@@ -137,11 +137,11 @@ def course(results: Results, suite: str | None) -> str:
         if "discovered" not in lines:
             continue
         dashed = [("discovered", *_quantiles(each, metric)) for each in others if metric in each.metrics]
-        medians = [(agent, x, levels[2]) for agent, x, levels in dashed]
-        figure = plots.course(lines, medians, y_label=label, reference=_uniform(agents["discovered"], metric))
+        medians = [(agent, x, bands[2]) for agent, x, bands in dashed]
+        figure = plots.history(lines, medians, y_label=label, reference=_uniform(agents["discovered"], metric))
         start, end = lines["discovered"][1][2][[0, -1]]
         charts.append(
-            chart(figure, f"course-{metric}", f"{label} over the lifetime, median from {start:.3g} to {end:.3g}.", "")
+            chart(figure, f"history-{metric}", f"{label} over the lifetime, median from {start:.3g} to {end:.3g}.", "")
         )
     if not charts:
         return missing("The evaluation kept no metrics of the objective.")
@@ -163,10 +163,12 @@ def course(results: Results, suite: str | None) -> str:
 
 
 def levels(results: Results, suite: str | None) -> str:
-    """Pictures of the first levels of a suite, with the policies learnt on them."""
+    """Pictures of the first levels of a suite, with the policies learnt on them; nothing on other environments."""
     agents = results.get(suite or "", {})
     if "discovered" not in agents:
         return no_curves()
+    if upper_anchor(agents) != "optimal":
+        return ""
     evaluation = agents["discovered"]
     tables = evaluation.agent_params.get("logits")
     if tables is None or tables.ndim != 3:
@@ -234,8 +236,8 @@ def number(value: Any, otherwise: float = math.nan) -> float:
 
 def baseline(agents: Iterable[str]) -> str | None:
     """The hand-written objective to compare with: A2C where it is there."""
-    antagonists = [agent for agent in agents if agent not in ("random", *TOPS, "discovered")]
-    return "a2c" if "a2c" in antagonists else next(iter(antagonists), None)
+    hand_written = [agent for agent in agents if agent not in ("random", *UPPER_ANCHORS, "discovered")]
+    return "a2c" if "a2c" in hand_written else next(iter(hand_written), None)
 
 
 def _series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -247,11 +249,7 @@ def _series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray, np.
 
 def _lived(results: Results) -> list[tuple[str, dict[str, Evaluation]]]:
     """The agents that learn, by suite."""
-    lived = (
-        (suite, {agent: each for agent, each in agents.items() if not each.is_exact})
-        for suite, agents in results.items()
-    )
-    return [(suite, agents) for suite, agents in lived if agents]
+    return [(suite, lived(agents)) for suite, agents in results.items() if lived(agents)]
 
 
 def _title(agents: Mapping[str, Evaluation]) -> str:
@@ -265,8 +263,8 @@ def _quantiles(evaluation: Evaluation, metric: str) -> tuple[np.ndarray, np.ndar
     """Middles of the segments [P] and quantiles over lives [5, P]; lives without a finite value do not count."""
     values = evaluation.metrics[metric].reshape(len(evaluation.fractions) - 1, -1).astype(np.float64)
     rows = [row[np.isfinite(row)] for row in values]
-    levels = [np.quantile(row, QUANTILES) if row.size else np.full(len(QUANTILES), np.nan) for row in rows]
-    return (evaluation.fractions[1:] + evaluation.fractions[:-1]) / 2, np.stack(levels, axis=1)
+    bands = [np.quantile(row, QUANTILES) if row.size else np.full(len(QUANTILES), np.nan) for row in rows]
+    return (evaluation.fractions[1:] + evaluation.fractions[:-1]) / 2, np.stack(bands, axis=1)
 
 
 def _uniform(evaluation: Evaluation, metric: str) -> tuple[float, str] | None:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from metadisco.evaluation.results import tested_on, top
+from metadisco.core import score_table
+from metadisco.evaluation.results import tested_on, upper_anchor
 from metadisco.reports import chart_style
 from metadisco.reports.sections import number
 
@@ -13,13 +14,12 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 LOWEST, HIGHEST = -0.1, 1.1  # ends of the scale beside a score
 
 
-def score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> str:
+def html_score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> str:
     """Agents of a suite, each with a picture of its interval (HTML)."""
-    rows, is_solved = [], top(agents) == "optimal"
+    rows, is_solved = [], upper_anchor(agents) == "optimal"
     for agent, row in agents.items():
         style = agent if agent in chart_style.NAMES else "other"
-        low, high = (decimal(row.get(name), 3) for name in ("iqm_low", "iqm_high"))
-        between = f"{low} to {high}"
+        between = minus(score_table.interval(row.get("iqm_low"), row.get("iqm_high")))
         if row.get("is_exact"):
             between = "exact" if is_solved else "by definition"
         cells = [decimal(row.get("iqm"), 3), between, decimal(row.get("mean_return"), 3)]
@@ -39,7 +39,11 @@ def score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> str:
     resampled = [row["resampled"] for row in agents.values() if row.get("resampled") and not row.get("is_exact")]
     if resampled:
         about.append(f"interval from resampling {resampled[0]}")
-    head = '<th scope="col">agent</th><th scope="col" class="glyph">' + _scale(chart_style.name(top(agents))) + "</th>"
+    head = (
+        '<th scope="col">agent</th><th scope="col" class="glyph">'
+        + _scale(chart_style.name(upper_anchor(agents)))
+        + "</th>"
+    )
     head += "".join(f'<th scope="col">{name}</th>' for name in ("IQM", "95% interval", "mean return"))
     head += "".join(f'<th scope="col" class="few">{name}</th>' for name in ("levels", "seeds"))
     title = f"{escape(suite)} <span>{escape(' · '.join(about))}</span>"
@@ -50,7 +54,7 @@ def score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _glyph(row: Mapping[str, Any]) -> str:
-    """A dot with its interval on a line from random to the top of the scale."""
+    """A dot with its interval on a line from random to the upper anchor."""
     places = [number(row.get(name)) for name in ("iqm", "iqm_low", "iqm_high")]
     if not all(math.isfinite(place) for place in places):
         return ""
@@ -100,12 +104,16 @@ def facts(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def interval(row: Mapping[str, Any]) -> str:
-    """`0.84 [0.81, 0.86]`, which never breaks over two lines."""
-    low, high = decimal(row.get("iqm_low")), decimal(row.get("iqm_high"))
-    return f"{decimal(row.get('iqm'))} [{low}, {high}]".replace(" ", NO_BREAK)
+    """`0.84 (0.81 to 0.86)`, which never breaks over two lines."""
+    point = score_table.point(row.get("iqm"), row.get("iqm_low"), row.get("iqm_high"), 2)
+    return minus(point).replace(" ", NO_BREAK)
 
 
 def decimal(value: Any, digits: int = 2) -> str:
     """A number with a proper minus; a dash for none."""
-    value = number(value)
-    return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
+    return minus(score_table.decimal(value, digits))
+
+
+def minus(text: str) -> str:
+    """Numbers as a typesetter writes them."""
+    return text.replace("-", "−")

@@ -16,8 +16,9 @@ from metadisco.commands import discovery
 from metadisco.core import config
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.gridworld.dynamics import GridWorld
-from metadisco.evaluation import comparison, environments, evaluation, results, suite_lookup, suites
-from metadisco.evaluation.agents_under_test import contestants, find_test_sets, inner_loops, trained_with
+from metadisco.evaluation import environments, evaluation, meta_test, results, suites
+from metadisco.evaluation.agents_under_test import TrainedObjective, inner_loops, trained_with
+from metadisco.evaluation.meta_test import plan
 from metadisco.lives.life import InnerLoop
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_training.domain import Domain
@@ -30,14 +31,20 @@ from metadisco.presets.registry import preset
 from tests.support import small
 
 LPO = MirrorLearning(LPODrift(width=4))
-CARTPOLE = environments.setting("CartPole-v1").inner
+CARTPOLE = environments.environment("CartPole-v1").inner
+
+
+def agents(inner_loops, suite, baselines=None, meta_params=()):
+    """Who is tested on a suite beside an objective called `mine`, by name."""
+    (test,) = plan([TrainedObjective("mine", tuple(inner_loops), meta_params)], [suite], baselines=baselines)
+    return {agent.name: agent for agent in test.agents}
 
 
 @pytest.mark.parametrize("name", [name for name in environments.NAMES if name not in environments.HOSTED])
-def test_every_setting_fits_together_and_has_a_scale(name):
-    chosen = environments.setting(name)  # an InnerLoop traces its agent when it is made
-    assert chosen.reference_return > chosen.random_return
-    assert chosen.top == environments.top_of(name)
+def test_every_environment_fits_its_reference_agent_and_has_a_scale(name):
+    chosen = environments.environment(name)  # an InnerLoop traces its agent when it is made
+    assert chosen.upper_return > chosen.random_return
+    assert chosen.upper_anchor == environments.upper_anchor(name)
     assert isinstance(chosen.inner.objective.drift, PPODrift)
     level = chosen.levels.sample(jax.random.key(3))
     small.assert_trees_close(level, chosen.inner.env.default_level)  # the published one, whatever the key
@@ -46,30 +53,30 @@ def test_every_setting_fits_together_and_has_a_scale(name):
     assert obs.shape == chosen.inner.env.spec.observation.shape
 
 
-def test_a_drift_is_plugged_into_the_settings_of_the_environment():
-    inner = environments.plug(MirrorLearning(LPODrift(), gamma=0.1), CARTPOLE)
+def test_the_reference_agent_is_given_a_drift_and_keeps_its_own_settings():
+    inner = environments.with_objective(MirrorLearning(LPODrift(), gamma=0.1), CARTPOLE)
     assert inner == replace(CARTPOLE, objective=replace(CARTPOLE.objective, drift=LPODrift()))
     assert inner.objective.gamma == CARTPOLE.objective.gamma != 0.1
 
 
-def test_another_objective_is_plugged_in_whole():
-    assert environments.plug(LPG(width=4), CARTPOLE).objective == LPG(width=4)
+def test_another_objective_replaces_that_of_the_reference_agent():
+    assert environments.with_objective(LPG(width=4), CARTPOLE).objective == LPG(width=4)
 
 
 def test_an_objective_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="discrete"):
-        environments.plug(LPG(width=4), environments.setting("Pendulum-v1").inner)
+        environments.with_objective(LPG(width=4), environments.environment("Pendulum-v1").inner)
 
 
 def test_a_table_on_images_is_refused():
     with pytest.raises(ValueError, match="a Table needs"):
-        replace(environments.setting("Breakout-MinAtar").inner, torso=Table())
+        replace(environments.environment("Breakout-MinAtar").inner, torso=Table())
 
 
 def test_a_group_is_several_suites():
-    found = find_test_sets("classic@3")
+    found = suites.build("classic@3")
     assert [each.name for each in found] == [f"{name}@3" for name in suites.GROUPS["classic"]]
-    assert all(each.lifetime == 3 and each.inner is not None and each.top == "reference" for each in found)
+    assert all(each.lifetime == 3 and each.inner is not None and each.upper_anchor == "reference" for each in found)
     np.testing.assert_array_equal(found[0].tasks.lifetime, [3])
 
 
@@ -94,12 +101,12 @@ def test_the_page_of_suites_is_what_the_code_says():
     ],
 )
 def test_a_name_says_for_how_long(name, times):
-    assert [lifetime for _, lifetime in suite_lookup.find(name)] == times
+    assert [each.lifetime for each in suites.find(name)] == times
 
 
 def test_a_suite_of_a_game_is_scored_between_the_random_policy_and_a_human():
-    setting = environments.setting("atari-pong")
-    assert (setting.random_return, setting.reference_return, setting.top) == (-20.7, 14.6, "human")
+    pong = environments.environment("atari-pong")
+    assert (pong.random_return, pong.upper_return, pong.upper_anchor) == (-20.7, 14.6, "human")
     assert suites.suite("atari-pong").description.endswith("1 is the published score of a human")
 
 
@@ -113,11 +120,11 @@ def test_exact_scales_are_those_of_play_by_the_book():
     }
     assert best.keys() == set(suites.GROUPS["bsuite"])
     for name, choose in best.items():
-        setting = environments.setting(name)
-        env, level = setting.inner.env, setting.levels.sample(jax.random.key(0))
+        chosen = environments.environment(name)
+        env, level = chosen.inner.env, chosen.levels.sample(jax.random.key(0))
         returns = _episode_returns(env, level, choose)
         tolerance = 4.0 * jnp.std(returns) / returns.size**0.5 + 1e-5
-        assert abs(returns.mean() - setting.reference_return) <= tolerance, name
+        assert abs(returns.mean() - chosen.upper_return) <= tolerance, name
 
 
 def _episode_returns(env, level, choose):
@@ -158,46 +165,54 @@ def _episode_returns(env, level, choose):
 )
 def test_a_name_that_is_wrong_is_explained(name, hint):
     with pytest.raises(config.ConfigError, match=hint):
-        find_test_sets(name)
+        suites.build(name)
 
 
 def test_networks_compete_with_ppo_and_dpo_in_equal_settings():
-    roster = contestants([small.inner_loop(LPO)], "meta", CARTPOLE)
-    drifts = {name: inner.objective.drift for name, (inner, _) in roster.items()}
-    assert drifts == {"ppo": PPODrift(), "dpo": DPODrift(), "discovered": LPODrift(width=4)}
-    assert {replace(inner, objective=CARTPOLE.objective) for inner, _ in roster.values()} == {CARTPOLE}
-    assert roster["discovered"][1] == "meta"
+    found = agents([small.inner_loop(LPO)], "CartPole-v1", meta_params="meta")
+    drifts = {name: agent.inner.objective.drift for name, agent in found.items()}
+    assert drifts == {"ppo": PPODrift(), "dpo": DPODrift(), "mine": LPODrift(width=4)}
+    assert {replace(agent.inner, objective=CARTPOLE.objective) for agent in found.values()} == {CARTPOLE}
+    assert [agent.meta_params for agent in found.values()] == [(), (), "meta"]
+    assert [agent.is_hand_written for agent in found.values()] == [True, True, False]
 
 
 def test_tables_compete_with_a2c_in_their_own_loop():
     home = replace(small.inner_loop(LPO), num_workers=8)  # 8 x 5 samples are four minibatches
-    roster = contestants([CARTPOLE, home], (), None)
-    assert list(roster) == ["a2c", "discovered"]
-    assert roster["discovered"][0] == home
-    assert contestants([home], (), None, ("dpo",))["dpo"][0].objective.drift == DPODrift()
+    found = agents([CARTPOLE, home], "mazes")
+    assert list(found) == ["a2c", "mine"]
+    assert found["mine"].inner == home
+    assert agents([home], "mazes", ("dpo",))["dpo"].inner.objective.drift == DPODrift()
 
 
 @pytest.mark.parametrize(
-    ("candidates", "home", "baselines", "message"),
+    ("candidates", "suite", "baselines", "message"),
     [
-        ([small.inner_loop(LPO)], CARTPOLE, ("a2c",), "use ppo or dpo"),
-        ([small.inner_loop(LPO)], None, ("a3c",), "unknown baseline"),
-        ([CARTPOLE], None, None, "for agents of grid worlds"),
+        ([small.inner_loop(LPO)], "CartPole-v1", ("a2c",), "use ppo or dpo"),
+        ([small.inner_loop(LPO)], "mazes", ("a3c",), "unknown baseline"),
+        ([CARTPOLE], "mazes", None, "mazes is for agents of grid worlds"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(candidates, home, baselines, message):
+def test_what_cannot_be_compared_is_refused(candidates, suite, baselines, message):
     with pytest.raises(config.ConfigError, match=message):
-        contestants(candidates, (), home, baselines)
+        agents(candidates, suite, baselines)
+
+
+def test_a_plan_names_each_test_set_as_it_will_be_called():
+    names = ["grid-tiny", "grid-tiny@3", "CartPole-v1@x1/64"]
+    tests = plan([TrainedObjective("mine", (replace(small.inner_loop(LPO), num_workers=8),), ())], names, 2)
+    assert [test.name for test in tests] == [test.suite.build().name for test in tests]
+    assert [len(test.suite.build().names) for test in tests] == [2, 2, 1]
 
 
 def test_networks_in_grid_worlds_are_tested_without_a_baseline():
     network = replace(small.inner_loop(LPO), num_workers=8, torso=MLP((4,)))
-    assert list(contestants([CARTPOLE, network], (), None)) == ["discovered"]
+    assert list(agents([CARTPOLE, network], "mazes")) == ["mine"]
 
 
 def test_agents_that_a_suite_brings_along_cannot_be_exchanged():
-    (test_set,) = find_test_sets("CartPole-v1@1")
-    with pytest.raises(ValueError, match=r"settings\.plug"):
+    (test_set,) = suites.build("CartPole-v1@1")
+    with pytest.raises(ValueError, match="with_objective"):
         evaluation.evaluate(replace(CARTPOLE, num_steps=3), (), test_set, num_points=1)
 
 
@@ -205,7 +220,7 @@ def test_a_learned_drift_is_tested_on_an_environment_with_its_own_agents():
     objective = small.inner_loop(LPO).objective
     trainer = config.to_data(preset("lpo-quick").trainer)
     found = Discovered(objective, objective.init(jax.random.key(0)), {"trainer": trainer})
-    row = results.table(comparison.meta_test(found, ["CartPole-v1@1"], baselines=()))["CartPole-v1@1"]
+    row = results.table(meta_test.meta_test(found, ["CartPole-v1@1"], baselines=()))["CartPole-v1@1"]
     assert list(row) == ["random", "discovered", "reference"]
     assert row["reference"]["mean_return"] == 500.0
     assert 8.0 < row["discovered"]["mean_return"] < 100.0  # after a single update
@@ -213,12 +228,7 @@ def test_a_learned_drift_is_tested_on_an_environment_with_its_own_agents():
 
 def test_a_suite_is_tested_once():
     with pytest.raises(config.ConfigError, match="once"):
-        comparison.compare(
-            {"mine": ([CARTPOLE], ())},
-            [*find_test_sets("CartPole-v1"), *find_test_sets("CartPole-v1")],
-            num_seeds=1,
-            seed=0,
-        )
+        plan([TrainedObjective("mine", (CARTPOLE,), ())], ["CartPole-v1", "classic"])
 
 
 def test_drift_presets_train_one_objective_in_all_domains():

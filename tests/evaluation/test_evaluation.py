@@ -10,7 +10,8 @@ import pytest
 from metadisco.agents.networks import MLP
 from metadisco.agents.optimizers import SGD
 from metadisco.evaluation import results
-from metadisco.evaluation.evaluation import Frozen, compare, evaluate, tuned_a2c, tuned_ppo
+from metadisco.evaluation.agents_under_test import AgentUnderTest, tuned_a2c, tuned_ppo
+from metadisco.evaluation.evaluation import Frozen, compare, evaluate
 from metadisco.evaluation.test_sets import Generated, GridSuite
 from metadisco.lives.learner import Learner
 from metadisco.objectives.actor_critic import A2C
@@ -49,7 +50,7 @@ def test_shapes_are_points_tasks_and_seeds(a2c, levels):
 
 
 def test_scores_are_normalized_returns(a2c, levels):
-    expected = (a2c.returns[2, 4, 1] - levels.random_return[4]) / (levels.optimal_return[4] - levels.random_return[4])
+    expected = (a2c.returns[2, 4, 1] - levels.random_return[4]) / (levels.upper_return[4] - levels.random_return[4])
     np.testing.assert_allclose(a2c.scores[2, 4, 1], expected, rtol=1e-5)
 
 
@@ -130,7 +131,7 @@ def test_a_frozen_objective_is_asked_with_its_meta_params():
 
 @pytest.fixture(scope="module")
 def compared(levels):
-    return compare({"a2c": (INNER, ())}, [levels], num_seeds=3, num_points=2, slots=SLOTS)
+    return {"tiny": compare([AgentUnderTest("a2c", INNER)], levels, num_seeds=3, num_points=2, slots=SLOTS)}
 
 
 def test_random_scores_zero_and_optimal_one_exactly(compared, levels):
@@ -140,7 +141,7 @@ def test_random_scores_zero_and_optimal_one_exactly(compared, levels):
         row = table[agent]
         assert (row["iqm"], row["iqm_low"], row["iqm_high"], row["mean_score"]) == (score,) * 4
         assert row["is_exact"]
-    np.testing.assert_allclose(table["optimal"]["mean_return"], levels.optimal_return.mean(), rtol=1e-6)
+    np.testing.assert_allclose(table["optimal"]["mean_return"], levels.upper_return.mean(), rtol=1e-6)
 
 
 def test_the_table_is_the_end_of_the_curves(compared, a2c):
@@ -165,6 +166,23 @@ def test_files_give_back_what_was_written(compared, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.npz", "evaluation.json"]
 
 
+def test_damaged_curves_are_said_to_be(compared, tmp_path):
+    path = tmp_path / "curves.npz"
+    results.save_curves(path, compared)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"{}", whole.replace(b"index.npy", b"other.npy")):
+        path.write_bytes(content)
+        with pytest.raises((ValueError, OSError)):
+            results.load_curves(path)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"a":'])
+def test_a_file_that_is_no_table_is_refused(tmp_path, content):
+    (tmp_path / "evaluation.json").write_text(content)
+    with pytest.raises(ValueError):  # noqa: PT011 - one of the two is from json
+        results.read_table(tmp_path / "evaluation.json")
+
+
 @pytest.mark.parametrize(("tune", "kind"), [(tuned_a2c, A2C), (tuned_ppo, MirrorLearning)])
 def test_tuned_baselines_change_the_learning_rule_only(tune, kind):
     inner = small.inner_loop()
@@ -186,11 +204,10 @@ def test_bad_numbers_fail_before_compiling(levels, options):
         evaluate_a2c(levels, **options)
 
 
-def test_names_in_a_comparison_differ(levels):
-    with pytest.raises(ValueError, match="must differ"):
-        compare({}, [levels, levels])
-    with pytest.raises(ValueError, match="optimal"):
-        compare({"random": (INNER, ())}, [levels])
+@pytest.mark.parametrize("names", [["a2c", "a2c"], ["random"], ["optimal"]])
+def test_names_in_a_comparison_differ(levels, names):
+    with pytest.raises(ValueError, match="must differ and none be one of"):
+        compare([AgentUnderTest(name, INNER) for name in names], levels)
 
 
 def test_agents_that_do_not_fit_the_observations_are_refused(levels):

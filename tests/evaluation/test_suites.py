@@ -1,4 +1,4 @@
-"""Suites: fixed levels on which skill can show, with the exact ends of the scale."""
+"""Suites: fixed levels on which skill can show, with the exact anchors of their scores."""
 
 import dataclasses
 
@@ -36,13 +36,13 @@ def test_the_first_levels_on_which_skill_can_show_are_kept(built):
     levels, low, high = trees.stack([candidates[i] for i in qualified])
     small.assert_trees_close(built.tasks.level, levels)
     np.testing.assert_allclose(built.random_return, low, rtol=1e-5)
-    np.testing.assert_allclose(built.optimal_return, high, rtol=1e-5)
+    np.testing.assert_allclose(built.upper_return, high, rtol=1e-5)
 
 
 def test_a_smaller_build_is_a_prefix(built):
     first = SMALL.build(num_levels=2)
     assert first.names == built.names[:2]
-    np.testing.assert_array_equal(first.optimal_return, built.optimal_return[:2])
+    np.testing.assert_array_equal(first.upper_return, built.upper_return[:2])
     small.assert_trees_close(first.tasks, trees.index(built.tasks, jnp.arange(2)))
 
 
@@ -72,7 +72,7 @@ def test_suites_of_the_same_levels_are_known(first, second, same):
 def test_test_levels_are_not_validation_levels():
     unseen, validation = (suite(name).build(num_levels=2) for name in ("grid-unseen", "grid-validation"))
     assert unseen.env == validation.env
-    assert not set(unseen.optimal_return.tolist()) & set(validation.optimal_return.tolist())
+    assert not set(unseen.upper_return.tolist()) & set(validation.upper_return.tolist())
 
 
 def test_seeds_differ():

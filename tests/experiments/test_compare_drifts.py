@@ -34,8 +34,8 @@ def test_means_and_scores_are_those_of_the_ends():
     row = summary["environments"]["Acrobot-v1"]["16"]["lpo"]
     assert row["mean"] == -297.5
     assert row["low"] < -297.5 < row["high"]
-    chosen = [environments.setting(name) for name in ("Acrobot-v1", "Pendulum-v1")]
-    scores = [(-297.5 - each.random_return) / (each.reference_return - each.random_return) for each in chosen]
+    chosen = [environments.environment(name) for name in ("Acrobot-v1", "Pendulum-v1")]
+    scores = [(-297.5 - each.random_return) / (each.upper_return - each.random_return) for each in chosen]
     np.testing.assert_allclose(summary["together"]["64"]["lpo"]["iqm"], np.mean(scores), atol=0.01)
 
 

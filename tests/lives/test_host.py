@@ -18,7 +18,7 @@ from metadisco.envs.base import Box, Discrete, EnvSpec
 from metadisco.envs.gymnasium_adapter import Gymnasium
 from metadisco.envs.host import Hosted, Workers
 from metadisco.evaluation import environments, evaluation, suites
-from metadisco.evaluation.agents_under_test import contestants, find_test_sets
+from metadisco.evaluation.agents_under_test import AgentUnderTest
 from metadisco.evaluation.test_sets import TestSet
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
@@ -43,7 +43,7 @@ def tasks_on(inner):
         tasks=Task((), jnp.full(1, LIFETIME, jnp.int32)),
         names=("corridor",),
         random_return=np.array([0.2], np.float32),
-        optimal_return=np.array([0.9], np.float32),
+        upper_return=np.array([0.9], np.float32),
         inner=inner,
     )
 
@@ -64,7 +64,7 @@ def test_lives_on_the_host_are_the_lives_in_jax():
 
 def test_a_learned_drift_teaches_on_the_host():
     objective = MirrorLearning(LPODrift(width=4))
-    inner = environments.plug(objective, ON_HOST)
+    inner = environments.with_objective(objective, ON_HOST)
     params = objective.init(jax.random.key(1))
     learned = evaluation.evaluate(inner, params, tasks_on(ON_HOST), num_points=1)
     opposite = evaluation.evaluate(inner, params | {"out": -params["out"]}, tasks_on(ON_HOST), num_points=1)
@@ -219,7 +219,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(name, monkeypa
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda library: None if library == "ale_py" else find(library))
     with pytest.raises(config.ConfigError, match=r'ale_py.*pip install "metadisco\[atari\]"'):
-        find_test_sets(name)
+        suites.build(name)
 
 
 def test_a_module_that_registers_environments_and_is_missing_is_named():
@@ -282,12 +282,12 @@ def test_pixels_are_those_of_gymnasium_preprocessing():
 @pytest.mark.parametrize("game", ["pong", "breakout"])
 def test_agents_learn_on_atari(game):
     pytest.importorskip("ale_py")
-    (found,) = find_test_sets(f"atari-{game}@2")
+    (found,) = suites.build(f"atari-{game}@2")
     tiny = {"torso": StridedCNN((4,), (8,), (8,), (16,)), "num_workers": 2, "num_steps": 8}
     home = replace(found.inner, **tiny, num_test_workers=2, max_test_steps=32)
     found = replace(found, inner=home)
-    roster = contestants([home], (), home, ("ppo",), suite=found.name)
-    outcome = evaluation.compare(roster, [found], num_points=1)[found.name]
+    agents = [AgentUnderTest("ppo", home, is_hand_written=True), AgentUnderTest("discovered", home)]
+    outcome = evaluation.compare(agents, found, num_points=1)
     assert list(outcome) == ["random", "ppo", "discovered", "human"]
     assert outcome["human"].returns[0, 0, 0] == np.float32(GAMES[game].human_score)
     assert outcome["ppo"].metrics["entropy"][0, 0, 0] > 1.0

@@ -25,7 +25,7 @@ from experiments import reproduction
 from metadisco import cli
 from metadisco.checkpoints import checkpoint
 from metadisco.core import config
-from metadisco.evaluation import suite_lookup
+from metadisco.evaluation import suites
 from metadisco.presets import registry
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +136,7 @@ def test_commands_of_pages_are_commands(command, capsys):
     else:
         assert not rest
     if known.command == "evaluate":
-        assert all(suite_lookup.find(suite) for suite in known.suite or [])
+        assert all(suites.find(suite) for suite in known.suite or [])
     named = getattr(known, "checkpoints", None) or [getattr(known, "checkpoint", "runs/")]
     assert all(each.startswith("runs/") or each in checkpoint.zoo_names() for each in named)
 

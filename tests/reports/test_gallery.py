@@ -28,9 +28,9 @@ LONGER = Tasks(LEVELS, LogUniformLifetime(4, 5))
 
 
 def begin_run(folder, curriculum):
-    trainer = small.trainer(num_steps=40)
+    trainer = small.altered(small.trainer(num_steps=40), curriculum=curriculum)
     document = {"format_version": 1, "seed": 7, "provenance": {"preset": "tiny"}}
-    document["trainer"] = config.to_data(trainer) | {"curriculum": config.to_data(curriculum)}
+    document["trainer"] = config.to_data(trainer)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(document))
     return folder
@@ -142,7 +142,9 @@ def test_levels_without_fixed_places_have_no_distance():
 
 def test_names_beside_a_logarithmic_axis_stand_where_the_lines_end():
     levels = np.array([10.0, 20.0, 50.0, 100.0, 1000.0])[:, None] * np.ones(3)
-    axes = plots.drift(np.arange(3), levels, levels[:, 0] / 10, last_step=2, y_label="steps", logarithmic=True).axes[0]
+    axes = plots.distribution_shift(
+        np.arange(3), levels, levels[:, 0] / 10, last_step=2, y_label="steps", logarithmic=True
+    ).axes[0]
     (height,) = (text.get_position()[1] for text in axes.texts if text.get_text() == "kept")
     shown = axes.transAxes.inverted().transform(axes.transData.transform((0, 50.0)))[1]
     assert height == pytest.approx(shown)

@@ -14,17 +14,22 @@ import pytest
 from metadisco import reports
 from metadisco.checkpoints import checkpoint
 from metadisco.core import config
+from metadisco.core.files import CheckpointError
+from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.gridworld.dynamics import NUM_ACTIONS
 from metadisco.evaluation import results, suites
 from metadisco.evaluation.results import Evaluation
 from metadisco.evaluation.stats import iqm_interval, normalize
+from metadisco.meta_optimizers.evolution import Evolution
+from metadisco.meta_training.domain import Domain
+from metadisco.meta_training.evolution_trainer import EvolutionTrainer
 from metadisco.objectives.drift import LPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
-from metadisco.reports import chart_style, plots
+from metadisco.reports import chart_style, gallery, plots
 from metadisco.runs.run_folder import RunError
 from tests.support import small
 
-SECTIONS = ("scores", "training", "distribution", "learning", "course", "levels", "kept", "settings", "provenance")
+SECTIONS = ("scores", "training", "distribution", "learning", "history", "levels", "kept", "settings", "provenance")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PROVENANCE = {
     "command": "metadisco discover quickstart",
@@ -44,7 +49,7 @@ def evaluation(test_set, final_score, *, agent, num_seeds=2, num_points=8, seed=
     talent = rng.normal(0, 0.12, (num_tasks, 1)) + rng.normal(0, 0.05, (num_tasks, num_seeds))
     rise = (1 - np.exp(-4 * fractions)) / (1 - np.exp(-4))
     scores = rise[:, None, None] * np.minimum(final_score + talent, 1.02)
-    scale = test_set.optimal_return - test_set.random_return
+    scale = test_set.upper_return - test_set.random_return
     returns = scores * scale[:, None] + test_set.random_return[:, None]
     middle = (fractions[1:] + fractions[:-1]) / 2
     spread = np.exp(rng.normal(0, 0.25, (1, num_tasks, num_seeds))) * (64 / test_set.lifetime) ** 0.1
@@ -68,7 +73,7 @@ def evaluation(test_set, final_score, *, agent, num_seeds=2, num_points=8, seed=
         names=test_set.names,
         fractions=fractions,
         returns=returns,
-        scores=normalize(returns, test_set.random_return, test_set.optimal_return),
+        scores=normalize(returns, test_set.random_return, test_set.upper_return),
         metrics=metrics,
         agent_params={"logits": homing(test_set, 6)} if agent == "discovered" else {},
     )
@@ -88,7 +93,7 @@ def homing(test_set, num_levels):
 
 def exact(test_set, expected_return):
     returns = np.broadcast_to(expected_return[:, None], (9, test_set.num_tasks, 2))
-    scores = normalize(returns, test_set.random_return, test_set.optimal_return)
+    scores = normalize(returns, test_set.random_return, test_set.upper_return)
     return Evaluation(
         test_set.name, test_set.lifetime, 0, True, test_set.names, np.arange(9) / 8, returns, scores, {}, {}
     )  # fmt: skip
@@ -127,7 +132,7 @@ def end_run(folder, *, suite="grid-tiny", num_levels=8, scores=(("a2c", 0.75), (
                 agent: evaluation(test_set, score + bonus, agent=agent, seed=seed)
                 for seed, (agent, score) in enumerate(scores)
             },
-            "optimal": exact(test_set, test_set.optimal_return),
+            "optimal": exact(test_set, test_set.upper_return),
         }
     results.write_json(folder / "evaluation.json", results.table(outcome))
     results.save_curves(folder / "curves.npz", outcome)
@@ -215,21 +220,21 @@ def test_every_picture_has_a_description(page):
 
 
 @pytest.mark.parametrize(
-    ("antagonist", "discovered", "words"),
+    ("baseline", "discovered", "words"),
     [
-        (("a2c", 0.70, 0.75), (0.80, 0.86), "better than tuned A2C at 0.72 [0.70, 0.75]."),
-        (("a2c", 0.87, 0.89), (0.80, 0.86), "worse than tuned A2C at 0.88 [0.87, 0.89]."),
-        (("a2c", 0.85, 0.89), (0.80, 0.86), "not distinguishable from tuned A2C at 0.87 [0.85, 0.89]."),
+        (("a2c", 0.70, 0.75), (0.80, 0.86), "better than tuned A2C at 0.72 (0.70 to 0.75)."),
+        (("a2c", 0.87, 0.89), (0.80, 0.86), "worse than tuned A2C at 0.88 (0.87 to 0.89)."),
+        (("a2c", 0.85, 0.89), (0.80, 0.86), "not distinguishable from tuned A2C at 0.87 (0.85 to 0.89)."),
         (("a2c", 0.85, 0.89), (-0.1, 0.1), "; not distinguishable from the random policy."),
         (("a2c", 0.85, 0.89), (-0.3, -0.1), "; below random."),
-        (("ppo", 0.70, 0.75), (0.80, 0.86), "better than tuned PPO at 0.72 [0.70, 0.75]."),
+        (("ppo", 0.70, 0.75), (0.80, 0.86), "better than tuned PPO at 0.72 (0.70 to 0.75)."),
     ],
 )
-def test_verdict_says_what_the_intervals_say(unfinished, antagonist, discovered, words):
+def test_verdict_says_what_the_intervals_say(unfinished, baseline, discovered, words):
     def row(low, high):
         return {"iqm": (low + high) / 2 - 1e-9, "iqm_low": low, "iqm_high": high, "mean_return": 1.0, "num_tasks": 256}
 
-    name, *ends = antagonist
+    name, *ends = baseline
     agents = {name: row(*ends), "discovered": row(*discovered)}
     results.write_json(unfinished / "evaluation.json", {"grid-unseen": agents})
     verdict = re.search(r'<p class="verdict">(.*?)</p>', reports.write(unfinished).read_text())[1]
@@ -239,7 +244,7 @@ def test_verdict_says_what_the_intervals_say(unfinished, antagonist, discovered,
 
 def test_verdict_quotes_the_numbers_of_the_evaluation(run, page):
     row = json.loads((run / "evaluation.json").read_text())["grid-tiny"]["discovered"]
-    quoted = f"IQM~{row['iqm']:.2f}~[{row['iqm_low']:.2f},~{row['iqm_high']:.2f}] on 8 levels of grid-tiny"
+    quoted = f"IQM~{row['iqm']:.2f}~({row['iqm_low']:.2f}~to~{row['iqm_high']:.2f}) on 8 levels of grid-tiny"
     assert f"TA-LPG discovered in 3.1 min: {quoted}".replace("~", "\N{NO-BREAK SPACE}") in page
     assert "With 4 times the lifetime, on 8 levels: IQM" in page.replace("\N{NO-BREAK SPACE}", " ")
 
@@ -257,9 +262,9 @@ def test_suite_of_the_first_levels_is_compared_with_the_same_levels(unfinished):
     page = reports.write(unfinished).read_text().replace("\N{NO-BREAK SPACE}", " ")
     same = iqm_interval(outcome["grid-unseen"]["discovered"].scores[-1, :6])
     assert "With 4 times the lifetime, on 6 levels: IQM" in page
-    quoted = f"{same.point:.2f} [{same.low:.2f}, {same.high:.2f}]"
+    quoted = f"{same.point:.2f} ({same.low:.2f} to {same.high:.2f})"
     assert f"; on these levels at lifetime 64 it is {quoted}.</p>" in page
-    assert "Dashed: the discovered objective at lifetime 256 on 6 levels." in section(page, "course")
+    assert "Dashed: the discovered objective at lifetime 256 on 6 levels." in section(page, "history")
 
 
 @pytest.mark.parametrize("a2c", [-0.2, 0.1, 0.9])
@@ -289,7 +294,7 @@ def test_run_that_is_still_going_has_a_report(unfinished):
     page = reports.write(unfinished).read_text()
     assert tuple(re.findall(r'<section id="(\w+)">', page)) == SECTIONS
     assert "not tested yet: meta-step 2 of 3" in page
-    for name in ("scores", "distribution", "learning", "course", "levels"):
+    for name in ("scores", "distribution", "learning", "history", "levels"):
         assert 'class="missing"' in section(page, name)
     assert "<svg" in section(page, "training")
     assert "could not be made" not in page
@@ -327,16 +332,41 @@ def test_evaluation_without_curves_still_has_its_scores(run, tmp_path, damage):
     assert "95% interval" in section(page, "scores")
     assert 'class="missing"' in section(page, "learning")
     assert "could not be made" not in page
+    assert ("curves.npz cannot be read and is left out" in page) == (damage == "truncated")
 
 
-def test_part_that_fails_is_said_and_the_rest_stands(run, tmp_path, monkeypatch):
-    def fail(*_, **__):
-        raise ValueError("no <paint> left")
+def test_evaluation_that_is_damaged_is_said_to_be(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "evaluation.json").write_text('{"grid-tiny": ')
+    (folder / "objective" / "objective.json").write_text("[]")
+    page = reports.write(folder).read_text()
+    assert "evaluation.json cannot be read and is left out" in page
+    assert "objective/objective.json cannot be read and is left out: it has no provenance" in page
+    assert "No evaluation yet" in section(page, "scores")
 
-    monkeypatch.setattr(plots, "duel", fail)
+
+@pytest.mark.parametrize("error", [CheckpointError("no <tensors> left"), OSError("no <tensors> left")])
+def test_file_that_cannot_be_read_is_said_and_the_rest_stands(run, tmp_path, monkeypatch, error):
+    monkeypatch.setattr(gallery, "kept_levels", failing(error))
     page = reports.write(shutil.copytree(run, tmp_path / "run")).read_text()
-    assert "could not be made: ValueError: no &lt;paint&gt; left" in section(page, "distribution")
+    assert f"could not be made: {type(error).__name__}: no &lt;tensors&gt; left" in section(page, "kept")
     assert "<svg" in section(page, "learning")
+
+
+@pytest.mark.parametrize("kind", [AttributeError, TypeError, KeyError, ValueError, ZeroDivisionError])
+def test_mistake_in_a_section_is_raised(run, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(gallery, "kept_levels", failing(kind("a mistake")))
+    with pytest.raises(kind, match="a mistake"):
+        reports.write(shutil.copytree(run, tmp_path / "run"))
+
+
+def failing(error):
+    """A section that raises."""
+
+    def fail(*_, **__):
+        raise error
+
+    return fail
 
 
 def test_names_are_escaped(tmp_path):
@@ -372,11 +402,12 @@ def test_learned_drift_is_drawn_and_judged(tmp_path):
     test_report_refers_to_nothing_outside(page)
 
 
-def drift_run(folder):
+def drift_run(folder, *, num_domains=1):
     """The folder of a run that learned a drift and was tested on an environment, at two lifetimes."""
     objective = MirrorLearning(LPODrift(width=4))
-    trainer = small.altered(small.trainer(), inner=small.inner_loop(objective))
-    begin_run(folder, rows=log(num_steps=3), trainer=trainer)
+    domain = Domain(small.inner_loop(objective), DomainRandomization(small.TASKS), 2, name="0")
+    domains = tuple(replace(domain, name=str(i)) for i in range(num_domains))
+    begin_run(folder, rows=log(num_steps=3), trainer=EvolutionTrainer(domains, Evolution(), num_steps=3))
     checkpoint.save(checkpoint.Discovered(objective, objective.init(jax.random.key(0))), folder / "objective")
     test_set = suites.suite("grid-tiny").build(num_levels=1)
     outcome = {}
@@ -399,6 +430,18 @@ def drift_run(folder):
     return folder
 
 
+@pytest.mark.parametrize("num_domains", [1, 2])
+def test_report_of_a_drift_has_no_error_note(tmp_path, num_domains):
+    page = reports.write(drift_run(tmp_path / "run", num_domains=num_domains)).read_text()
+    found = re.findall(r'<section id="(\w+)">', page)
+    wanted = {"scores", "drift", "training", "distribution", "learning", "history", "settings", "provenance"}
+    assert set(found) == wanted | ({"kept"} if num_domains == 1 else set())
+    assert "could not be made" not in page
+    assert "cannot be read" not in page
+    assert 'class="missing"' not in page
+    assert not re.search(r"\w+Error\b|has no attribute", page)
+
+
 def test_report_of_a_drift_speaks_of_drifts_and_environments(tmp_path):
     page = reports.write(drift_run(tmp_path / "run")).read_text()
     text = page.replace("\N{NO-BREAK SPACE}", " ")
@@ -412,7 +455,7 @@ def test_report_of_a_drift_speaks_of_drifts_and_environments(tmp_path):
     assert "With 2 times the lifetime: IQM" in text
     assert list(re.findall(r'<section id="(\w+)">', page))[:2] == ["scores", "drift"]
     assert 'id="levels"' not in page
-    assert "mean of the drift D" in section(page, "course")
+    assert "mean of the drift D" in section(page, "history")
 
 
 def test_folder_that_is_not_a_run_is_refused(tmp_path):

@@ -21,6 +21,7 @@ from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.evaluation import agents_under_test
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
+from metadisco.objectives.lpg import LPGTargets
 from metadisco.reports.inspection import probes
 from metadisco.reports.inspection.probes import INPUTS, LIFETIMES, NUM_PROBES, NUM_STEPS, Examiner, Probe, Response
 
@@ -169,10 +170,9 @@ def _by_reward(ask: Examiner, drawn: Probe) -> tuple[np.ndarray, np.ndarray | No
     answer = ask(alone.replace(reward=reward, logits=(logits, jnp.zeros_like(alone.logits[1]))))
     shape = (len(PROBS), len(REWARDS))
     pushes = np.asarray(answer.push)[:, -1].mean(axis=-1).reshape(shape).T
-    log_y_hat = getattr(answer.targets, "log_y_hat", None)
-    if log_y_hat is None:
+    if not isinstance(answer.targets, LPGTargets):
         return pushes, None
-    return pushes, np.exp(log_y_hat[:, -1, 0]).reshape(*shape, -1)[PROBS.index(0.25)]
+    return pushes, np.exp(answer.targets.log_y_hat[:, -1, 0]).reshape(*shape, -1)[PROBS.index(0.25)]
 
 
 def _credit(ask: Examiner, drawn: Probe) -> np.ndarray:

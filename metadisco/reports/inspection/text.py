@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from metadisco.checkpoints import checkpoint
 from metadisco.checkpoints.checkpoint import Discovered
-from metadisco.evaluation import comparison
+from metadisco.evaluation import meta_test
 from metadisco.objectives.drift import verdicts, violations
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.reports.inspection.measures import INPUTS, LIFETIMES, LIVED, NUM_POINTS, Inspection
@@ -51,7 +52,7 @@ def explain(discovered: Discovered, found: Inspection | None, console: Any) -> N
         for part in (_sensitivity(found), _credit(discovered, found), _schedule(found), _entropy(found)):
             if part is not None:
                 console.print(part, width=WIDTH)
-    comparison.show(discovered.evaluation, console)
+    meta_test.show(discovered.evaluation, console)
 
 
 def _table(*columns: str) -> "Table":
@@ -103,7 +104,7 @@ def _identity(discovered: Discovered) -> "Table":
 def _conditions(discovered: Discovered) -> Any:
     from rich.text import Text
 
-    features = tuple(getattr(discovered.objective, "features", ()))
+    features = checkpoint.features(discovered.objective)
     table = _table("input", "what it is")
     table.columns[1].justify, table.columns[1].no_wrap = "left", False
     if not features:

@@ -9,16 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from metadisco.checkpoints.checkpoint import Discovered
-from metadisco.core import config
+from metadisco.core import config, score_table
 from metadisco.core.files import CheckpointError, write_folder
 from metadisco.core.provenance import provenance
-from metadisco.evaluation import agents_under_test, results, stats, suites
-from metadisco.evaluation.comparison import Comparison, pairs, trained_lifetimes
+from metadisco.core.score_table import MEASURES
+from metadisco.evaluation import results, suites
+from metadisco.evaluation.meta_test import Comparison, improvement_table, trained_lifetimes
 from metadisco.evaluation.results import Results
 from metadisco.lives import tuned
+from metadisco.lives.life import InnerLoop
 from metadisco.reports import chart_style, plots
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 TABLE = "results.json"
-MEASURES = {"iqm": "IQM", "optimality_gap": "optimality gap ↓", "cvar": "worst 10% of levels", "mean_score": "mean"}
 
 
 def document(named: Mapping[str, Discovered], comparison: Comparison, **details: Any) -> dict[str, Any]:
@@ -47,16 +46,11 @@ def document(named: Mapping[str, Discovered], comparison: Comparison, **details:
         "improvement": {suite: results.improvement(agents) for suite, agents in comparison.results.items()},
         "differences": comparison.differences,
         "agents": {
-            suite: {
-                agent: {"num_workers": inner.num_workers, "num_steps": inner.num_steps}
-                | {part: config.to_data(getattr(inner, part)) for part in ("torso", "learner", "objective")}
-                for agent, (inner, _) in roster.items()
-            }
-            for suite, roster in comparison.rosters.items()
+            test.name: {agent.name: _settings(agent.inner) for agent in test.agents} for test in comparison.tests
         },
         "baselines": {
-            suite: {agent: tuning(suite, agent) for agent in roster if agent not in named}
-            for suite, roster in comparison.rosters.items()
+            test.name: {agent.name: tuning(test.name, agent.name) for agent in test.agents if agent.is_hand_written}
+            for test in comparison.tests
         },
         "checkpoints": {
             name: {"trained_lifetimes": trained_lifetimes(each)}
@@ -67,6 +61,13 @@ def document(named: Mapping[str, Discovered], comparison: Comparison, **details:
     }
 
 
+def _settings(inner: InnerLoop) -> dict[str, Any]:
+    """How an agent lives and learns, as JSON."""
+    parts = {"torso": inner.torso, "learner": inner.learner, "objective": inner.objective}
+    sizes = {"num_workers": inner.num_workers, "num_steps": inner.num_steps}
+    return sizes | {name: config.to_data(part) for name, part in parts.items()}
+
+
 def tuning(suite: str, baseline: str) -> dict[str, Any]:
     """How a baseline was tuned that competes on a suite, `NAME` or `NAME@LIFETIME`.
 
@@ -74,7 +75,7 @@ def tuning(suite: str, baseline: str) -> dict[str, Any]:
         The grid and what was chosen, where a grid is kept; a note; and whether the levels of tuning were others.
     """
     name = suite.partition("@")[0]
-    if agents_under_test.home_of(suites.suite(name)) is not None:
+    if suites.suite(name).inner is not None:
         return {"note": tuned.FOR_NETWORKS_NOTE, "grid": None, "levels_are_separate": False}
     record = tuned.TUNED_FOR_TABLES[baseline]
     return asdict(record) | {"levels_are_separate": not suites.same_levels(name, record.suite)}
@@ -118,12 +119,12 @@ def figures(agents: Mapping[str, results.Evaluation], rows: Mapping[str, Any]) -
     lived = results.lived(agents)
     if not lived:
         return {}
-    curves = {agent: plots.Curve(each.fractions, *_iqm_curve(each.scores)) for agent, each in lived.items()}
+    curves = {agent: plots.learning_curve(each) for agent, each in lived.items()}
     lifetime = next(iter(lived.values())).lifetime
     return {
         "aggregates": plots.aggregates({agent: rows[agent] for agent in lived}, MEASURES),
         "profiles": plots.profile({agent: each.scores[-1] for agent, each in lived.items()}),
-        "learning": plots.learning(curves, lifetime=lifetime, top=results.top(agents)),
+        "learning": plots.learning(curves, lifetime=lifetime, upper_anchor=results.upper_anchor(agents)),
     }
 
 
@@ -137,45 +138,21 @@ def markdown(document: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
         lines.append(
             f"## {suite}\n\nNormalised scores with 95% intervals from resampling {first['resampled']}: {about}."
         )
-        rows = [["agent", *MEASURES.values(), "mean return", "environment steps"]]
-        for agent, row in agents.items():
-            cells = [
-                f"{row[each]:.3f}" if row["is_exact"] else f"{row[each]:.3f} ({_ends(row, each)})" for each in MEASURES
-            ]
-            rows.append([chart_style.name(agent), *cells, f"{row['mean_return']:.3f}", f"{row['env_steps']:,}"])
-        lines.append(_pipes(rows))
-        duels = [
-            [first, second, f"{each['probability']:.3f} ({each['low']:.3f} to {each['high']:.3f})"]
-            for first, second, each in pairs(document["improvement"][suite])
-        ]
-        if duels:
+        lines.append(score_table.markdown(score_table.score_table(agents, called=chart_style.name)))
+        improvement = improvement_table(document["improvement"][suite])
+        if improvement.rows:
             lines.append("Probability that a run of the first scores more than one of the second on the same level:")
-            lines.append(_pipes([["first", "second", "probability"], *duels]))
+            lines.append(score_table.markdown(improvement))
         lines.extend(f"![{each}]({each})" for each in pictures if each.endswith(f"-{suite}.png"))
         for agent, record in document["baselines"][suite].items():
-            lines.append(f"Tuning of {agent}: {_tuning_told(record)}.")
+            lines.append(f"Tuning of {agent}: {_tuning_in_words(record)}.")
     return "\n\n".join(lines) + "\n"
 
 
-def _tuning_told(record: Mapping[str, Any]) -> str:
+def _tuning_in_words(record: Mapping[str, Any]) -> str:
     if record["grid"] is None:
         return record["note"]
     grid = "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in record["grid"].items())
     where = f"{record['num_levels']} levels of {record['suite']}, which are "
     where += "none of these" if record["levels_are_separate"] else "among these"
     return f"{grid}; on {where}; {record['note']}"
-
-
-def _iqm_curve(scores: np.ndarray) -> np.ndarray:
-    """IQM with its interval at every point of a lifetime. [3, P + 1]."""
-    points = [stats.iqm_interval(each, num_resamples=500) for each in scores]
-    return np.array([[each.point, each.low, each.high] for each in points]).T
-
-
-def _ends(row: Mapping[str, float], name: str) -> str:
-    return f"{row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f}"
-
-
-def _pipes(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])

@@ -13,10 +13,11 @@ from metadisco import cli
 from metadisco.checkpoints import checkpoint
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.core import config
-from metadisco.evaluation import agents_under_test, comparison
+from metadisco.evaluation import agents_under_test, meta_test, results, suites
+from metadisco.evaluation.agents_under_test import TrainedObjective
 from metadisco.lives import tuned
 from metadisco.objectives.actor_critic import A2C
-from metadisco.reports import comparison_folder
+from metadisco.reports import comparison
 from tests.support import small
 
 TUNING = Path(__file__).parents[2] / "docs" / "results"
@@ -67,8 +68,8 @@ def test_the_result_says_how_baselines_were_tuned(folder, document):
     record = document["baselines"]["grid-tiny@2"]["a2c"]
     assert record["grid"]["policy_rate"] == [10.0, 40.0, 160.0, 640.0]
     assert record["levels_are_separate"]
-    assert not comparison_folder.tuning("grid-validation@8", "a2c")["levels_are_separate"]
-    assert "chosen with PPO" in comparison_folder.tuning("CartPole-v1", "ppo")["note"]
+    assert not comparison.tuning("grid-validation@8", "a2c")["levels_are_separate"]
+    assert "chosen with PPO" in comparison.tuning("CartPole-v1", "ppo")["note"]
     assert "Tuning of a2c" in (folder / "table.md").read_text()
 
 
@@ -98,18 +99,18 @@ def test_lives_do_not_depend_on_who_else_is_compared(document, tmp_path):
 
 
 def test_a_folder_with_results_is_kept_unless_told_otherwise(folder, document, capsys, monkeypatch):
-    monkeypatch.setattr(comparison, "run", lambda *arguments, **options: pytest.fail("began"))
+    monkeypatch.setattr(meta_test, "run", lambda *arguments, **options: pytest.fail("began"))
     assert cli.main([*COMMAND, "--out", str(folder)]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert cli.main([*COMMAND, "--out", str(folder.parent), "--overwrite"]) == 2  # it has files of another kind
     assert "name another folder" in capsys.readouterr().err
-    comparison_folder.check_folder(folder, overwrite=True)
+    comparison.check_folder(folder, overwrite=True)
 
 
 def test_comparisons_are_written_over_older_ones_and_into_empty_folders(document, tmp_path):
-    comparison_folder.write(tmp_path, document, {})
+    comparison.write(tmp_path, document, {})
     (tmp_path / "old.png").write_bytes(b"")
-    comparison_folder.write(tmp_path, document, {}, overwrite=True)
+    comparison.write(tmp_path, document, {}, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "table.md"]
 
 
@@ -120,35 +121,55 @@ def saved(folder: Path) -> str:
 
 def test_checkpoints_are_called_by_their_folder_and_one_alone_is_discovered(tmp_path):
     run, other = saved(tmp_path / "mine" / "objective"), saved(tmp_path / "other")
-    assert list(comparison.load_all([run])) == ["discovered"]
-    assert list(comparison.load_all([run, other, "quickstart"])) == ["mine", "other", "quickstart"]
-    assert list(comparison.load_all([f"x={run}"])) == ["x"]
+    assert list(meta_test.load_all([run])) == ["discovered"]
+    assert list(meta_test.load_all([run, other, "quickstart"])) == ["mine", "other", "quickstart"]
+    assert list(meta_test.load_all([f"x={run}"])) == ["x"]
     twin = saved(tmp_path / "twin" / "other")
     with pytest.raises(config.ConfigError, match="two checkpoints are called 'other'"):
-        comparison.load_all([other, twin])
-    assert list(comparison.load_all([other, f"twin={twin}"])) == ["other", "twin"]
+        meta_test.load_all([other, twin])
+    assert list(meta_test.load_all([other, f"twin={twin}"])) == ["other", "twin"]
     with pytest.raises(config.ConfigError, match="cannot be called 'a2c'"):
-        comparison.load_all([other, f"a2c={twin}"])
+        meta_test.load_all([other, f"a2c={twin}"])
+
+
+def planned(one, two=None, baselines=("a2c",)):
+    """The plan for mazes, for agents of one or two objectives."""
+    inner_loops = {"one": one} | ({} if two is None else {"two": two})
+    objectives = [TrainedObjective(name, (inner,), ()) for name, inner in inner_loops.items()]
+    return meta_test.plan(objectives, ["mazes"], baselines=baselines)
 
 
 def test_other_budgets_and_agents_are_said():
     one = small.inner_loop()
-    entrants = {"one": ((one,), ()), "two": ((replace(one, num_workers=8),), ())}
-    roster = agents_under_test.roster(entrants, None, ("a2c",))
-    assert list(roster) == ["a2c", "one", "two"]
-    (sentence,) = agents_under_test.differences(entrants, {"mazes": roster})
+    (test,) = planned(one, replace(one, num_workers=8))
+    assert [agent.name for agent in test.agents] == ["a2c", "one", "two"]
+    (sentence,) = agents_under_test.differences([test])
     assert sentence == (
         "budgets differ on mazes: one 4 workers x 5 steps an update, two 8 workers x 5 steps an update; a2c as one"
     )
     learner = replace(one.learner, num_epochs=2)
-    entrants = {"one": ((one,), ()), "two": ((replace(one, learner=learner),), ())}
-    (sentence,) = agents_under_test.differences(entrants, {"mazes": agents_under_test.roster(entrants, None, ())})
+    (sentence,) = agents_under_test.differences(planned(one, replace(one, learner=learner), baselines=()))
     assert sentence.startswith("learners of agents differ on mazes: one Learner(")
-    assert agents_under_test.differences({"one": entrants["one"]}, {"mazes": roster}) == []
+    assert agents_under_test.differences(planned(one)) == []
+
+
+@pytest.mark.parametrize("path", sorted(TUNING.glob("*-grid*.json")) + sorted(TUNING.glob("*quick*.json")), ids=str)
+def test_rows_of_results_that_were_published_have_an_upper_anchor(path):
+    for suite, agents in results.read_table(path).items():
+        exact = [agent for agent, row in agents.items() if row["is_exact"]]
+        assert exact == ["random", results.upper_anchor(agents)], suite
+
+
+@pytest.mark.parametrize("name", checkpoint.zoo_names())
+def test_rows_of_shipped_objectives_have_the_upper_anchor_of_their_suite(name):
+    for suite, agents in checkpoint.load(name).evaluation.items():
+        (found,) = suites.find(suite)
+        anchor = found.build().upper_anchor if found.suite.inner is not None else "optimal"
+        assert results.upper_anchor(agents) == anchor
 
 
 def test_a_checkpoint_that_a_suite_cannot_test_is_named_before_anything_runs(capsys, monkeypatch):
-    monkeypatch.setattr(comparison, "compare", lambda *arguments, **options: pytest.fail("began"))
+    monkeypatch.setattr(meta_test, "run_tests", lambda *arguments, **options: pytest.fail("began"))
     assert cli.main(["evaluate", "lpo-quick", "quickstart", "--suite", "Pendulum-v1"]) == 2
     assert "quickstart cannot be tested on Pendulum-v1: " in capsys.readouterr().err
 
@@ -157,7 +178,7 @@ def test_tables_fit_a_hundred_columns(document):
     rows = document["scores"]["grid-tiny@2"]
     rows = {f"{'a-long-name-of-a-run'}{i}": row | {"mean_return": -1234.567} for i, row in enumerate(rows.values())}
     shown = io.StringIO()
-    comparison.show({"grid-tiny@2": rows}, Console(width=100, file=shown))
+    meta_test.show({"grid-tiny@2": rows}, Console(width=100, file=shown))
     lines = [line for line in shown.getvalue().splitlines() if "a-long-name" in line]
     assert len(lines) == len(rows)
     assert all("-1234.567" in line for line in lines)
@@ -166,7 +187,7 @@ def test_tables_fit_a_hundred_columns(document):
 
 def test_rows_of_an_older_version_are_shown_without_what_they_lack():
     shown = io.StringIO()
-    comparison.show(checkpoint.load("quickstart").evaluation, Console(width=100, file=shown))
+    meta_test.show(checkpoint.load("quickstart").evaluation, Console(width=100, file=shown))
     assert "discovered" in shown.getvalue()
 
 

@@ -5,21 +5,22 @@ has objectives whose agents had different budgets, or that were trained for othe
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from metadisco.checkpoints import checkpoint
 from metadisco.checkpoints.checkpoint import Discovered
-from metadisco.core import config, devices
-from metadisco.curricula.tasks import FixedLifetime, LogUniformLifetime
-from metadisco.evaluation import agents_under_test, evaluation, results, suite_lookup
-from metadisco.evaluation.agents_under_test import FOR_TABLES, Entrant, Roster
+from metadisco.core import config, devices, score_table
+from metadisco.curricula.tasks import DrawsTasks, FixedLifetime, LogUniformLifetime, Tasks
+from metadisco.evaluation import agents_under_test, evaluation, results, suites
+from metadisco.evaluation.agents_under_test import FOR_TABLES, PlannedTest, TrainedObjective
 from metadisco.evaluation.results import Results
-from metadisco.evaluation.test_sets import TOPS, GridSuite, TestSet
+from metadisco.evaluation.test_sets import UPPER_ANCHORS
 from metadisco.runs.progress import Bars
 
-RESERVED = ("random", *TOPS, *FOR_TABLES)
+RESERVED = ("random", *UPPER_ANCHORS, *FOR_TABLES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Comparison:
     """What came of a meta-test."""
 
     results: Results
-    rosters: dict[str, Roster]  # suite -> who was compared on it
+    tests: list[PlannedTest]  # who was tested on what
     differences: list[str]  # what makes objectives of one table unequal, a sentence each
 
 
@@ -67,7 +68,7 @@ def meta_test(
 ) -> Results:
     """Test discovered objectives next to baselines.
 
-    Grid suites test on the tabular agents that an objective was meta-trained with, others on networks of their own.
+    Grid suites test the tabular agents that an objective was meta-trained with, others networks of their own.
 
     Args:
         discovered: from `metadisco.load`; or several by name. One alone is called `discovered`.
@@ -104,112 +105,103 @@ def run(
     baselines: Sequence[str] | None = None,
     console: Any = None,
 ) -> Comparison:
-    """As `meta_test`, with who was compared and in what they differ."""
-    entrants = {name: (agents_under_test.trained_with(each), each.meta_params) for name, each in named.items()}
-    check_suites(entrants, suite_names, baselines)
-    test_sets = [each for name in suite_names for each in agents_under_test.find_test_sets(name, num_levels)]
-    rosters = _line_up(entrants, test_sets, baselines)
-    unequal = _lifetimes_differ(named) + agents_under_test.differences(entrants, rosters)
-    outcome = compare(entrants, test_sets, num_seeds=num_seeds, seed=seed, baselines=baselines, console=console)
+    """As `meta_test`, with who was tested on what and in what the objectives differ."""
+    tests = plan(agents_under_test.trained_objectives(named), suite_names, num_levels, baselines)
+    unequal = _lifetimes_differ(named) + agents_under_test.differences(tests)
+    outcome = run_tests(tests, num_seeds=num_seeds, seed=seed, console=console)
     if console is not None:
         show(results.table(outcome), console)
         _show_improvement(outcome, console)
         for sentence in unequal:
             console.print(f"[bold]Note:[/bold] {sentence}", highlight=False)
-    return Comparison(outcome, rosters, unequal)
+    return Comparison(outcome, tests, unequal)
 
 
-def compare(
-    entrants: Mapping[str, Entrant],
-    test_sets: Sequence[TestSet],
-    *,
-    num_seeds: int,
-    seed: int,
+def plan(
+    objectives: Sequence[TrainedObjective],
+    suite_names: Sequence[str],
+    num_levels: int | None = None,
     baselines: Sequence[str] | None = None,
-    console: Any = None,
-) -> Results:
-    """Evaluate objectives and baselines on the same lives, showing progress."""
+) -> list[PlannedTest]:
+    """`agents_under_test.plan` for names of suites, see `metadisco.evaluation.suites.find`."""
+    requested = [each for name in suite_names for each in suites.find(name, num_levels)]
+    return agents_under_test.plan(objectives, requested, baselines)
+
+
+def run_tests(tests: Sequence[PlannedTest], *, num_seeds: int, seed: int, console: Any = None) -> Results:
+    """Do what was planned, showing progress: all levels are drawn and solved first, then agents live on them."""
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
-    rosters = _line_up(entrants, test_sets, baselines)
+    test_sets = [test.suite.build() for test in tests]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    found: Results = {}
     with Bars(console, *columns, is_shown=console is not None) as bars:
         places = {
-            (suite, agent): bars.add(f"{suite}: {agent}", 1.0, start=False)
-            for suite, roster in rosters.items()
-            for agent in roster
+            (test.name, agent.name): bars.add(f"{test.name}: {agent.name}", 1.0, start=False)
+            for test in tests
+            for agent in test.agents
         }
 
         def advance(suite: str, agent: str, fraction: float) -> None:
             bars.update(places[suite, agent], fraction)
 
-        found: Results = {}
-        for each in test_sets:
-            found |= evaluation.compare(
-                rosters[each.name], [each], seed=seed, num_seeds=num_seeds, num_points=8, on_progress=advance
+        for test, test_set in zip(tests, test_sets, strict=True):
+            found[test.name] = evaluation.compare(
+                test.agents, test_set, seed=seed, num_seeds=num_seeds, on_progress=partial(advance, test.name)
             )
             devices.forget_if_many()
-        return found
-
-
-def check_suites(entrants: Mapping[str, Entrant], names: Sequence[str], baselines: Sequence[str] | None = None) -> None:
-    """Mistakes are known before levels are solved. Raises ValueError where agents do not fit a suite."""
-    for suite in (suite for name in names for suite, _ in suite_lookup.find(name)):
-        roster = agents_under_test.roster(entrants, agents_under_test.home_of(suite), baselines, suite=suite.name)
-        if isinstance(suite, GridSuite):
-            for inner, _ in roster.values():
-                replace(inner, env=suite.env)  # raises where the agent does not fit
+    return found
 
 
 def show(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], console: Any) -> None:
     """Print a table for each suite; rows of an older version lack some statistics."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     for suite, agents in scores.items():
         first = next(iter(agents.values()))
         title = f"{suite}: normalised score of {first['num_tasks']} levels at lifetime {first['lifetime']}"
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("agent", overflow="fold")
-        for column in ("IQM", "95% interval", "opt. gap", "worst 10%", "mean", "mean return"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for agent, row in agents.items():
-            interval = f"{row['iqm_low']:.3f} to {row['iqm_high']:.3f}"
-            others = [_decimal(row.get(name)) for name in ("optimality_gap", "cvar", "mean_score", "mean_return")]
-            table.add_row(agent, f"{row['iqm']:.3f}", interval, *others)
-        console.print(table)
+        score_table.show(_narrow(agents), title, console)
+
+
+def _narrow(agents: Mapping[str, Mapping[str, Any]]) -> score_table.Table:
+    """Columns for a terminal of a hundred: the interval of the IQM only."""
+    others = ("optimality_gap", "cvar", "mean_score", "mean_return")
+    head = ["agent", "IQM", "95% interval", "opt. gap", "worst 10%", "mean", "mean return"]
+    rows = [
+        [
+            agent,
+            score_table.decimal(row.get("iqm")),
+            score_table.interval(row.get("iqm_low"), row.get("iqm_high")),
+            *(score_table.decimal(row.get(name)) for name in others),
+        ]
+        for agent, row in agents.items()
+    ]
+    return score_table.Table(head, rows)
+
+
+def improvement_table(improvement: Mapping[str, Mapping[str, Any]]) -> score_table.Table:
+    """Of `results.improvement`: each pair once, the later agent first, since objectives come after the baselines."""
+    agents = list(improvement)
+    pairs = [(agents[i], agents[j], improvement[agents[i]][agents[j]]) for i in range(len(agents)) for j in range(i)]
+    rows = [
+        [first, second, score_table.decimal(each["probability"]), score_table.interval(each["low"], each["high"])]
+        for first, second, each in pairs
+    ]
+    return score_table.Table(["a run of", "scores more than one of", "P", "95% interval"], rows)
 
 
 def _show_improvement(outcome: Results, console: Any) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     for suite, agents in outcome.items():
-        ordered = pairs(results.improvement(agents))
-        if ordered:
-            table = Table(
-                title=f"{suite}: probability of improvement",
-                title_justify="left",
-                box=SIMPLE_HEAD,
-                pad_edge=False,
-                padding=(0, 1, 0, 0),
-            )
-            table.add_column("a run of", overflow="fold")
-            table.add_column("scores more than one of", overflow="fold")
-            for column in ("P", "95% interval"):
-                table.add_column(column, justify="right", no_wrap=True)
-            for first, second, each in ordered:
-                interval = f"{each['low']:.3f} to {each['high']:.3f}"
-                table.add_row(first, second, f"{each['probability']:.3f}", interval)
-            console.print(table)
+        table = improvement_table(results.improvement(agents))
+        if table.rows:
+            score_table.show(table, f"{suite}: probability of improvement", console, num_names=2)
 
 
 def trained_lifetimes(discovered: Discovered) -> str:
     """The lifetimes that an objective was meta-trained on, in words."""
     found = []
     for domain in agents_under_test.trainer_of(discovered).domains:
-        tasks = getattr(domain.curriculum, "tasks", None)
-        match getattr(tasks, "lifetimes", None):
+        curriculum = domain.curriculum
+        tasks = curriculum.tasks if isinstance(curriculum, DrawsTasks) else curriculum
+        match tasks.lifetimes if isinstance(tasks, Tasks) else None:
             case FixedLifetime(num_updates):
                 found.append(str(num_updates))
             case LogUniformLifetime(shortest, longest):
@@ -221,26 +213,11 @@ def trained_lifetimes(discovered: Discovered) -> str:
     return " and ".join(dict.fromkeys(found))
 
 
-def pairs(improvement: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, Mapping[str, float]]]:
-    """Each pair once, the later agent first: objectives come after the baselines."""
-    agents = list(improvement)
-    return [(agents[i], agents[j], improvement[agents[i]][agents[j]]) for i in range(len(agents)) for j in range(i)]
-
-
-def _line_up(
-    entrants: Mapping[str, Entrant], test_sets: Sequence[TestSet], baselines: Sequence[str] | None
-) -> dict[str, Roster]:
-    names = [each.name for each in test_sets]
-    if len(set(names)) < len(names):
-        raise config.ConfigError(f"each suite can be tested once, got {', '.join(names)}; leave the repeated one out")
-    return {each.name: agents_under_test.roster(entrants, each.inner, baselines, suite=each.name) for each in test_sets}
-
-
 def _lifetimes_differ(named: Mapping[str, Discovered]) -> list[str]:
-    told = {name: trained_lifetimes(each) for name, each in named.items()}
-    if len(set(told.values())) < 2:
+    by_name = {name: trained_lifetimes(each) for name, each in named.items()}
+    if len(set(by_name.values())) < 2:
         return []
-    return ["trained lifetimes differ: " + ", ".join(f"{name} {each} updates" for name, each in told.items())]
+    return ["trained lifetimes differ: " + ", ".join(f"{name} {each} updates" for name, each in by_name.items())]
 
 
 def _name_of(place: str) -> str:
@@ -248,7 +225,3 @@ def _name_of(place: str) -> str:
         return place
     path = Path(place).absolute()
     return path.parent.name if path.name == "objective" else path.name
-
-
-def _decimal(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
