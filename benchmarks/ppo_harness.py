@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.agents.networks import MLP, Separate, Tanh
+from metadisco.agents.optimizers import Adam
 from metadisco.core.types import Key, Task
 from metadisco.envs.base import Environment
 from metadisco.envs.brax_adapter import Brax
 from metadisco.envs.gymnax_adapter import Gymnax
-from metadisco.lives.learner import Adam, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InitialCondition, InnerLoop
 from metadisco.lives.normalization import Normalizer
 from metadisco.objectives.mirror_learning import PPO

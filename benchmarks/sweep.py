@@ -1,4 +1,4 @@
-"""Seeds in one program (`meta_training.batched_seeds`) against the same seeds in turn: how many times faster?
+"""Seeds in one program against the same seeds one after the other: how many times faster?
 
     python benchmarks/sweep.py --json docs/results/sweep.json
 
@@ -65,10 +65,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--json", help="write the rows to this file")
     options = parser.parse_args()
-    from metadisco import cli
+    from metadisco.core import devices
     from metadisco.core.provenance import provenance
 
-    cli.prepare_jax()
+    devices.prepare_jax()
     rows = []
     for name in options.presets:
         rows.append(measure(name, options.seeds, options.steps, options.turns))

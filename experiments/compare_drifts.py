@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 from metadisco.checkpoints import checkpoint
-from metadisco.cli import prepare_jax
 from metadisco.core import config, score_table
+from metadisco.core.devices import prepare_jax
 from metadisco.core.files import CheckpointError, write_atomically
 from metadisco.core.provenance import provenance
 from metadisco.evaluation import agents_under_test, environments, evaluation, results, stats, suites

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from metadisco.cli import prepare_jax
 from metadisco.commands import discovery
 from metadisco.core.config import replace_fields
+from metadisco.core.devices import prepare_jax
 from metadisco.core.files import write_atomically
 from metadisco.core.provenance import provenance
 from metadisco.evaluation import results, stats

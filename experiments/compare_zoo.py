@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metadisco.checkpoints import checkpoint
-from metadisco.cli import prepare_jax
 from metadisco.core import score_table
+from metadisco.core.devices import prepare_jax
 from metadisco.core.provenance import provenance
 from metadisco.evaluation import agents_under_test, meta_test, results
 from metadisco.reports import comparison

@@ -9,7 +9,7 @@ end. The numbers in `environments.py` are rounded from these.
 import argparse
 from pathlib import Path
 
-from metadisco.cli import prepare_jax
+from metadisco.core.devices import prepare_jax
 from metadisco.core.provenance import provenance
 from metadisco.evaluation import environments, evaluation, results, stats, suites
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import jax
 
 from metadisco.agents.networks import Table
+from metadisco.agents.optimizers import SGD
 from metadisco.core.provenance import provenance
 from metadisco.core.sharding import num_usable_cores
 from metadisco.evaluation import results, suites
 from metadisco.evaluation.evaluation import evaluate
-from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.tuned import TUNED_FOR_TABLES
 from metadisco.objectives.actor_critic import A2C

@@ -1,10 +1,11 @@
 """Discover reinforcement-learning algorithms: meta-train an objective, test it on what it never saw, ship it."""
 
 from metadisco.agents.networks import CNN, MLP, Table
+from metadisco.agents.optimizers import SGD, Adam
 from metadisco.checkpoints.checkpoint import Discovered, load, save
-from metadisco.cli import prepare_jax
 from metadisco.commands.discovery import discover, inner_loop
 from metadisco.core.config import ConfigError
+from metadisco.core.devices import prepare_jax
 from metadisco.core.types import Progress, Task, Trajectory
 from metadisco.curricula.accel import ACCEL
 from metadisco.curricula.fixed import FixedSet
@@ -19,7 +20,7 @@ from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.evaluation.meta_test import meta_test
 from metadisco.evaluation.test_sets import Generated, GridSuite, TestSet
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import SGD, Adam, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.gradient import MetaGradient

@@ -5,7 +5,6 @@ valid paths are those of the trainer's own fields, so there is no second list of
 """
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
@@ -33,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known, rest = parser.parse_known_args(arguments)
     if rest and known.command != "discover":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    prepare_jax()
-    from metadisco.core import processes
+    from metadisco.core import devices, processes
 
+    devices.prepare_jax()
     sys.path.insert(0, str(Path.cwd()))  # a component of the user's own is named package.module:Class
     try:
         _check_seed(known)
@@ -166,23 +165,6 @@ def _parser() -> argparse.ArgumentParser:
 def _check_seed(known: argparse.Namespace) -> None:
     if not 0 <= getattr(known, "seed", 0) < 2**32:
         raise ValueError(f"--seed must be 0 to {2**32 - 1}, got {known.seed}")
-
-
-def prepare_jax() -> None:
-    """One device per core on a CPU, and compilations that last.
-
-    XLA's threads inside one device scale poorly on small arrays; a population sharded over one device per core
-    does better.
-    """
-    import jax
-
-    from metadisco.core.sharding import num_usable_cores
-
-    with contextlib.suppress(RuntimeError):  # the backend runs already: somebody else has decided
-        jax.config.update("jax_num_cpu_devices", int(os.environ.get("JAX_NUM_CPU_DEVICES") or num_usable_cores()))
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]  # its options are set at run time
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metadisco" / "jax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def _join(known: argparse.Namespace) -> None:

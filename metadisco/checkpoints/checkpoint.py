@@ -55,6 +55,16 @@ class Discovered:
     )  # command, seed, commit, versions, hardware, ...
     evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)  # suite -> agent -> scores
 
+    @property
+    def drift_rule(self) -> drifts.Drift:
+        """The component that `drift` is made of. Raises ConfigError where the objective is not a `MirrorLearning`."""
+        if not isinstance(self.objective, MirrorLearning):
+            raise config.ConfigError(
+                f"{config.class_name(self.objective)} has no drift: "
+                "only a MirrorLearning (PPO, DPO, LPO, TA-LPO) has one."
+            )
+        return self.objective.drift
+
     @functools.cached_property
     def drift(self) -> Callable[..., jax.Array]:
         """The drift of a `MirrorLearning` as a plain function `drift(ratio, advantage, progress=0.0)`, for any PPO.
@@ -65,12 +75,7 @@ class Discovered:
         Raises:
             config.ConfigError: where the objective is not a `MirrorLearning`.
         """
-        if not isinstance(self.objective, MirrorLearning):
-            raise config.ConfigError(
-                f"{config.class_name(self.objective)} has no drift: "
-                "only a MirrorLearning (PPO, DPO, LPO, TA-LPO) has one."
-            )
-        rule, meta_params = self.objective.drift, self.meta_params
+        rule, meta_params = self.drift_rule, self.meta_params
 
         def drift(
             ratio: jax.Array | float, advantage: jax.Array | float, progress: jax.Array | float = 0.0

@@ -22,6 +22,7 @@ from metadisco.lives.life import InnerLoop
 from metadisco.meta_training import memory_estimate
 from metadisco.presets.base import Preset
 from metadisco.runs import loop, trackers
+from metadisco.runs.hooks import Hook, Measurement, Snapshot
 from metadisco.runs.run_folder import clear_errors
 
 VALIDATION_SUITE = "grid-validation"
@@ -84,23 +85,18 @@ def discover(
         trackers.check_wandb()
     if is_first():
         console.print(f"[bold]metadisco[/bold] discovers {preset.name}: {preset.description}")
-    validate = validation(preset) if preset.validate_every else None
-    run = loop.run(
-        trainer,
-        folder,
-        seed=seed,
+    options = loop.RunOptions(
+        seed,
         minutes=preset.minutes,
         env_steps=preset.env_steps,
         resume=resume,
-        evaluate_fn=validate,
-        evaluate_every=max(preset.validate_every, 1),
-        snapshot_fn=snapshots(preset, seed),
-        snapshot_every=snapshot_interval(trainer.num_steps),
-        provenance={"preset": preset.name},
         other_code=other_code,
-        track=[trackers.tensorboard, *([functools.partial(trackers.Wandb, mode=wandb)] if wandb else [])],
-        console=console,
+        provenance={"preset": preset.name},
     )
+    track: list[trackers.MakeTracker] = [trackers.tensorboard]
+    if wandb is not None:
+        track.append(functools.partial(trackers.Wandb, mode=wandb))
+    run = loop.run(trainer, folder, options, hooks(preset, seed), track=track, console=console)
     if not is_first():
         return Discovery(None, folder, run.exit_code)
     if run.status == "interrupted":
@@ -166,6 +162,17 @@ def check(preset: Preset) -> None:
 def _objective(preset: Preset, meta_params: MetaParams = ()) -> TrainedObjective:
     """What a run learns, as it is tested; who is tested on what does not depend on the meta-parameters."""
     return TrainedObjective("discovered", inner_loops(preset.trainer), meta_params)
+
+
+def hooks(preset: Preset, seed: int) -> list[Hook]:
+    """Validation and snapshots of levels, as far as a preset has them."""
+    found: list[Hook] = []
+    if preset.validate_every:
+        found.append(Measurement("validation", preset.validate_every, validation(preset)))
+    leave = snapshots(preset, seed)
+    if leave is not None:
+        found.append(Snapshot("levels", snapshot_interval(preset.trainer.num_steps), leave))
+    return found
 
 
 def snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:

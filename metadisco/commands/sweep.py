@@ -4,7 +4,7 @@
 `metadisco.commands.discovery` leaves it. Seeds of one setting have the same shapes and are trained by one program
 (`metadisco.meta_training.batched_seeds`) where that is possible; settings are part of a program, so they come one after
 the other. What has been done is noted in `sweep.json` (`metadisco.commands.sweep_table`), so a sweep can be stopped or
-killed at any moment and gone on with.
+killed at any moment and resumed.
 """
 
 import itertools
@@ -26,6 +26,7 @@ from metadisco.meta_training.batched_seeds import BatchedSeeds, SeedLogs, label,
 from metadisco.presets.base import Preset
 from metadisco.runs import loop, trackers
 from metadisco.runs.compiled_steps import on_all_processes, on_this_process, shared_shapes
+from metadisco.runs.hooks import Hook, Measurement, Snapshot
 from metadisco.runs.run_folder import Row, RunError, clear_errors, opened, read_metrics
 from metadisco.runs.train_state import Checkpoints
 
@@ -152,7 +153,7 @@ def run(sweep: Sweep, out: str | Path, *, resume: bool = False, console: Any = N
 
     Raises:
         run_folder.RunError: where `out` cannot be used, or holds another sweep.
-        distributed.DistributedError: where processes were started with different sweeps, or one of them is gone.
+        processes.DistributedError: where processes were started with different sweeps, or one of them is gone.
     """
     from rich.console import Console
 
@@ -251,30 +252,18 @@ def _train_together(setting: Setting, seeds: tuple[int, ...], home: Path, manife
     for seed in seeds:
         with opened(home / f"seed{seed}", single, seed, True, {"preset": preset.name}):
             pass  # written now, since levels are left there on the way
-    validate = discovery.validation(preset) if preset.validate_every else None
-    leavers = {seed: discovery.snapshots(preset, seed) for seed in seeds}
-
-    def evaluate(state: Any) -> dict[str, Any]:
-        scores = {seed: validate(trainer.of_seed(state, seed)) for seed in seeds} if validate else {}
-        return {label(name, seed): value for seed, found in scores.items() for name, value in found.items()}
-
-    def leave(_: Path, state: Any) -> None:
-        for seed, leaver in leavers.items():
-            if leaver is not None:
-                leaver(home / f"seed{seed}", trainer.of_seed(state, seed))
-
+    options = loop.RunOptions(
+        seeds[0],
+        minutes=None if preset.minutes is None else preset.minutes * len(seeds),
+        resume=True,
+        provenance={"preset": preset.name},
+    )
     try:
         result = loop.run(
             trainer,
             home / f"together-{seeds[0]}-{seeds[-1]}",
-            seed=seeds[0],
-            minutes=None if preset.minutes is None else preset.minutes * len(seeds),
-            resume=True,
-            evaluate_fn=evaluate if validate else None,
-            evaluate_every=max(preset.validate_every, 1),
-            snapshot_fn=leave if any(leavers.values()) else None,
-            snapshot_every=snapshot_interval(trainer.num_steps),
-            provenance={"preset": preset.name},
+            options,
+            _hooks(preset, trainer, home),
             track=(trackers.tensorboard, partial(SeedLogs, homes={seed: home / f"seed{seed}" for seed in seeds})),
             console=console,
         )
@@ -297,6 +286,29 @@ def _train_together(setting: Setting, seeds: tuple[int, ...], home: Path, manife
         Checkpoints(home / f"seed{seed}" / "checkpoints").save(result.step, state)
         manifest.note(setting.name, seed, Run(TRAINED, step=result.step, seconds=result.seconds / len(seeds)))
     return 0
+
+
+def _hooks(preset: Preset, trainer: BatchedSeeds, home: Path) -> list[Hook]:
+    """What the run of each seed calls every so often, for all seeds; each leaves its levels in its own run folder."""
+    found: list[Hook] = []
+    if preset.validate_every:
+        validate = discovery.validation(preset)
+
+        def measure(state: Any) -> dict[str, Any]:
+            scores = {seed: validate(trainer.of_seed(state, seed)) for seed in trainer.seeds}
+            return {label(name, seed): value for seed, each in scores.items() for name, value in each.items()}
+
+        found.append(Measurement("validation", preset.validate_every, measure))
+    each = ((seed, discovery.snapshots(preset, seed)) for seed in trainer.seeds)
+    leavers = {seed: leave for seed, leave in each if leave is not None}
+    if leavers:
+
+        def leave_all(_: Path, state: Any) -> None:
+            for seed, leave in leavers.items():
+                leave(home / f"seed{seed}", trainer.of_seed(state, seed))
+
+        found.append(Snapshot("levels", snapshot_interval(trainer.num_steps), leave_all))
+    return found
 
 
 def _deal_out(rows: Sequence[Row], seeds: Sequence[int], home: Path) -> list[int | None]:

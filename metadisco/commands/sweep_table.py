@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from metadisco.core import differences, score_table
+from metadisco.core import config, score_table
 from metadisco.core.files import write_atomically
 from metadisco.core.processes import is_first, of_first, together
 from metadisco.evaluation import stats
@@ -125,7 +125,7 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     lines += [f"{name}: is new" for name in second if name not in first]
     common = [name for name in first if name in second]
     kept = ({**plan, "settings": {name: plan["settings"][name] for name in common}} for plan in (before, after))
-    return lines + [str(each) for each in differences.diff(*kept)]
+    return lines + [str(each) for each in config.diff(*kept)]
 
 
 def _name(setting: str, seed: int) -> str:

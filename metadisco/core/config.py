@@ -1,9 +1,9 @@
-"""Settings as data: any component to JSON and back, and fields replaced by their dotted path.
+"""Settings as data: any component to JSON and back, fields replaced by their dotted path, and two settings compared.
 
 A component is a frozen dataclass whose fields are scalars, strings, None, tuples and other components, so it already is
 the configuration. This module only writes it down: `{"class": "package.module:Class", field: value, ...}`. Nothing is
 evaluated. Reading back imports nothing outside metadisco that the process has not imported itself, and calls nothing
-but the constructors of frozen dataclasses, so that a file from somebody else cannot choose which code runs.
+but the constructors of frozen dataclasses, so that a file of unknown origin cannot choose which code runs.
 """
 
 import ast
@@ -15,7 +15,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from metadisco.core import moved
 
@@ -156,6 +156,33 @@ def _whole_path(component: Component, path: str) -> str:
         if type(value) is tuple and len(value) == 1 and is_component(value[0]) and name in _fields(value[0]):
             return f"{field}.0.{path}"
     return path
+
+
+class Difference(NamedTuple):
+    """One setting on which two components differ."""
+
+    path: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        """Show the path and both values."""
+        return f"{self.path}: {self.before!r} -> {self.after!r}"
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "(absent)"
+
+
+ABSENT = _Absent()  # the value of a setting that only the other side has
+
+
+def diff(before: Component | Data, after: Component | Data) -> list[Difference]:
+    """List the settings on which two components (or what `to_data` once made of them) differ, with both values."""
+    sides = (to_data(side) if is_component(side) else side for side in (before, after))
+    first, second = map(moved.current, sides)
+    return list(_diff(first, second, ""))
 
 
 def _is_component_class(cls: object) -> bool:
@@ -344,3 +371,19 @@ def _fit_tuple(values: tuple, arguments: tuple, path: str) -> tuple:
     if len(hints) != len(values):
         raise ConfigError(f"{path} = {_short(values)} has {len(values)} items; it must have {len(hints)}.")
     return tuple(_fit(value, hint, join(path, index)) for index, (value, hint) in enumerate(zip(values, hints)))
+
+
+def _diff(before: Data, after: Data, path: str) -> Iterable[Difference]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping) and before.get("class") == after.get("class"):
+        for name in dict.fromkeys([*before, *after]):
+            yield from _diff(before.get(name, ABSENT), after.get(name, ABSENT), join(path, name))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (left, right) in enumerate(zip(before, after)):
+            yield from _diff(left, right, join(path, index))
+    elif before != after or isinstance(before, bool) != isinstance(after, bool):
+        yield Difference(path or "class", _summary(before), _summary(after))
+
+
+def _summary(data: Data) -> Any:
+    """Show a component by its class alone."""
+    return data["class"] if isinstance(data, Mapping) and "class" in data else data

@@ -1,8 +1,8 @@
-"""What everything that is kept on disk shares: files written whole, digests, and leaves of a tree by name.
+"""Files on disk: written whole or not at all, verified by digests, and compared with trees by the names of leaves.
 
-A process may be killed, and a disk may fill up, at any moment. So a file is there complete or not at all, and a digest
-tells later whether it is still what was written. A tree is compared by the names and types of its leaves with what a
-file claims to hold before a number of it is used.
+A process may be killed, and a disk may fill up, at any moment, so files are written under another name and renamed. A
+digest tells later whether a file is still what was written. Before numbers of a file are used, the names and types that
+it holds are compared with those of the tree that is wanted.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """A weight matrix that differs from a shared one by a product of two thin ones (arXiv:2511.16652).
 
-A population whose members are W + s a b^T multiplies by W in one large matrix product for everybody:
+A population whose members are W + s a b^T multiplies by W in one large matrix product for all members:
 x (W + s a b^T) = x W + s (x a) b^T. `LowRank` is a pytree leaf type for such a weight; whatever multiplies by a
 weight that may be one calls `project`. In a population, `base` has no leading axis and `left`, `right` and `scale`
 have: `in_axes` and `take` know.

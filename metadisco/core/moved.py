@@ -28,7 +28,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "metadisco.critic": "metadisco.lives.critic",
         "metadisco.curricula.handover": "metadisco.curricula.level_files",
         "metadisco.design": "metadisco.envs.level_design",
-        "metadisco.differences": "metadisco.core.differences",
+        "metadisco.differences": "metadisco.core.config",
         "metadisco.discovery": "metadisco.commands.discovery",
         "metadisco.distributed": "metadisco.core.processes",
         "metadisco.drift_plots": "metadisco.reports.drift_plots",
@@ -99,6 +99,8 @@ CLASSES: Mapping[str, str] = MappingProxyType(
         "metadisco.settings:Setting": "metadisco.evaluation.environments:EnvironmentConfig",
         "metadisco.mixed_trainer:MixedTrainer": "metadisco.meta_training.evolution_trainer:EvolutionTrainer",
         "metadisco.trainer:MetaTrainer": "metadisco.meta_training.evolution_trainer:EvolutionTrainer",
+        "metadisco.learner:Adam": "metadisco.agents.optimizers:Adam",
+        "metadisco.learner:SGD": "metadisco.agents.optimizers:SGD",
     }
 )
 """`old.module:Class` to `module:Class` where the class has another name or did not go with its module."""
@@ -108,7 +110,8 @@ def _with_one_domain(fields: dict[str, Data]) -> dict[str, Data]:
     """A trainer whose domain was spread over its own fields."""
     parts = ("inner", "curriculum", "num_tasks", "score", "slots")
     domain = {"num_tasks": 512} | {name: fields.pop(name) for name in parts if name in fields}
-    return {"domains": [{"class": "metadisco.meta_training.domain:Domain", **domain}], **fields}
+    scale = {"name": "domain", "random_return": 0.0, "reference_return": 1.0}
+    return {"domains": [{"class": "metadisco.meta_training.domain:Domain", **domain, **scale}], **fields}
 
 
 def _with_domains(fields: dict[str, Data]) -> dict[str, Data]:

@@ -1,10 +1,9 @@
 """Several processes, one run: join them, agree on what depends on a clock, and stop all when one has to.
 
-`jax.distributed` does the work. Every process makes the same calls in the same order; process 0 alone writes logs and
-reports. Alone, a process joins nobody and every function here is trivial. Three things must not happen: that processes
-go on with different settings or code (`require_same`), that they disagree on when to save or stop, which would leave
-some of them waiting for the others forever (`agree`), and that one of them fails without the others being told
-(`together` at one point, `leave` at any).
+This wraps `jax.distributed`. Every process makes the same calls in the same order; process 0 alone writes logs and
+reports. In a run of a single process every function here is trivial. Three things must not happen: that processes go on
+with different settings or code (`require_same`), that they disagree on when to save or stop, so that some wait for the
+others forever (`agree`), and that one fails without the others being told (`together` at one point, `leave` at any).
 """
 
 import contextlib
@@ -21,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from metadisco.core import differences
+from metadisco.core import config
 from metadisco.core.rendezvous import DistributedError, rendezvous
 
 JOIN_SECONDS = 20.0
@@ -55,15 +54,15 @@ def join(
         seconds: How long to wait for the others.
 
     Raises:
-        DistributedError: Where there is nothing to join, not everybody comes, or they do not agree how many they are.
+        DistributedError: Where there is nothing to join, a process is missing, or they do not agree on their number.
     """
-    place, devices = _find(coordinator, num_processes, process_id, seconds)
-    rendezvous(*place, seconds)
+    membership, devices = _find(coordinator, num_processes, process_id, seconds)
+    rendezvous(*membership, seconds)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # signals are the loop's, which saves and stops
     try:
         jax.distributed.initialize(
-            *place,
+            *membership,
             local_device_ids=devices,
             cluster_detection_method="deactivate",
             initialization_timeout=int(seconds) + 10,
@@ -71,7 +70,7 @@ def join(
             shutdown_timeout_seconds=10,
         )
     except (RuntimeError, ValueError) as error:
-        raise DistributedError(f"JAX cannot join the processes at {place[0]}: {error}") from error
+        raise DistributedError(f"JAX cannot join the processes at {membership[0]}: {error}") from error
     _leaving.clear()
     threading.Thread(target=_watch, args=(_client(),), daemon=True).start()
 
@@ -82,12 +81,12 @@ def is_joined() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this is process 0, which alone writes logs and reports; without touching a device where it is alone."""
+    """Whether this is process 0, which alone writes logs and reports. A single process touches no device for that."""
     return not is_joined() or jax.process_index() == 0
 
 
 def exchange(text: str, *, patient: bool = False) -> list[str]:
-    """The texts of all processes, by their number; `patient`: however long the others take to come here."""
+    """Gather a text from every process, by its number; `patient`: wait for the others without a limit."""
     if not is_joined():
         return [text]
     client, name = _client(), f"metadisco/{next(_names)}"
@@ -98,13 +97,13 @@ def exchange(text: str, *, patient: bool = False) -> list[str]:
 
 
 def of_first(value: Any) -> Any:
-    """The JSON value that process 0 has, for which the others wait, however long it has to work for it."""
+    """Broadcast the JSON value of process 0; the others wait for it without a limit."""
     return json.loads(exchange(json.dumps(value) if is_first() else "", patient=True)[0])
 
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """A context that fails on all processes if it fails on one, with that one's reason.
+    """A context that raises on all processes if it raises on one, with that one's reason.
 
     Raises:
         DistributedError: On those that did not fail themselves.
@@ -140,26 +139,26 @@ def require_same(items: Mapping[str, Any]) -> None:
     same = exchange(hashlib.sha256(text.encode()).hexdigest())
     with together():
         if same[jax.process_index()] != same[0]:
-            lines = "".join(f"\n  {each}" for each in differences.diff(json.loads(first), json.loads(text)))
+            lines = "".join(f"\n  {each}" for each in config.diff(json.loads(first), json.loads(text)))
             raise DistributedError(
                 f"process {jax.process_index()} was started with other settings or code than process 0 (there -> "
                 f"here):{lines}\nStart all processes with the same command and the same version."
             )
 
 
-def agree(*wishes: int) -> list[int]:
-    """The least that any process wishes, one by one. Everybody must ask at the same point."""
+def agree(*values: int) -> list[int]:
+    """The minimum over processes of each value. All processes must call it at the same point."""
     if not is_joined():
-        return list(wishes)
+        return list(values)
     from jax.experimental import multihost_utils
 
     with lost_processes():
-        return multihost_utils.process_allgather(np.array(wishes, np.int32)).min(axis=0).tolist()
+        return multihost_utils.process_allgather(np.array(values, np.int32)).min(axis=0).tolist()
 
 
 @contextlib.contextmanager
 def lost_processes() -> Iterator[None]:
-    """A context in which what fails because another process is gone becomes a `LostError`."""
+    """A context in which an error that comes from the loss of another process becomes a `LostError`."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -176,11 +175,11 @@ def lost_processes() -> Iterator[None]:
 def leave(code: int, failure: str | None = None) -> None:
     """End this process's part in the run.
 
-    Where all is well, wait for the others, process 0 having more to do than they, and return. After a failure, tell the
-    others, whom this ends within seconds, and exit at once.
+    Without a failure, wait for the others (process 0 has more to do than they) and return. After a failure, tell the
+    others, which ends them within seconds, and exit at once.
 
     Args:
-        code: What to exit with; the others do so too.
+        code: The exit code, of the others too.
         failure: What was wrong.
     """
     if not is_joined():
@@ -193,11 +192,11 @@ def leave(code: int, failure: str | None = None) -> None:
         jax.distributed.shutdown()
         return
     if code == LOST:
-        time.sleep(4 * _POLL)  # it may have left word why, which `_watch` says and ends this process
+        time.sleep(4 * _POLL)  # it may have said why: then `_watch` prints that and ends this process
     _leaving.set()
-    with contextlib.suppress(RuntimeError, ValueError):  # somebody else was first, or nobody is there
-        word = {"process": jax.process_index(), "code": code, "failure": failure}
-        _client().key_value_set("metadisco/failure", json.dumps(word))
+    with contextlib.suppress(RuntimeError, ValueError):  # another process was first, or process 0 is gone
+        message = {"process": jax.process_index(), "code": code, "failure": failure}
+        _client().key_value_set("metadisco/failure", json.dumps(message))
     time.sleep(2 * _POLL)
     _exit(code)
 
@@ -205,7 +204,7 @@ def leave(code: int, failure: str | None = None) -> None:
 def _find(
     coordinator: str | None, num_processes: int | None, process_id: int | None, seconds: float
 ) -> tuple[tuple[str, int, int], Any]:
-    """Where to join, how many, as which; and which of the machine's devices are this process's, None for all."""
+    """Coordinator, number of processes and this one's id; and which local devices it has, None for all."""
     from jax._src.clusters import ClusterEnv  # what `jax.distributed.initialize` asks; it has no public name
 
     known: tuple[Any, ...] = (coordinator, num_processes, process_id, None)
@@ -235,22 +234,22 @@ def _client() -> Any:
 
 
 def _watch(client: Any) -> None:
-    """Look for word of a failed process, say it and end this one, which may wait for the other in a collective."""
+    """Poll for the failure of another process, print it and end this one, which may be blocked in a collective."""
     while not _leaving.wait(_POLL):
         try:
-            word = json.loads(client.key_value_try_get("metadisco/failure"))
+            message = json.loads(client.key_value_try_get("metadisco/failure"))
         except (RuntimeError, ValueError):  # nothing there
             continue
         if _leaving.is_set():
             return
-        print(f"metadisco: process {word['process']} failed: {word['failure']}", file=sys.stderr)  # noqa: T201
-        _exit(int(word["code"]))
+        print(f"metadisco: process {message['process']} failed: {message['failure']}", file=sys.stderr)  # noqa: T201
+        _exit(int(message["code"]))
 
 
 def _exit(code: int) -> None:
     """Exit without waiting for computations under way, or for processes that are gone; process 0 last.
 
-    It keeps the word of the failure, and JAX aborts those that lose it before they are done.
+    Process 0 holds the key-value store with the failure, and JAX aborts processes that lose the connection to it.
     """
     if is_first():
         time.sleep(6 * _POLL)

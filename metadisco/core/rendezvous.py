@@ -1,8 +1,8 @@
 """A rendezvous: are all processes of a run there, and do they agree on how many they are?
 
-JAX connects processes itself, but where one is missing or one too many it ends the others with a fatal error of its
-own, in which a user finds no word of what to do. So everybody is counted before that, on the port that JAX uses
-afterwards: process 0 listens, each of the others says who it is, and all get the same verdict.
+JAX connects processes itself, but where one is missing or one too many it aborts the others with an error that does not
+say what to do. So the processes are counted before that, on the port that JAX uses afterwards: process 0 listens, each
+of the others sends its number, and all get the same reply, which is an error message or empty.
 """
 
 import contextlib
@@ -11,8 +11,8 @@ import socket
 import time
 from typing import Any
 
-MAX_LINE = 4096  # bytes; strangers who knock at the port are not listened to for longer
-PATIENCE = 5.0  # seconds that the others wait for a verdict after process 0's time is up
+MAX_LINE = 4096  # bytes of a message; other programs may connect to the port and send more
+EXTRA_SECONDS = 5.0  # that the others wait for the reply after process 0's time is up
 
 
 class DistributedError(RuntimeError):
@@ -32,7 +32,7 @@ def parse_address(address: str) -> tuple[str, int]:
 
 
 def rendezvous(address: str, num_processes: int, process_id: int, seconds: float) -> None:
-    """Return when all processes of a run have said that they are there.
+    """Return when all processes of a run have connected.
 
     Args:
         address: `HOST:PORT` at which process 0 listens.
@@ -52,31 +52,31 @@ def rendezvous(address: str, num_processes: int, process_id: int, seconds: float
 
 
 def _ask(address: str, port: int, num_processes: int, seconds: float, deadline: float) -> None:
-    """Process 0: wait for the others and tell them the verdict."""
+    """Process 0: wait for the others and send them the reply."""
     present: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_listen(address, port))
-        verdict = ""
-        while not verdict and len(present) < num_processes - 1:
+        reply = ""
+        while not reply and len(present) < num_processes - 1:
             server.settimeout(max(0.0, deadline - time.monotonic()) or 1e-3)
             try:
-                guest = stack.enter_context(server.accept()[0])
+                connection = stack.enter_context(server.accept()[0])
             except TimeoutError:
                 missing = [str(index) for index in range(1, num_processes) if index not in present]
-                verdict = (
+                reply = (
                     f"Of {num_processes} processes only {len(present) + 1} came to {address} within {seconds:g} s; "
                     f"missing: {', '.join(missing[:20])}. Start all of them at about the same time, or wait longer "
                     "with --join-seconds."
                 )
                 break
-            index, verdict = _register(guest, num_processes, present)
+            index, reply = _register(connection, num_processes, present)
             if index is not None:
-                present[index] = guest
-        for guest in present.values():
+                present[index] = connection
+        for connection in present.values():
             with contextlib.suppress(OSError):
-                guest.sendall(json.dumps({"verdict": verdict}).encode() + b"\n")
-    if verdict:
-        raise DistributedError(verdict)
+                connection.sendall(json.dumps({"reply": reply}).encode() + b"\n")
+    if reply:
+        raise DistributedError(reply)
 
 
 def _listen(address: str, port: int) -> socket.socket:
@@ -91,11 +91,13 @@ def _listen(address: str, port: int) -> socket.socket:
         ) from error
 
 
-def _register(guest: socket.socket, num_processes: int, present: dict[int, socket.socket]) -> tuple[int | None, str]:
-    """Who has come (None for a stranger), and what is wrong with it."""
-    hello = _read(guest, 2.0)
+def _register(
+    connection: socket.socket, num_processes: int, present: dict[int, socket.socket]
+) -> tuple[int | None, str]:
+    """The number of the process that has connected (None for another program), and what is wrong with it."""
+    message = _read(connection, 2.0)
     try:
-        index, count = int(hello["process"]), int(hello["of"])
+        index, count = int(message["process"]), int(message["of"])
     except (KeyError, TypeError, ValueError):
         return None, ""
     if count != num_processes:
@@ -104,7 +106,7 @@ def _register(guest: socket.socket, num_processes: int, present: dict[int, socke
             "all of them the same --num-processes."
         )
     if index in present:
-        present[-1 - index] = guest  # it, too, gets the verdict
+        present[-1 - index] = connection  # it, too, gets the reply
         return None, f"Two processes were started as number {index}: give each its own --process-id."
     return index, ""
 
@@ -112,18 +114,18 @@ def _register(guest: socket.socket, num_processes: int, present: dict[int, socke
 def _answer(
     address: str, place: tuple[str, int], num_processes: int, process_id: int, seconds: float, deadline: float
 ) -> None:
-    """Another process: say who this is and wait for the verdict."""
+    """Another process: send this one's number and wait for the reply."""
     with _connect(address, place, seconds, deadline) as host:
         with contextlib.suppress(OSError):
             host.sendall(json.dumps({"process": process_id, "of": num_processes}).encode() + b"\n")
-        verdict = _read(host, max(0.0, deadline - time.monotonic()) + PATIENCE).get("verdict")
-    if verdict is None:
+        reply = _read(host, max(0.0, deadline - time.monotonic()) + EXTRA_SECONDS).get("reply")
+    if reply is None:
         raise DistributedError(
             f"Something answers at {address}, but not the process 0 that process {process_id} of {num_processes} waits "
             "for: it has gone, or was started with a smaller --num-processes, or another program uses the port."
         )
-    if verdict:
-        raise DistributedError(str(verdict))
+    if reply:
+        raise DistributedError(str(reply))
 
 
 def _connect(address: str, place: tuple[str, int], seconds: float, deadline: float) -> socket.socket:

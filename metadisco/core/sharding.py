@@ -1,8 +1,8 @@
-"""Spread a population over devices.
+"""Shard a population over devices.
 
-Lives do not talk to each other while they are lived, so every device runs its own loop over its share and waits for
-nobody. Shares are dealt like cards, longest life first, so that every device has about the same work. The devices may
-be those of several processes: the mesh spans them all.
+Lives are independent of each other, so every device runs its own loop over its shard, without communication. Lives are
+assigned round-robin, longest first, so that all devices have about the same work. The devices may be those of several
+processes: the mesh spans them all.
 """
 
 import math
@@ -28,17 +28,17 @@ SPREAD = PartitionSpec(AXIS)
 
 
 def num_usable_cores() -> int:
-    """CPU cores that this process may run on: into so many devices a CPU is best divided."""
+    """CPU cores that this process may run on, which is also the best number of devices on a CPU."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def num_slots(wanted: int | None, num_lives: int, *, on_cpu: int, evenness: float = 1.0) -> int:
-    """How many of its lives a device advances side by side.
+    """How many of its lives a device runs side by side.
 
     Few stay in a CPU's cache. An accelerator is filled by as many as let the longest life and the sum of all lives end
-    together: more would idle, and fewer would make it take longer.
+    together: with more, some would idle at the end; with fewer, the rest would take longer.
 
     Args:
         wanted: what the user has set; None to choose.
@@ -60,8 +60,8 @@ def population_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 def check_even(num_tasks: int, replicas: int, *, name: str = "num_tasks") -> None:
     """Refuse a population that leaves accelerators, or other hosts, idle.
 
-    A CPU alone is exempt: its devices are as many as its cores, whatever their number, and shares are filled up with
-    copies, which for 64 pairs of lives on 6 cores costs 3 %.
+    A single CPU is exempt: it has a device per core, whatever their number, and shards are padded, which for 64 pairs
+    of lives on 6 cores costs 3 %.
 
     Args:
         num_tasks: N.
@@ -84,15 +84,15 @@ def check_even(num_tasks: int, replicas: int, *, name: str = "num_tasks") -> Non
 
 
 def deal(num_items: int, num_devices: int) -> tuple[np.ndarray, np.ndarray]:
-    """Deal items like cards: device d gets items d, d + D, d + 2D, ...
+    """Assign items round-robin: device d gets items d, d + D, d + 2D, ...
 
     Args:
         num_items: M.
         num_devices: D.
 
     Returns:
-        What the devices hold, one share after the other, M rounded up to a multiple of D; items from M on are there
-        to fill the shares up. And where in it items 0 to M - 1 are, [M].
+        Items by device, one shard after the other, M rounded up to a multiple of D; items from M on are padding. And
+        the positions of items 0 to M - 1 in that, [M].
     """
     rounds = -(-num_items // num_devices)
     dealt = np.arange(rounds * num_devices).reshape(rounds, num_devices).T.reshape(-1)
@@ -100,10 +100,10 @@ def deal(num_items: int, num_devices: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def on_each_device(run: Callable[..., Results], mesh: Mesh, in_specs: tuple) -> Callable[..., Results]:
-    """Let every device run `run` on its own share.
+    """Apply `run` per shard.
 
     Args:
-        run: a function of pytrees; what it returns has the leading axis of its share.
+        run: a function of pytrees; what it returns has the leading axis of the shard.
         mesh: from `population_mesh`.
         in_specs: `SPREAD`, `SHARED` or a pytree of them for each argument.
 
@@ -122,11 +122,11 @@ def scatter(
     work: jax.Array,
     mesh: Mesh,
 ) -> Results:
-    """Run a population on several devices.
+    """Shard a population by the work of its items, and gather the results in their order.
 
     Args:
-        run: what a device does with its share: (population [M / D], items [M / D]) to results [M / D]. Where D does
-            not divide M, copies of the shortest item fill the shares up.
+        run: applied per shard: (population [M / D], items [M / D]) to results [M / D]. Where D does not divide M,
+            shards are padded with copies of the shortest item.
         population: meta-parameters, leading axis M.
         items: leading axis M.
         work: [M] how long each item takes, in any unit.
@@ -147,16 +147,16 @@ def scatter(
 
 
 def _specs(population: Population) -> Any:
-    """Every leaf spread, but for the bases that the whole population shares."""
+    """Sharded leaves, except for replicated bases of low-rank ones."""
     return lowrank.label(population, base=SHARED, other=SPREAD)
 
 
 def run_sharded(run: Callable[[Items], Results], items: Items, *, mesh: Mesh) -> Results:
-    """Run items on the devices that have them: device d has the d-th part of them, and nothing is sent around.
+    """Apply a function per shard, without resharding: device d has the d-th part of the items.
 
     Args:
-        run: what a device does with its share, [M / D] to results [M / D].
-        items: leading axis M. Copies of the last one fill the shares up.
+        run: applied per shard, [M / D] to results [M / D].
+        items: leading axis M. Shards are padded with copies of the last one.
         mesh: from `population_mesh`.
 
     Returns:
@@ -164,12 +164,12 @@ def run_sharded(run: Callable[[Items], Results], items: Items, *, mesh: Mesh) ->
     """
     num_items = jax.tree.leaves(items)[0].shape[0]
     size = -(-num_items // mesh.devices.size) * mesh.devices.size
-    results = on_each_device(run, mesh, (SPREAD,))(_filled_up(items, size))
+    results = on_each_device(run, mesh, (SPREAD,))(_padded(items, size))
     return jax.tree.map(lambda leaf: leaf[:num_items], results)
 
 
-def _filled_up(items: Items, size: int) -> Items:
-    """Items with copies of the last one behind them, leading axis `size`."""
+def _padded(items: Items, size: int) -> Items:
+    """Items padded with copies of the last one to the leading axis `size`."""
     num_items = jax.tree.leaves(items)[0].shape[0]
     if size == num_items:
         return items
@@ -180,16 +180,15 @@ def _filled_up(items: Items, size: int) -> Items:
 def sharded_sum(
     run: Callable[[Any, Any], tuple[Sums, Results]], shared: Any, items: Items, *, slots: int, mesh: Mesh
 ) -> tuple[Sums, Results]:
-    """Run items that share their parameters on several devices, and add up part of what comes out.
+    """Map over sharded items with shared parameters, sum part of the results and keep the rest per item.
 
-    Items stay where they are: device d has the d-th part of them, so that items that last are never sent around. The
-    sum over devices is the only communication.
+    There is no resharding: device d has the d-th part of the items. The sum over devices is the only communication.
 
     Args:
-        run: (shared, one item) to what is added up, and what is kept.
+        run: (shared, one item) to what is summed, and what is kept.
         shared: the same for all items.
-        items: leading axis M, all of about the same work. Copies of the last one fill the shares up.
-        slots: items that run side by side on one device; more than it has are as many as it has.
+        items: leading axis M, all of about the same work. Shards are padded with copies of the last one.
+        slots: items that run side by side on one device; at most as many as it has.
         mesh: from `population_mesh`.
 
     Returns:
@@ -227,7 +226,7 @@ def sharded_sum(
         )
 
     totals, results = on_each_device(share, mesh, (SHARED, SPREAD, SPREAD))(
-        shared, _filled_up(items, size), np.arange(size) < num_items
+        shared, _padded(items, size), np.arange(size) < num_items
     )
     return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), totals), jax.tree.map(
         lambda leaf: leaf[:num_items], results

@@ -1,7 +1,7 @@
 """Pytree helpers, and `stream`: run many loops of different lengths through a fixed number of slots.
 
-A population of lives has lifetimes that differ by a factor of 25. Running everybody to the longest wastes two
-thirds of the work; `stream` keeps every slot busy with somebody who still has work to do, and has static shapes.
+A population of lives has lifetimes that differ by a factor of 25. Running all of them for the longest lifetime wastes
+two thirds of the work; `stream` gives every slot that becomes free the next item, and has static shapes.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def where(condition: jax.Array, on_true: Tree, on_false: Tree) -> Tree:
 
 
 def num_bytes(tree: Any) -> int:
-    """Of all leaves, which may be arrays or their shapes."""
+    """Bytes of all leaves, which may be arrays or their shapes."""
 
     def size(leaf: Any) -> int:
         # A key is two words, whatever its dtype says.
@@ -70,7 +70,7 @@ def stream(
         individuals: pytree with leading axis M, constant for each item.
         items: pytree with leading axis M.
         slots: how many items run side by side.
-        order: [M] int32, a permutation: who comes first.
+        order: [M] int32, a permutation: the order in which items are begun.
         take: how to take individuals by index; for trees with shared leaves.
         in_axes: vmap axes of an individual; for trees with shared leaves.
 
@@ -89,26 +89,26 @@ def stream(
         return take(individuals, safe), index(items, safe)
 
     def refill(state: tuple) -> tuple:
-        items, slot_index, slot_items, _, next_place = state
+        items, slot_index, slot_items, _, next_position = state
         done = (slot_index < num_items) & ~is_active(slot_items)
         # An index beyond the end is dropped by the scatter: only finished items are written.
         destination = jnp.where(done, slot_index, num_items)
         items = jax.tree.map(lambda all_, some: all_.at[destination].set(some, mode="drop"), items, slot_items)
-        place = next_place + jnp.cumsum(done) - 1
-        newcomer = jnp.where(place < num_items, order[jnp.minimum(place, num_items - 1)], num_items)
-        slot_index = jnp.where(done, newcomer, slot_index)
+        position = next_position + jnp.cumsum(done) - 1
+        next_index = jnp.where(position < num_items, order[jnp.minimum(position, num_items - 1)], num_items)
+        slot_index = jnp.where(done, next_index, slot_index)
         loaded_individuals, loaded = load(slot_index, items)
         slot_items = where(done, loaded, slot_items)
-        return items, slot_index, slot_items, loaded_individuals, next_place + jnp.sum(done)
+        return items, slot_index, slot_items, loaded_individuals, next_position + jnp.sum(done)
 
     def needs_refill(state: tuple) -> jax.Array:
         _, slot_index, slot_items, _, _ = state
         return jnp.any((slot_index < num_items) & ~is_active(slot_items))
 
     def advance(state: tuple) -> tuple:
-        items, slot_index, slot_items, slot_individuals, next_place = state
+        items, slot_index, slot_items, slot_individuals, next_position = state
         slot_items = run(slot_individuals, slot_items)
-        state = (items, slot_index, slot_items, slot_individuals, next_place)
+        state = (items, slot_index, slot_items, slot_individuals, next_position)
         return jax.lax.while_loop(needs_refill, refill, state)
 
     slot_index = order[:slots]
@@ -129,8 +129,8 @@ def _one_by_one(
 ) -> Item:
     """`stream` with one slot: nothing is vmapped, so that what is conditional in the body stays conditional."""
 
-    def finish(place: jax.Array, items: Item) -> Item:
-        i = order[place]
+    def finish(position: jax.Array, items: Item) -> Item:
+        i = order[position]
         individual = take(individuals, i)
         item = jax.lax.while_loop(active, lambda item: body(individual, item), index(items, i))
         return jax.tree.map(lambda all_, one: all_.at[i].set(one), items, item)

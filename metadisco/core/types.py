@@ -1,4 +1,4 @@
-"""The words that every other module speaks: experience, progress through a lifetime, tasks and their outcomes.
+"""Types that all modules share: experience, progress through a lifetime, tasks and their outcomes.
 
 Axis letters used in all shape comments:
 `N` tasks (lives), `R` replicas per task, `M = N * R` lives, `T` rollout steps, `B` workers of one agent, `A` actions,
@@ -59,7 +59,7 @@ class Progress:
 
 @struct.dataclass
 class Task:
-    """What one life is spent on."""
+    """What one agent is trained on: a level, and for how long."""
 
     level: Any  # pytree of arrays that parameterise the environment
     lifetime: jax.Array  # [] int32, agent updates
@@ -67,9 +67,9 @@ class Task:
 
 @struct.dataclass
 class Outcome:
-    """What a life came to."""
+    """The result of a life."""
 
     fitness: jax.Array  # [] float32, mean undiscounted episode return of the trained agent; higher is better
     num_updates: jax.Array  # [] int32, agent updates done
     metrics: Metrics  # per-life means over the updates done
-    score: jax.Array | None = None  # [] float32, how informative the level was; None where nobody asked
+    score: jax.Array | None = None  # [] float32, how informative the level was; None where it is not needed

@@ -76,7 +76,7 @@ class ACCEL:
         self.replay.check(num_tasks)
 
     def kept(self, state: LevelBuffer) -> LevelBuffer:
-        """The levels that are kept: what there is to look at, and to hand over."""
+        """The level buffer, to be saved and shown."""
         return state
 
     def init(self, key: Key) -> LevelBuffer:
@@ -88,12 +88,12 @@ class ACCEL:
         replay_key, choice_key, edit_key = jax.random.split(key, 3)
         state, proposal = self.replay.propose(replay_key, state, num_tasks)
         mutates = jax.random.bernoulli(choice_key, self.mutation_probability, (num_tasks,))
-        is_child = mutates & (proposal.slots >= 0)
+        is_child = mutates & (proposal.places >= 0)
         children = jax.vmap(self._edit)(jax.random.split(edit_key, num_tasks), proposal.tasks)
         return state, replace(
             proposal,
             tasks=trees.where(is_child, children, proposal.tasks),
-            slots=jnp.where(is_child, -1, proposal.slots),
+            places=jnp.where(is_child, -1, proposal.places),
             born=jnp.where(is_child, -1, proposal.born),
             train_mask=proposal.train_mask & ~(is_child & self.replay.robust),
         )

@@ -1,8 +1,8 @@
-"""A level buffer: the tasks that were most worth playing so far, with their scores, as pure functions of arrays.
+"""A level buffer: the tasks with the highest scores so far, as pure functions of arrays.
 
-It has C slots. A level enters with the score of the first life that was spent on it, so a slot is either empty or holds
-a level that was played; empty slots are never drawn. A life may be long, and its slot may be given away meanwhile:
-a level is known by its slot *and* the clock at which it entered, and a score never goes to a level that it is not of.
+It has C places. A level enters with the score of the first life that was spent on it, so a place is either empty or
+holds a level that was played; empty places are never drawn. A life may be long, and its level may be replaced
+meanwhile. So a level is identified by its place *and* the clock at which it entered, and none gets another's score.
 """
 
 from dataclasses import replace
@@ -20,12 +20,12 @@ from metadisco.curricula.prioritization import Prioritization, normalize
 
 @struct.dataclass
 class LevelBuffer:
-    """C slots for levels. What stands in an empty slot means nothing."""
+    """C places for levels. What stands in an empty place means nothing."""
 
     tasks: Task  # leading axis C
-    score: jax.Array  # [C] float32, of the latest life that ended on the level; always finite, 0 in an empty slot
+    score: jax.Array  # [C] float32, of the latest life that ended on the level; always finite, 0 in an empty place
     last_seen: jax.Array  # [C] int32, clock when a life last ended on the level
-    born: jax.Array  # [C] int32, clock when the level entered; -1 in an empty slot
+    born: jax.Array  # [C] int32, clock when the level entered; -1 in an empty place
     num_plays: jax.Array  # [C] int32, lives that ended on the level
     is_filled: jax.Array  # [C] bool
     clock: jax.Array  # [] int32, observations so far
@@ -90,36 +90,36 @@ def replay_weights(buffer: LevelBuffer, prioritization: Prioritization, stalenes
     w_stale is proportional to the time since a life last ended on the level, and uniform where that is 0 for all.
 
     Args:
-        buffer: C slots.
+        buffer: C places.
         prioritization: gives w_score.
         staleness_weight: c, in [0, 1].
 
     Returns:
-        [C] float32, summing to 1; exactly 0 in empty slots. All 0 if the buffer is empty.
+        [C] float32, summing to 1; exactly 0 in empty places. All 0 if the buffer is empty.
     """
     by_score = prioritization.weights(buffer.score, buffer.is_filled)
     by_staleness = normalize((buffer.clock - buffer.last_seen).astype(jnp.float32), buffer.is_filled)
     return (1.0 - staleness_weight) * by_score + staleness_weight * by_staleness
 
 
-def draw_slots(key: Key, weights: jax.Array, num_slots: int) -> jax.Array:
-    """Draw different slots, one after the other in proportion to the weights of those that are left.
+def draw_places(key: Key, weights: jax.Array, num_places: int) -> jax.Array:
+    """Draw different places, one after the other in proportion to the weights of those that are left.
 
     Without replacement: where one level has most of the weight, the lives that begin together would all be spent on it.
 
     Args:
         key: randomness.
         weights: [C] float32, not negative.
-        num_slots: how many, at most C.
+        num_places: how many, at most C.
 
     Returns:
-        [num_slots] int32, in the order of the draws; -1 where no slot with a positive weight is left.
+        [num_places] int32, in the order of the draws; -1 where no place with a positive weight is left.
     """
     chex.assert_rank(weights, 1)
     # The Gumbel trick: the largest log w + g is a draw in proportion to w, the second the next draw, and so on.
     disturbed = jnp.log(weights) + jax.random.gumbel(key, weights.shape)
-    value, slots = jax.lax.top_k(disturbed, num_slots)
-    return jnp.where(value > -jnp.inf, slots, -1).astype(jnp.int32)
+    value, places = jax.lax.top_k(disturbed, num_places)
+    return jnp.where(value > -jnp.inf, places, -1).astype(jnp.int32)
 
 
 def tick(buffer: LevelBuffer) -> LevelBuffer:
@@ -127,32 +127,34 @@ def tick(buffer: LevelBuffer) -> LevelBuffer:
     return replace(buffer, clock=buffer.clock + 1)
 
 
-def update(buffer: LevelBuffer, slots: jax.Array, born: jax.Array, scores: jax.Array, is_due: jax.Array) -> LevelBuffer:
-    """Note how lives on levels of the buffer went.
+def update(
+    buffer: LevelBuffer, places: jax.Array, born: jax.Array, scores: jax.Array, is_due: jax.Array
+) -> LevelBuffer:
+    """Update the scores of levels of the buffer by the lives that ended on them.
 
     Several lives on one level count as one play each, and the level gets the mean of their finite scores. A life on a
-    level that has lost its slot since is ignored. A score that is not finite is counted and changes no score; the level
-    still was seen, or it would be the stalest for ever.
+    level that was replaced since is ignored. A score that is not finite is counted and changes no score; the level
+    counts as seen, or it would stay the stalest.
 
     Args:
-        buffer: C slots.
-        slots: [N] int32, where each level stands; negative for none.
+        buffer: C places.
+        places: [N] int32, where each level stands; negative for none.
         born: [N] int32, clock when it entered.
         scores: [N] float32.
         is_due: [N] bool, whether the life has ended.
     """
-    chex.assert_equal_shape([slots, born, scores, is_due])
-    safe = jnp.maximum(slots, 0)
-    is_there = is_due & (slots >= 0) & buffer.is_filled[safe] & (buffer.born[safe] == born)
+    chex.assert_equal_shape([places, born, scores, is_due])
+    safe = jnp.maximum(places, 0)
+    is_there = is_due & (places >= 0) & buffer.is_filled[safe] & (buffer.born[safe] == born)
     is_finite = jnp.isfinite(scores)
     counts = is_there & is_finite
-    # Lives on one level see the same row, so they write the same number and their order does not matter.
-    together = (slots[:, None] == slots) & counts
+    # All lives on one level compute the same mean, so the order of the writes does not matter.
+    together = (places[:, None] == places) & counts
     share = 1.0 / jnp.maximum(jnp.sum(together, axis=1, keepdims=True), 1)
     mean = jnp.sum(jnp.where(together, scores * share, 0.0), axis=1)
 
     # Beyond the end: dropped by the scatter.
-    seen, scored = (jnp.where(condition, slots, buffer.capacity) for condition in (is_there, counts))
+    seen, scored = (jnp.where(condition, places, buffer.capacity) for condition in (is_there, counts))
     return replace(
         buffer,
         score=buffer.score.at[scored].set(mean, mode="drop"),
@@ -165,13 +167,13 @@ def update(buffer: LevelBuffer, slots: jax.Array, born: jax.Array, scores: jax.A
 def insert(
     buffer: LevelBuffer, tasks: Task, scores: jax.Array, is_candidate: jax.Array
 ) -> tuple[LevelBuffer, jax.Array]:
-    """Keep the C best of the buffer's levels and the candidates; candidates take empty slots first.
+    """Keep the C best of the buffer's levels and the candidates; candidates take empty places first.
 
     A candidate with a score that is not finite is left out and counted. One that only equals the lowest level does not
     replace it. Of equal candidates the earlier one comes first.
 
     Args:
-        buffer: C slots.
+        buffer: C places.
         tasks: leading axis N, at most C; levels that the buffer does not hold.
         scores: [N] float32.
         is_candidate: [N] bool, which of them to consider.
@@ -183,10 +185,10 @@ def insert(
     is_finite = jnp.isfinite(scores)
     ranked = jnp.where(is_candidate & is_finite, scores, -jnp.inf)
     candidate_score, candidates = jax.lax.top_k(ranked, scores.shape[0])
-    slot_score, slots = jax.lax.top_k(jnp.where(buffer.is_filled, -buffer.score, jnp.inf), scores.shape[0])
-    # The best candidate meets the lowest slot, the second best the second lowest: those that win are the union's best.
-    enters = candidate_score > -slot_score
-    places = jnp.where(enters, slots, buffer.capacity)  # beyond the end: dropped
+    negative_score, lowest = jax.lax.top_k(jnp.where(buffer.is_filled, -buffer.score, jnp.inf), scores.shape[0])
+    # The best candidate meets the lowest level, the second best the second lowest: those that win are the union's best.
+    enters = candidate_score > -negative_score
+    places = jnp.where(enters, lowest, buffer.capacity)  # beyond the end: dropped
     newcomers = trees.index(tasks, candidates)
     buffer = replace(
         buffer,

@@ -1,7 +1,7 @@
 """A fixed set of tasks, drawn from uniformly, again and again.
 
-Where the set comes from is a component of its own: drawn once from a distribution, or read from the levels that another
-run has handed over. Either way the fields stay scalars, and the tasks themselves are state.
+The source of the set is a component of its own: drawn once from a distribution, or read from the level buffer that
+another run has saved. Either way the fields stay scalars, and the tasks themselves are state.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class DrawnTasks:
 
 @dataclass(frozen=True)
 class SavedTasks:
-    """The levels that `handover.save_levels` wrote.
+    """The levels that `level_files.save_levels` wrote.
 
     The file is read when a run begins, and the tasks are part of the run's state from then on: a resumed run takes from
     it only how many they are.
@@ -72,7 +72,7 @@ class SavedTasks:
             raise ValueError("SavedTasks.path is empty; name the folder that save_levels wrote, or use DrawnTasks")
 
     def all(self) -> Task:
-        """The tasks in the filled slots of the buffer.
+        """The tasks in the filled places of the buffer.
 
         Raises:
             CheckpointError: the folder is not there, damaged, of another version, or holds no level.

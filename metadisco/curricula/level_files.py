@@ -33,7 +33,7 @@ FOLDER = TensorFolder(
 
 @dataclasses.dataclass(frozen=True)
 class Levels:
-    """A level buffer with what it takes to understand it.
+    """A level buffer with the distribution of its tasks and its origin.
 
     Attributes:
         buffer: the levels. Once read from a folder its arrays are NumPy arrays, so that they can be read while JAX
@@ -47,27 +47,27 @@ class Levels:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def ranked(self) -> np.ndarray:
-        """The filled slots, best score first. [number of levels] int64.
+        """The filled places, best score first. [number of levels] int64.
 
         Raises:
-            CheckpointError: no slot is filled.
+            CheckpointError: no place is filled.
         """
         is_filled = np.asarray(self.buffer.is_filled)
         if not is_filled.any():
             raise CheckpointError(
-                "No level of the buffer was ever played. Hand it over after some lives have ended, or use DrawnTasks."
+                "No level of the buffer was ever played. Save it after some lives have ended, or use DrawnTasks."
             )
         order = np.argsort(np.where(is_filled, -np.asarray(self.buffer.score), np.inf), kind="stable")
         return order[: is_filled.sum()]
 
     def played(self) -> Task:
-        """The tasks in filled slots, best score first.
+        """The tasks in filled places, best score first.
 
         Raises:
-            CheckpointError: no slot is filled.
+            CheckpointError: no place is filled.
         """
-        slots = self.ranked()
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[slots], self.buffer.tasks)
+        places = self.ranked()
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[places], self.buffer.tasks)
 
 
 def save_levels(levels: Levels, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:

@@ -2,8 +2,8 @@
 
 With regret as the score, the teacher looks for tasks that are hard for the objective and can be solved nevertheless.
 There it was a zero-sum game of a protagonist and an antagonist; this curriculum only sees scores, and it is the score
-that may know an antagonist. A task that was made long ago by a teacher that has changed since is taken for what it is:
-its choices are weighted by how much more likely they are now, and the weight is clipped as PPO does (arXiv:1707.06347).
+that may compare with an antagonist. A task may have been made by an older teacher: its choices are weighted by how much
+more likely they are now, and the weight is clipped as in PPO (arXiv:1707.06347).
 """
 
 from dataclasses import dataclass, replace
@@ -16,21 +16,21 @@ import optax
 from flax import struct
 
 from metadisco.agents.networks import MLP
+from metadisco.agents.optimizers import Adam, Optimizer
 from metadisco.core import trees
 from metadisco.core.types import AgentParams, Key, Metrics
 from metadisco.curricula.base import Proposal, propose_new
 from metadisco.curricula.tasks import TaskDistribution, undesignable_parts
-from metadisco.curricula.teacher import Composition, Judgment, Recollection, Teacher
+from metadisco.curricula.teacher import Teacher, TeacherObservations, TeacherOutputs, TeacherTrajectory
 from metadisco.envs.level_design import Designable
-from metadisco.lives.learner import Adam, Optimizer
 
 LARGEST_SCORE = 1e15  # its square is still a float32
-FARTHEST = 10.0  # in logarithms of a ratio, beyond which it says no more than that the choice is too old
+MAX_LOG_RATIO = 10.0  # larger ones are clipped in any case, and their exponential could overflow
 
 
 @struct.dataclass
 class PairedState:
-    """The teacher, and what scores have been like."""
+    """The teacher, and running statistics of the scores."""
 
     teacher_params: AgentParams
     opt_state: Any
@@ -54,7 +54,7 @@ class PAIRED:
         noise_size: random numbers that the teacher sees, drawn once for each task.
         optimizer: of the teacher.
         num_epochs: updates on the levels that come back together.
-        clip: how far the ratio of a choice's probabilities now and when it was made goes from 1 before it says nothing.
+        clip: PPO's epsilon; the ratio of a choice's probabilities now and when it was made is clipped to 1 +- epsilon.
         entropy_weight: of the mean entropy of a choice, in nats, beside the score in standard deviations.
         value_weight: of the squared error of the expected score.
         score_decay: how much of the running mean and deviation is left after one more score.
@@ -122,9 +122,9 @@ class PAIRED:
 
     def propose(self, key: Key, state: PairedState, num_tasks: int) -> tuple[PairedState, Proposal]:
         """Let the teacher make N tasks; `notes` say how each was made."""
-        compose = jax.vmap(self.teacher.compose, in_axes=(0, None))
-        tasks, compositions = compose(jax.random.split(key, num_tasks), state.teacher_params)
-        return state, replace(propose_new(tasks), notes=compositions)
+        generate = jax.vmap(self.teacher.generate, in_axes=(0, None))
+        tasks, trajectories = generate(jax.random.split(key, num_tasks), state.teacher_params)
+        return state, replace(propose_new(tasks), notes=trajectories)
 
     def observe(
         self, key: Key, state: PairedState, proposal: Proposal, scores: jax.Array, finished: jax.Array
@@ -133,7 +133,7 @@ class PAIRED:
 
         Where no level counts, nothing changes. Metrics: `regret` is the running mean of the scores; `teacher_entropy`
         that of a choice, in nats, by the present teacher on all levels of the proposal; `teacher_stale` the share of
-        choices on which the clipped ratio has the last word.
+        choices whose ratio is clipped.
         """
         del key
         chex.assert_equal_shape([scores, finished])
@@ -141,18 +141,18 @@ class PAIRED:
         counts = finished & is_finite
         tracked = self._track(state, scores, counts)
         advantage = jnp.where(counts, (scores - tracked.mean) / _deviation(tracked), 0.0)
-        compositions: Composition = proposal.notes
-        recollections = jax.vmap(self.teacher.recall)(compositions)
+        trajectories: TeacherTrajectory = proposal.notes
+        observations = jax.vmap(self.teacher.observations)(trajectories)
         transformation = self.optimizer.transformation()
 
         def train(carry: tuple[AgentParams, Any], _: None) -> tuple[tuple[AgentParams, Any], Metrics]:
             teacher_params, opt_state = carry
 
             def loss_fn(teacher_params: AgentParams) -> tuple[jax.Array, Metrics]:
-                judgment = self._assess(teacher_params, recollections, compositions)
+                outputs = self._evaluate_choices(teacher_params, observations, trajectories)
                 loss, metrics = teacher_loss(
-                    judgment,
-                    compositions,
+                    outputs,
+                    trajectories,
                     advantage,
                     counts,
                     clip=self.clip,
@@ -175,10 +175,12 @@ class PAIRED:
             "nonfinite_scores": jnp.sum(finished & ~is_finite).astype(jnp.float32),
         }
 
-    def _assess(self, teacher_params: AgentParams, recollections: Recollection, compositions: Composition) -> Judgment:
-        """As `Teacher.assess`, for N tasks."""
-        assess = jax.vmap(self.teacher.assess, in_axes=(None, 0, 0))
-        return assess(teacher_params, recollections, compositions.choice)
+    def _evaluate_choices(
+        self, teacher_params: AgentParams, observations: TeacherObservations, trajectories: TeacherTrajectory
+    ) -> TeacherOutputs:
+        """As `Teacher.evaluate_choices`, for N tasks."""
+        evaluate = jax.vmap(self.teacher.evaluate_choices, in_axes=(None, 0, 0))
+        return evaluate(teacher_params, observations, trajectories.choice)
 
     def _track(self, state: PairedState, scores: jax.Array, counts: jax.Array) -> PairedState:
         """Running mean and variance, in which all scores that come back together have the same weight."""
@@ -198,8 +200,8 @@ class PAIRED:
 
 
 def teacher_loss(
-    judgment: Judgment,
-    compositions: Composition,
+    outputs: TeacherOutputs,
+    trajectories: TeacherTrajectory,
     score: jax.Array,
     counts: jax.Array,
     *,
@@ -216,8 +218,8 @@ def teacher_loss(
     averaged over the choices of a task and summed over the tasks that count, over N.
 
     Args:
-        judgment: of the present teacher, [N, S].
-        compositions: how the tasks were made, [N, S].
+        outputs: of the present teacher, [N, S].
+        trajectories: how the tasks were made, [N, S].
         score: [N] float32, normalized; finite also where it does not count.
         counts: [N] bool.
         clip: in (0, 1).
@@ -230,18 +232,18 @@ def teacher_loss(
     Note:
         Undiscounted and without bootstrapping: the return at every step is the score.
     """
-    chex.assert_equal_shape([judgment.log_prob, compositions.log_prob])
+    chex.assert_equal_shape([outputs.log_prob, trajectories.log_prob])
     chex.assert_equal_shape([score, counts])
-    is_played = compositions.choice >= 0
+    is_played = trajectories.choice >= 0
     share = is_played / jnp.maximum(jnp.sum(is_played, axis=1, keepdims=True), 1)  # [N, S]
     weights = share * counts[:, None] / counts.size
-    error = score[:, None] - judgment.value
+    error = score[:, None] - outputs.value
     advantage = jax.lax.stop_gradient(error)
-    ratio = jnp.exp(jnp.clip(judgment.log_prob - compositions.log_prob, -FARTHEST, FARTHEST))
+    ratio = jnp.exp(jnp.clip(outputs.log_prob - trajectories.log_prob, -MAX_LOG_RATIO, MAX_LOG_RATIO))
     followed, clipped = ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage
-    terms = -jnp.minimum(followed, clipped) - entropy_weight * judgment.entropy + value_weight * error**2
+    terms = -jnp.minimum(followed, clipped) - entropy_weight * outputs.entropy + value_weight * error**2
     return jnp.sum(weights * terms), {
-        "teacher_entropy": jnp.sum(share * judgment.entropy) / counts.size,
+        "teacher_entropy": jnp.sum(share * outputs.entropy) / counts.size,
         "teacher_stale": jnp.sum(weights * (clipped < followed)) / jnp.maximum(jnp.sum(weights), 1e-12),
     }
 

@@ -1,4 +1,4 @@
-"""Prioritized level replay: new levels half of the time, and otherwise those that were most worth playing.
+"""Prioritized level replay: new levels half of the time, and otherwise levels with high scores.
 
 PLR (arXiv:2010.03934) keeps the levels with the highest scores and replays them. Robust PLR (arXiv:2110.02439) lets the
 objective learn from replayed levels only; a life on a new level just finds its score. Levels for meta-training are
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from metadisco.core import config, differences, trees
+from metadisco.core import config, trees
 from metadisco.core.types import Key, Metrics
 from metadisco.curricula import buffer as level_buffer
 from metadisco.curricula.base import Proposal
@@ -25,7 +25,7 @@ from metadisco.curricula.tasks import TaskDistribution
 class PrioritizedLevelReplay:
     """Each life gets a replayed level with a fixed probability, otherwise a new one.
 
-    No level is replayed twice in one proposal, see `buffer.draw_slots`; where fewer levels have a positive weight than
+    No level is replayed twice in one proposal, see `buffer.draw_places`; where fewer levels have a positive weight than
     are asked for, the rest are new.
 
     Attributes:
@@ -48,7 +48,7 @@ class PrioritizedLevelReplay:
         >>> curriculum = PrioritizedLevelReplay(Tasks(GridLevels()), capacity=100)
         >>> state = curriculum.init(jax.random.key(0))
         >>> state, proposal = curriculum.propose(jax.random.key(1), state, 8)
-        >>> proposal.slots.tolist()
+        >>> proposal.places.tolist()
         [-1, -1, -1, -1, -1, -1, -1, -1]
     """
 
@@ -108,25 +108,25 @@ class PrioritizedLevelReplay:
         return level_buffer.begin(tasks, buffer.score[best], buffer.num_plays[best], self.capacity)
 
     def kept(self, state: LevelBuffer) -> LevelBuffer:
-        """The levels that are kept: what there is to look at, and to hand over."""
+        """The level buffer, to be saved and shown."""
         return state
 
     def propose(self, key: Key, state: LevelBuffer, num_tasks: int) -> tuple[LevelBuffer, Proposal]:
-        """Draw N levels to play; nothing is noted before their lives have ended."""
+        """Draw N levels to play; the buffer changes only when their lives have ended."""
         self.check(num_tasks)
-        new_key, choice_key, slot_key = jax.random.split(key, 3)
+        new_key, choice_key, place_key = jax.random.split(key, 3)
         new = jax.vmap(self.tasks.sample)(jax.random.split(new_key, num_tasks))
         enough = max(1, math.ceil(self.fill_before_replay * self.capacity))
         is_ready = jnp.sum(state.is_filled) >= enough
         replays = is_ready & jax.random.bernoulli(choice_key, self.replay_probability, (num_tasks,))
         weights = level_buffer.replay_weights(state, self.prioritization, self.staleness_weight)
-        drawn = level_buffer.draw_slots(slot_key, weights, num_tasks)
+        drawn = level_buffer.draw_places(place_key, weights, num_tasks)
         # The first draw goes to the first life that replays, and so on: the later draws have the smaller weights.
-        slots = jnp.where(replays, drawn[jnp.maximum(jnp.cumsum(replays) - 1, 0)], -1)
-        is_replay, safe = slots >= 0, jnp.maximum(slots, 0)
+        places = jnp.where(replays, drawn[jnp.maximum(jnp.cumsum(replays) - 1, 0)], -1)
+        is_replay, safe = places >= 0, jnp.maximum(places, 0)
         return state, Proposal(
             tasks=trees.where(is_replay, trees.index(state.tasks, safe), new),
-            slots=slots,
+            places=places,
             born=jnp.where(is_replay, state.born[safe], -1),
             train_mask=is_replay | (not self.robust),
         )
@@ -137,9 +137,9 @@ class PrioritizedLevelReplay:
         """Score the levels whose lives have ended, and keep the best."""
         del key
         before = state.num_nonfinite
-        is_new = proposal.slots < 0
+        is_new = proposal.places < 0
         state = level_buffer.tick(state)
-        state = level_buffer.update(state, proposal.slots, proposal.born, scores, finished)
+        state = level_buffer.update(state, proposal.places, proposal.born, scores, finished)
         state, num_inserted = level_buffer.insert(state, proposal.tasks, scores, finished & is_new)
         num_filled = jnp.maximum(jnp.sum(state.is_filled), 1)
         num_finished = jnp.maximum(jnp.sum(finished), 1)
@@ -157,7 +157,7 @@ class PrioritizedLevelReplay:
 def _check_same(theirs: TaskDistribution, ours: TaskDistribution, folder: str) -> None:
     """Refuse levels that this distribution would not have drawn, or that are for another environment."""
     if theirs != ours:
-        changed = differences.diff(config.to_data(theirs), config.to_data(ours))
+        changed = config.diff(config.to_data(theirs), config.to_data(ours))
         lines = "".join(f"\n  {difference}" for difference in changed)
         raise ValueError(
             f"PrioritizedLevelReplay.warm_start: the levels in {folder} are of other tasks:{lines}\n"

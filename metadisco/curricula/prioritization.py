@@ -1,7 +1,7 @@
 """How scores of levels become weights of replaying them (arXiv:2010.03934, section 3).
 
-A prioritization turns the scores of a level buffer into weights that sum to 1. A slot that holds no level has weight
-exactly 0, so a level that nobody has played can never be replayed. Where nothing is filled all weights are 0.
+A prioritization turns the scores of a level buffer into weights that sum to 1. A place that holds no level has weight
+exactly 0, so a level that was never played is never replayed. Where nothing is filled all weights are 0.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Prioritization(Protocol):
     """A preference among levels."""
 
     def weights(self, score: jax.Array, is_filled: jax.Array) -> jax.Array:
-        """Weights [C] float32 of slots with scores [C] float32, 0 where not filled [C] bool."""
+        """Weights [C] float32 of places with scores [C] float32, 0 where not filled [C] bool."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class RankPrioritization:
 
     Note:
         Levels with equal scores share the weights of their ranks equally. In published code the order in memory
-        decides, and of many levels with regret 0 a few would be replayed for ever.
+        decides, and of many levels with regret 0 always the same few would be replayed.
 
     Example:
         >>> import jax.numpy as jnp
@@ -63,7 +63,7 @@ class ProportionalPrioritization:
         temperature: how flat; towards 0 only the best level is replayed.
 
     Note:
-        A negative score counts as 0. Where no score is positive, all filled slots have the same weight.
+        A negative score counts as 0. Where no score is positive, all filled places have the same weight.
     """
 
     temperature: float = 1.0
@@ -82,7 +82,7 @@ class ProportionalPrioritization:
 
 @dataclass(frozen=True)
 class TopKPrioritization:
-    """The k best levels equally, the others never. Among equal scores the lower slot counts as better.
+    """The k best levels equally, the others never. Among equal scores the lower place counts as better.
 
     Attributes:
         k: how many.
@@ -101,7 +101,7 @@ class TopKPrioritization:
 
 
 def normalize(values: jax.Array, is_filled: jax.Array) -> jax.Array:
-    """Make non-negative values sum to 1 over filled slots, equal ones where all are 0; 0 in the others. [C] float32."""
+    """Scale non-negative values to sum to 1 over filled places, uniform where all are 0; 0 elsewhere. [C] float32."""
     values = jnp.where(is_filled, values, 0.0)
     values = jnp.where(jnp.sum(values) > 0.0, values, is_filled.astype(jnp.float32))
     return values / jnp.maximum(jnp.sum(values), jnp.finfo(jnp.float32).tiny)

@@ -11,7 +11,7 @@ from metadisco.curricula.tasks import TaskDistribution
 
 @dataclass(frozen=True)
 class DomainRandomization:
-    """No memory, no preference.
+    """Independent draws from a fixed distribution of tasks.
 
     Attributes:
         tasks: what is drawn from.

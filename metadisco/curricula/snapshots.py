@@ -1,34 +1,20 @@
-"""The levels that a curriculum keeps, left in the run folder at some moments of a run: `levels/<meta-step>/`.
+"""Snapshots of a curriculum's level buffer in the run folder: `levels/<meta-step>/`.
 
-Each snapshot is a folder of levels (`metadisco.curricula.level_files`): something to look at, a fixed set for another
-run (`fixed.SavedTasks`), or what the buffer of another run begins with (`PrioritizedLevelReplay.warm_start`). A
-snapshot of one state is the same, byte for byte, whenever it is taken.
+Each is a folder of levels (`metadisco.curricula.level_files`): something to look at, a fixed set for another run
+(`fixed.SavedTasks`), or what the buffer of another run begins with (`PrioritizedLevelReplay.warm_start`). Snapshots of
+equal states are the same, byte for byte.
 """
 
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 
-from metadisco.curricula.base import Curriculum, CurriculumState
-from metadisco.curricula.buffer import LevelBuffer
+from metadisco.curricula.base import Curriculum, CurriculumState, LevelKeeper
 from metadisco.curricula.level_files import Levels, save_levels
-from metadisco.curricula.tasks import TaskDistribution
 
 FOLDER = "levels"  # in a run folder
 NUM_SNAPSHOTS = 10  # over a whole run
-
-
-@runtime_checkable
-class LevelKeeper(Protocol):
-    """A curriculum that has a level buffer."""
-
-    @property
-    def tasks(self) -> TaskDistribution:
-        """What new levels are drawn from."""
-
-    def kept(self, state: CurriculumState) -> LevelBuffer:
-        """The levels that are kept."""
 
 
 def level_keeper(curriculum: Curriculum) -> LevelKeeper | None:

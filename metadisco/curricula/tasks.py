@@ -1,7 +1,7 @@
-"""Where tasks come from: a distribution over levels and one over lifetimes, which may offer more than draws.
+"""Task distributions: one over levels and one over lifetimes.
 
-A distribution that says what a small change of a task is has `mutate`; one that says how a task is made by choice has
-`design` (`metadisco.envs.level_design`).
+One that can make a small change of a task is `Mutable`; one that says how a task is made by discrete choices is
+`Designable` (`metadisco.envs.level_design`).
 """
 
 import math
@@ -37,11 +37,21 @@ class TaskDistribution(Protocol):
         """One task."""
 
 
+@runtime_checkable
 class Mutable(Protocol):
-    """A distribution of levels, lifetimes or tasks that can also change a draw a little."""
+    """A distribution of levels, lifetimes or tasks that can also change a draw a little. `ACCEL` needs it."""
 
     def mutate(self, key: Key, parent: Any) -> Any:
         """A neighbor of `parent` that the distribution might have drawn too."""
+
+
+@runtime_checkable
+class Uneven(Protocol):
+    """A component that says how even the lifetimes are that it offers. Optional; one that does not counts as even."""
+
+    @property
+    def evenness(self) -> float:
+        """The mean lifetime over the longest, in (0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class OneLevel:
 
 @dataclass(frozen=True)
 class FixedLifetime:
-    """Everybody lives equally long.
+    """The same lifetime for all agents.
 
     Attributes:
         num_updates: agent updates.
@@ -194,9 +204,9 @@ def evenness(component: Any) -> float:
     """How even the lifetimes are that a curriculum offers: the mean over the longest, as their distribution has it.
 
     Args:
-        component: a curriculum, or a part of one. 1 where nobody in it says how long lives are.
+        component: a curriculum, or a part of one. 1 where no part of it says.
     """
-    if hasattr(component, "evenness"):
+    if isinstance(component, Uneven):
         return float(component.evenness)
     parts: tuple[Any, ...] = component if isinstance(component, tuple) else ()
     if is_dataclass(component):
@@ -205,15 +215,15 @@ def evenness(component: Any) -> float:
 
 
 def immutable_parts(tasks: TaskDistribution) -> list[str]:
-    """Names of the classes in a task distribution that would have to have `mutate` and do not."""
-    return _parts_without(tasks, "mutate")
+    """Names of the classes in a task distribution that would have to be `Mutable` and are not."""
+    return [type(part).__name__ for part in _parts(tasks) if not isinstance(part, Mutable)]
 
 
 def undesignable_parts(tasks: TaskDistribution) -> list[str]:
-    """Names of the classes in a task distribution that would have to have `design` and do not."""
-    return _parts_without(tasks, "design")
+    """Names of the classes in a task distribution that would have to be `Designable` and are not."""
+    return [type(part).__name__ for part in _parts(tasks) if not isinstance(part, Designable)]
 
 
-def _parts_without(tasks: TaskDistribution, method: str) -> list[str]:
-    parts = (tasks.levels, tasks.lifetimes) if isinstance(tasks, Tasks) else (tasks,)
-    return [type(part).__name__ for part in parts if not hasattr(part, method)]
+def _parts(tasks: TaskDistribution) -> tuple[Any, ...]:
+    """What a task is drawn from: `Tasks` has the methods of both protocols, but only hands them on to its parts."""
+    return (tasks.levels, tasks.lifetimes) if isinstance(tasks, Tasks) else (tasks,)

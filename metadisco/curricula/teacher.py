@@ -1,8 +1,8 @@
-"""A network that makes tasks by the rules of a design, and can be asked later how likely its choices are.
+"""A network that makes tasks by the rules of a design: an autoregressive policy over the choices of the design.
 
-Making a task is autoregressive: at every step the network sees the draft so far, a random vector that stays the same
-for the whole task (with it the network can be of several minds) and the step. A draft is not kept: choices and random
-numbers are, and from them `recall` makes it again, so that `assess` can ask the network about all steps at once.
+At every step the network sees the draft so far, a random vector that stays the same for the whole task, with which the
+same network can make different tasks, and the step. Trajectories hold choices and random numbers but no observations:
+`observations` computes them again, so that `evaluate_choices` can evaluate a network on all steps at once.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ ILLEGAL = -1e9  # in place of minus infinity, whose gradient is NaN
 
 
 @struct.dataclass
-class Composition:
-    """How one task was made. S: steps of the design."""
+class TeacherTrajectory:
+    """The choices that made one task. S: steps of the design."""
 
     condition: jax.Array  # [noise_size] float32 in [-1, 1), the random vector
     choice: jax.Array  # [S] int32; -1 where the step was passed over
@@ -31,8 +31,8 @@ class Composition:
 
 
 @struct.dataclass
-class Judgment:
-    """What a network has to say about the steps of a task that was made."""
+class TeacherOutputs:
+    """Outputs of a network along the trajectory of one task."""
 
     log_prob: jax.Array  # [S] float32, of the choices; 0 where passed over
     entropy: jax.Array  # [S] float32, nats; 0 where passed over
@@ -40,8 +40,8 @@ class Judgment:
 
 
 @struct.dataclass
-class Recollection:
-    """What there was to see and to choose from at each step."""
+class TeacherObservations:
+    """What the network sees and may choose at each step."""
 
     obs: jax.Array  # [S, width] float32
     options: jax.Array  # [S, num_options] bool
@@ -65,7 +65,7 @@ class Teacher:
         >>> from metadisco.curricula.tasks import Tasks
         >>> teacher = Teacher(Tasks(GridLevels()).design(num_bins=10), MLP((64,)), noise_size=8)
         >>> teacher_params = teacher.init(jax.random.key(0))
-        >>> task, composition = teacher.compose(jax.random.key(1), teacher_params)
+        >>> task, trajectory = teacher.generate(jax.random.key(1), teacher_params)
     """
 
     design: Design
@@ -82,7 +82,7 @@ class Teacher:
             "table": Table().init(table_key, EnvSpec(Discrete(self.design.num_steps), Discrete(1)), self._heads),
         }
 
-    def compose(self, key: Key, teacher_params: AgentParams) -> tuple[Task, Composition]:
+    def generate(self, key: Key, teacher_params: AgentParams) -> tuple[Task, TeacherTrajectory]:
         """Make one task."""
         num_steps = self.design.num_steps
         # In one call: each further draw costs a second of compilation on a CPU.
@@ -103,29 +103,31 @@ class Teacher:
 
         steps = jnp.arange(num_steps, dtype=jnp.int32)
         draft, (choice, log_prob) = jax.lax.scan(choose, self.design.begin(), (steps, for_choices, uniforms))
-        return self.design.finish(draft), Composition(condition, choice, uniforms, log_prob)
+        return self.design.finish(draft), TeacherTrajectory(condition, choice, uniforms, log_prob)
 
-    def recall(self, composition: Composition) -> Recollection:
-        """Follow the choices of one task again."""
+    def observations(self, trajectory: TeacherTrajectory) -> TeacherObservations:
+        """The observations along the trajectory of one task, computed again."""
 
-        def follow(draft: object, inputs: tuple[jax.Array, ...]) -> tuple[object, Recollection]:
+        def follow(draft: object, inputs: tuple[jax.Array, ...]) -> tuple[object, TeacherObservations]:
             step, choice, uniform = inputs
-            seen = jnp.concatenate([self.design.observe(draft), composition.condition])
-            recollection = Recollection(seen, self.design.options(draft, step))
+            seen = jnp.concatenate([self.design.observe(draft), trajectory.condition])
+            observation = TeacherObservations(seen, self.design.options(draft, step))
             placed = self.design.place(draft, step, choice, uniform)
-            return trees.where(choice >= 0, placed, draft), recollection
+            return trees.where(choice >= 0, placed, draft), observation
 
         steps = jnp.arange(self.design.num_steps, dtype=jnp.int32)
-        return jax.lax.scan(follow, self.design.begin(), (steps, composition.choice, composition.uniform))[1]
+        return jax.lax.scan(follow, self.design.begin(), (steps, trajectory.choice, trajectory.uniform))[1]
 
-    def assess(self, teacher_params: AgentParams, recollection: Recollection, choice: jax.Array) -> Judgment:
-        """Ask a network about the choices [S] of one task; differentiable in `teacher_params`."""
+    def evaluate_choices(
+        self, teacher_params: AgentParams, observations: TeacherObservations, choice: jax.Array
+    ) -> TeacherOutputs:
+        """Outputs of a network for the choices [S] of one task; differentiable in `teacher_params`."""
         steps = jnp.arange(self.design.num_steps, dtype=jnp.int32)
-        outputs = self._apply(teacher_params, recollection.obs, steps)
-        log_probs = _log_probs(outputs["logits"], recollection.options)
+        outputs = self._apply(teacher_params, observations.obs, steps)
+        log_probs = _log_probs(outputs["logits"], observations.options)
         of_choice = jnp.take_along_axis(log_probs, jnp.maximum(choice, 0)[:, None], axis=1)[:, 0]
-        entropy = -jnp.sum(jnp.where(recollection.options, jnp.exp(log_probs) * log_probs, 0.0), axis=1)
-        return Judgment(jnp.where(choice >= 0, of_choice, 0.0), entropy, outputs["score"][:, 0])
+        entropy = -jnp.sum(jnp.where(observations.options, jnp.exp(log_probs) * log_probs, 0.0), axis=1)
+        return TeacherOutputs(jnp.where(choice >= 0, of_choice, 0.0), entropy, outputs["score"][:, 0])
 
     @property
     def _heads(self) -> Heads:

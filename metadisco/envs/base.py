@@ -10,7 +10,7 @@ grid-world step. Environments for which that does not matter return keys: `jax.r
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 from flax import struct
@@ -63,12 +63,7 @@ class Step:
 
 
 class Environment(Protocol):
-    """A partially specified Markov decision process; a level completes it.
-
-    An environment may say `reset_is_costly = True`: a rollout then resets only in steps in which an episode ended,
-    instead of computing a reset in every step. That pays where a reset costs as much as a step and ends are rare, and
-    only for lives that are not vmapped.
-    """
+    """A partially specified Markov decision process; a level completes it. It may be `CostlyReset` too."""
 
     @property
     def spec(self) -> EnvSpec:
@@ -82,3 +77,15 @@ class Environment(Protocol):
 
     def step(self, noise: Noise, state: State, action: jax.Array, level: Level) -> tuple[Obs, State, Step]:
         """Act once. The returned observation is the one that the action led to, also when the episode ended."""
+
+
+@runtime_checkable
+class CostlyReset(Protocol):
+    """An environment that says what its resets cost. Optional.
+
+    Where they are costly, a rollout resets only in steps in which an episode ended, instead of computing a reset in
+    every step. That pays where a reset costs as much as a step and ends are rare, and only for lives that are not
+    vmapped.
+    """
+
+    reset_is_costly: ClassVar[bool]

@@ -7,7 +7,7 @@ length has a fixed number of steps.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +45,9 @@ class Design(Protocol):
         """Turn a draft in which every step was made into what it is a draft of."""
 
 
+@runtime_checkable
 class Designable(Protocol):
-    """A distribution of levels, lifetimes or tasks that can also be made by choice."""
+    """A distribution of levels, lifetimes or tasks that can also be made by choice. `PAIRED` needs it."""
 
     def design(self, num_bins: int) -> Design:
         """Rules for making whatever the distribution can draw; numbers are chosen from `num_bins` bins."""

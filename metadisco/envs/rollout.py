@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.core import trees
+from metadisco.core.keys import split_rollout
 from metadisco.core.types import Key, Obs, Trajectory
-from metadisco.envs.base import Box, Discrete, Environment, Level, State
+from metadisco.envs.base import Box, CostlyReset, Discrete, Environment, Level, State
 
 Policy = Callable[[jax.Array, Obs], tuple[jax.Array, jax.Array]]
 """(noise [B, ...], obs [B, ...]) -> (action [B] or [B, D], log_prob [B])."""
@@ -49,7 +50,7 @@ def rollout(
         bounds of the space on their way to the environment; the trajectory has them as they were drawn.
     """
     num_workers = jax.tree.leaves(state)[0].shape[0]
-    policy_key, env_key = jax.random.split(key)
+    policy_key, env_key = split_rollout(key)
     draws = draw(policy_key, (num_steps, num_workers))
     noises = env.noise(env_key, (num_steps, num_workers))
 
@@ -66,7 +67,7 @@ def rollout(
             return trees.where(finished, jax.vmap(env.reset, in_axes=(0, None))(noise, level), following)
 
         following = (next_obs, next_state)
-        if getattr(env, "reset_is_costly", False):
+        if isinstance(env, CostlyReset) and env.reset_is_costly:
             return jax.lax.cond(jnp.any(finished), renew, lambda same: same, following), trajectory
         return renew(following), trajectory
 

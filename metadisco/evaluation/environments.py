@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from metadisco.agents.convolutions import StridedCNN
 from metadisco.agents.networks import CNN, MLP, Separate, Tanh
+from metadisco.agents.optimizers import Adam
 from metadisco.core.config import nearest
 from metadisco.curricula.tasks import LevelDistribution, OneLevel
 from metadisco.envs.atari import GAMES, Atari
@@ -22,7 +23,7 @@ from metadisco.envs.gymnax_adapter import Gymnax
 from metadisco.envs.gymnax_levels import GymnaxLevels
 from metadisco.envs.host import Hosted
 from metadisco.evaluation.test_sets import UPPER_ANCHORS
-from metadisco.lives.learner import Adam, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.normalization import Normalizer
 from metadisco.objectives.base import Objective

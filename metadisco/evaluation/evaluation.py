@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Heads
+from metadisco.core.keys import SeedPurpose
 from metadisco.core.sharding import SHARED, SPREAD, deal, num_slots, on_each_device, population_mesh
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Task, Trajectory
 from metadisco.envs.base import EnvSpec
@@ -25,9 +27,8 @@ from metadisco.evaluation.results import Evaluation
 from metadisco.evaluation.test_sets import TestSet
 from metadisco.lives import host
 from metadisco.lives.life import InitialCondition, InnerLoop, Life, only_of_finite
-from metadisco.objectives.base import Objective, Predictions, Targets
+from metadisco.objectives.base import Objective, ObjectiveState, Predictions, Targets
 
-LIVES = 2_000_000_099  # what a seed's key is folded with; training folds it with meta-steps, of which there are fewer
 NUM_PICTURES = 6  # tasks of which a trained agent is kept
 
 
@@ -47,11 +48,20 @@ class Frozen:
         del key
         return ()
 
-    def targets(
-        self, meta_params: tuple[()], predictions: Predictions, trajectory: Trajectory, progress: Progress
-    ) -> Targets:
+    def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> ObjectiveState:
         """As without fixing."""
-        return self.objective.targets(self.meta_params, predictions, trajectory, progress)
+        return self.objective.init_state(key, agent, agent_params, num_workers)
+
+    def targets(
+        self,
+        meta_params: tuple[()],
+        state: ObjectiveState,
+        predictions: Predictions,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[Targets, ObjectiveState]:
+        """As without fixing."""
+        return self.objective.targets(self.meta_params, state, predictions, trajectory, progress)
 
     def loss(
         self,
@@ -116,7 +126,7 @@ def evaluate(
     dealt, places = deal(num_lives, len(devices))
     mesh = population_mesh(devices)
     slots = num_slots(slots, len(dealt) // len(devices), on_cpu=32)
-    key = jax.random.fold_in(jax.random.key(seed), LIVES)
+    key = jax.random.fold_in(jax.random.key(seed), SeedPurpose.EVALUATE)
     initials = _initials(key, test_set.tasks, num_seeds, np.minimum(dealt, num_lives - 1))
     initials, meta_params = _place(initials, mesh, SPREAD), _place(jax.device_get(meta_params), mesh, SHARED)
 
@@ -161,7 +171,7 @@ def _evaluate_on_host(
     def by_task(leaf: np.ndarray) -> np.ndarray:
         return leaf.reshape(-1, test_set.num_tasks, num_seeds)
 
-    key = jax.random.fold_in(jax.random.key(seed), LIVES)
+    key = jax.random.fold_in(jax.random.key(seed), SeedPurpose.EVALUATE)
     initials = _initials(key, test_set.tasks, num_seeds, np.arange(test_set.num_tasks * num_seeds))
     points = [(test_set.lifetime * point + num_points // 2) // num_points for point in range(1, num_points + 1)]
     history = host.spend(inner, meta_params, initials, points, on_progress=on_progress)

@@ -14,10 +14,10 @@ from flax import struct
 
 from metadisco.agents import agent
 from metadisco.agents.networks import Table, Torso
+from metadisco.agents.optimizers import SGD, Optimizer, OptState
 from metadisco.core import returns
 from metadisco.core.types import AgentParams, Key, Obs, Trajectory
 from metadisco.envs.base import EnvSpec
-from metadisco.lives.learner import SGD, Optimizer, OptState
 
 
 @struct.dataclass

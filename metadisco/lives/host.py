@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metadisco.core import keys
+from metadisco.core.keys import KeyPurpose
 from metadisco.core.types import Key, MetaParams, Metrics, Obs, Task, Trajectory
 from metadisco.envs.host import Hosted, Source, Workers
-from metadisco.lives.life import TEST, TRAIN, InitialCondition, InnerLoop, Life, only_of_finite
-
-ENVIRONMENT = 5  # what a life's key is folded with for the seed of its workers, beside the purposes of `life`
+from metadisco.lives.life import InitialCondition, InnerLoop, Life, only_of_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ def advance(
     """
     rows: list[Metrics] = []
     for number in range(int(life.num_updates), until):
-        key = jax.random.fold_in(jax.random.fold_in(life.key, TRAIN), number)
+        key = keys.at_update(life.key, KeyPurpose.TRAIN, number)
         life, metrics = _learn(meta_params, life, rollout(inner, life, workers, key), inner=inner)
         rows.append(metrics)
     if not rows:
@@ -111,15 +111,15 @@ def rollout(inner: InnerLoop, life: Life, workers: Workers, key: Key) -> Traject
 def evaluate(inner: InnerLoop, life: Life) -> np.ndarray:
     """Mean undiscounted return of one episode by each of `inner.num_test_workers` new workers. [] float32.
 
-    Not a number where the agent diverged.
+    NaN where the agent diverged.
     """
-    key = jax.random.fold_in(life.key, TEST)
+    key = keys.of_evaluation(life.key)
     num_workers = inner.num_test_workers
     episode_return, is_over = np.zeros(num_workers, np.float32), np.zeros(num_workers, bool)
     with Workers(source_of(inner), num_workers, training=False, seed=seed_of(key)) as workers:
-        number = 1  # rollouts count from 1, as in `InnerLoop.evaluate`
-        while not is_over.all() and number * inner.num_steps <= inner.max_test_steps:
-            for step in _steps(inner, life, workers, jax.random.fold_in(key, number), num_workers):
+        number = keys.FIRST_ROLLOUT
+        while not is_over.all() and inner.is_within_test_limit(number):
+            for step in _steps(inner, life, workers, keys.at_rollout(key, number), num_workers):
                 episode_return += np.where(is_over, np.float32(0.0), step.reward)
                 is_over |= step.finished
                 if is_over.all():
@@ -130,13 +130,14 @@ def evaluate(inner: InnerLoop, life: Life) -> np.ndarray:
 
 def seed_of(key: Key) -> int:
     """Seed of workers: what is random in them is the same for every objective that learns there."""
-    return int(jax.random.bits(jax.random.fold_in(key, ENVIRONMENT), dtype=jnp.uint32) >> 1)  # ale-py takes 31 bits
+    return int(
+        jax.random.bits(jax.random.fold_in(key, KeyPurpose.ENVIRONMENT), dtype=jnp.uint32) >> 1
+    )  # ale-py takes 31 bits
 
 
 def _steps(inner: InnerLoop, life: Life, workers: Workers, key: Key, num_workers: int) -> Iterator[Trajectory]:
     """Steps [B, ...] of one rollout, as they come; numpy."""
-    policy_key, _ = jax.random.split(key)  # as `envs.rollout` does
-    draws = np.asarray(_draw(policy_key, inner=inner, num_workers=num_workers))
+    draws = np.asarray(_draw(keys.split_rollout(key).policy, inner=inner, num_workers=num_workers))
     for drawn in draws:
         obs = workers.obs
         action, log_prob = jax.device_get(_act(life, drawn, obs, inner=inner))
@@ -147,8 +148,7 @@ def _steps(inner: InnerLoop, life: Life, workers: Workers, key: Key, num_workers
 
 @partial(jax.jit, static_argnames="inner")
 def _begin(initial: InitialCondition, *, inner: InnerLoop) -> Life:
-    agent_key, _, life_key = jax.random.split(initial.key, 3)  # as `InnerLoop.begin` does
-    return inner.begin_at(agent_key, life_key, Task((), initial.task.lifetime), (), ())  # type: ignore[arg-type]  # nowhere
+    return inner.begin_at(initial.key, Task((), initial.task.lifetime), (), ())  # type: ignore[arg-type]  # nowhere
 
 
 @partial(jax.jit, static_argnames=("inner", "num_workers"))

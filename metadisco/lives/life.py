@@ -13,17 +13,18 @@ from flax import struct
 
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Torso
-from metadisco.core import lowrank, trees
+from metadisco.agents.optimizers import OptState
+from metadisco.core import keys, lowrank, trees
 from metadisco.core.config import check_counts
+from metadisco.core.keys import KeyPurpose
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Obs, Outcome, Progress, Task, Trajectory
 from metadisco.envs import rollout
 from metadisco.envs.base import Environment, State
 from metadisco.lives.critic import Critic, CriticOutput, CriticState
-from metadisco.lives.learner import Learner, OptState
+from metadisco.lives.learner import Learner
 from metadisco.lives.normalization import Normalizer, NormalizerState
-from metadisco.objectives.base import Objective, Targets
-
-TRAIN, TEST, VALIDATE, SHUFFLE, CRITICIZE = range(5)  # what a life's key is folded with
+from metadisco.objectives.base import Objective, ObjectiveState, Targets
+from metadisco.objectives.state import check_state
 
 
 @struct.dataclass
@@ -42,6 +43,7 @@ class Life:
     task: Task
     agent_params: AgentParams
     opt_state: OptState
+    objective_state: ObjectiveState  # what the objective remembers of this agent; () for nothing
     obs: Obs  # [B, ...]
     env_state: State  # [B, ...]
     num_updates: jax.Array  # [] int32
@@ -71,7 +73,7 @@ class EvaluationRollout:
     env_state: State  # [B, ...]
     episode_return: jax.Array  # [B] float32
     is_over: jax.Array  # [B] bool
-    num_rollouts: jax.Array  # [] int32
+    num_rollouts: jax.Array  # [] int32, number of the next rollout, from `keys.FIRST_ROLLOUT` on
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class InnerLoop:
             self.normalizer.check(self.env.spec)
         jax.eval_shape(self.agent.init, jax.random.key(0))  # a torso that does not fit fails here, not while compiling
         jax.eval_shape(self._begin_critic, jax.random.key(0))
+        check_state(self.objective, self.agent, self.num_steps, self.num_workers)
 
     @property
     def agent(self) -> Agent:
@@ -118,36 +121,37 @@ class InnerLoop:
 
     def begin(self, key: Key, task: Task) -> Life:
         """A new agent at the beginning of its life."""
-        agent_key, env_key, life_key = jax.random.split(key, 3)
-        obs, env_state = rollout.begin(env_key, self.env, task.level, self.num_workers)
-        return self.begin_at(agent_key, life_key, task, obs, env_state)
+        obs, env_state = rollout.begin(keys.split_initial(key).env, self.env, task.level, self.num_workers)
+        return self.begin_at(key, task, obs, env_state)
 
-    def begin_at(self, agent_key: Key, life_key: Key, task: Task, obs: Obs, env_state: State) -> Life:
-        """A new agent whose workers are somewhere already."""
-        agent_params = self.agent.init(agent_key)
+    def begin_at(self, key: Key, task: Task, obs: Obs, env_state: State) -> Life:
+        """A new agent whose workers are somewhere already; the key is that of `begin`."""
+        initial, agent = keys.split_initial(key), self.agent
+        agent_params = agent.init(initial.agent)
+        memory_key = jax.random.fold_in(initial.life, KeyPurpose.REMEMBER)
         return Life(
-            key=life_key,
+            key=initial.life,
             task=task,
             agent_params=agent_params,
             opt_state=self.learner.init(agent_params),
+            objective_state=self.objective.init_state(memory_key, agent, agent_params, self.num_workers),
             obs=obs,
             env_state=env_state,
             num_updates=jnp.zeros((), jnp.int32),
-            critic=self._begin_critic(jax.random.fold_in(life_key, CRITICIZE)),
+            critic=self._begin_critic(jax.random.fold_in(initial.life, KeyPurpose.CRITIC)),
             normalizer=None if self.normalizer is None else self.normalizer.init(self.env.spec, self.num_workers),
         )
 
     def _begin_critic(self, key: Key) -> CriticState | None:
         return None if self.critic is None else self.critic.init(key, self.env.spec, self.num_workers)
 
-    def act(self, life: Life, purpose: int = TRAIN) -> tuple[Trajectory, Obs, State]:
+    def act(self, life: Life, purpose: KeyPurpose = KeyPurpose.TRAIN) -> tuple[Trajectory, Obs, State]:
         """The rollout that the next update learns from, or one for another purpose, as it came from the environment.
 
         No gradient passes through it: actions are drawn, which has no slope.
         """
-        key = jax.random.fold_in(jax.random.fold_in(life.key, purpose), life.num_updates)
         return rollout.rollout(
-            key,
+            keys.at_update(life.key, purpose, life.num_updates),
             self.env,
             life.task.level,
             self.policy(jax.lax.stop_gradient(life)),
@@ -186,9 +190,17 @@ class InnerLoop:
     ) -> tuple[Life, UpdateBatch, Metrics]:
         """`learn`, from a rollout that was acted before, as it came from the environment."""
         trajectory = self.perceive(life, experience)
-        key = jax.random.fold_in(jax.random.fold_in(life.key, SHUFFLE), life.num_updates)
-        agent_params, opt_state, targets, metrics = self.learner.update(
-            key, self.agent, self.objective, meta_params, life.agent_params, life.opt_state, trajectory, life.progress
+        key = keys.at_update(life.key, KeyPurpose.SHUFFLE, life.num_updates)
+        agent_params, opt_state, objective_state, targets, metrics = self.learner.update(
+            key,
+            self.agent,
+            self.objective,
+            meta_params,
+            life.agent_params,
+            life.opt_state,
+            life.objective_state,
+            trajectory,
+            life.progress,
         )
         critic = life.critic
         if self.critic is not None and critic is not None:
@@ -197,6 +209,7 @@ class InnerLoop:
             life,
             agent_params=agent_params,
             opt_state=opt_state,
+            objective_state=objective_state,
             num_updates=life.num_updates + 1,
             critic=critic,
             normalizer=self._normalize_with(life, experience),
@@ -294,19 +307,21 @@ class InnerLoop:
         return evaluations.episode_return
 
     def _begin_evaluation(self, life: Life) -> EvaluationRollout:
-        key = jax.random.fold_in(life.key, TEST)
-        reset_key = jax.random.fold_in(key, 0)  # rollouts count from 1
-        obs, env_state = rollout.begin(reset_key, self.env, life.task.level, self.num_test_workers)
+        key = keys.of_evaluation(life.key)
+        obs, env_state = rollout.begin(keys.at_rollout(key, 0), self.env, life.task.level, self.num_test_workers)
         episode_return, is_over = rollout.no_returns(self.num_test_workers)
-        return EvaluationRollout(key, obs, env_state, episode_return, is_over, jnp.ones((), jnp.int32))
+        return EvaluationRollout(key, obs, env_state, episode_return, is_over, jnp.int32(keys.FIRST_ROLLOUT))
 
     def _evaluation_goes_on(self, evaluation: EvaluationRollout) -> jax.Array:
-        within_limit = evaluation.num_rollouts * self.num_steps <= self.max_test_steps
-        return ~jnp.all(evaluation.is_over) & within_limit
+        return ~jnp.all(evaluation.is_over) & self.is_within_test_limit(evaluation.num_rollouts)
+
+    def is_within_test_limit(self, num_rollouts: jax.Array | int) -> jax.Array | bool:
+        """Whether an evaluation may go on to the rollout of this number."""
+        return num_rollouts * self.num_steps <= self.max_test_steps
 
     def _evaluate_further(self, life: Life, evaluation: EvaluationRollout) -> EvaluationRollout:
         trajectory, obs, env_state = rollout.rollout(
-            jax.random.fold_in(evaluation.key, evaluation.num_rollouts),
+            keys.at_rollout(evaluation.key, evaluation.num_rollouts),
             self.env,
             life.task.level,
             self.policy(life),
@@ -329,8 +344,10 @@ class InnerLoop:
 def only_of_finite(lives: Life, returns: jax.Array) -> jax.Array:
     """Returns [M, ...], NaN for agents that diverged.
 
-    A policy that is NaN still picks some action, whose luck must not count.
+    A policy that is NaN still picks some action, whose luck must not count. An agent has diverged as well
+    where its objective remembers something that is not finite.
     """
-    leaves = jax.tree.leaves((lives.agent_params, lives.normalizer))
+    leaves = jax.tree.leaves((lives.agent_params, lives.normalizer, lives.objective_state))
+    leaves = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     is_finite = jnp.stack([jnp.all(jnp.isfinite(leaf), axis=range(1, leaf.ndim)) for leaf in leaves]).all(axis=0)
     return jnp.where(is_finite.reshape(-1, *[1] * (returns.ndim - 1)), returns, jnp.nan)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from metadisco.lives.learner import SGD, Learner
+from metadisco.agents.optimizers import SGD
+from metadisco.lives.learner import Learner
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.mirror_learning import PPO
 

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 
 from metadisco.core import lowrank, trees
 from metadisco.core.config import check_counts
+from metadisco.core.keys import KeyPurpose
 from metadisco.core.sharding import num_slots, population_mesh, scatter
 from metadisco.core.types import Key, Metrics, Outcome, Population
 from metadisco.curricula.base import Curriculum, CurriculumState, Proposal
 from metadisco.curricula.tasks import evenness
 from metadisco.lives.critic import CriticOutput
-from metadisco.lives.life import VALIDATE, InitialCondition, InnerLoop, Life, only_of_finite
+from metadisco.lives.life import InitialCondition, InnerLoop, Life, only_of_finite
 from metadisco.meta_optimizers.base import mean_where
 from metadisco.meta_training import level_scores
 from metadisco.meta_training.level_scores import LevelScore, Return
@@ -124,7 +125,7 @@ class Domain:
         return Outcome(jnp.mean(returns, axis=1), lives.num_updates, metrics, scores)
 
     def _assess(self, life: Life) -> CriticOutput:
-        return self.inner.assess(life, self.inner.perceive(life, self.inner.act(life, VALIDATE)[0]))
+        return self.inner.assess(life, self.inner.perceive(life, self.inner.act(life, KeyPurpose.VALIDATE)[0]))
 
     def observe(
         self, key: Key, curriculum: CurriculumState, proposal: Proposal, scores: jax.Array, finished: jax.Array

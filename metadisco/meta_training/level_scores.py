@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from metadisco.core.keys import KeyPurpose
 from metadisco.core.types import Key, Task
 from metadisco.lives.critic import CriticOutput
 from metadisco.lives.life import InnerLoop, Life
@@ -91,7 +92,7 @@ class Uniform:
 
     def score(self, evidence: Evidence) -> jax.Array:
         """See the class."""
-        return jax.random.uniform(jax.random.fold_in(evidence.key, 2**31 - 1))
+        return jax.random.uniform(jax.random.fold_in(evidence.key, KeyPurpose.SCORE))
 
 
 @dataclass(frozen=True)

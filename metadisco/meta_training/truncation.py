@@ -13,9 +13,10 @@ from flax import struct
 
 from metadisco.agents import distributions
 from metadisco.core import trees
+from metadisco.core.keys import KeyPurpose
 from metadisco.core.types import Key, MetaParams, Metrics, Task
 from metadisco.lives.critic import CriticOutput
-from metadisco.lives.life import VALIDATE, InnerLoop, Life, UpdateBatch
+from metadisco.lives.life import InnerLoop, Life, UpdateBatch
 from metadisco.meta_training import outer_losses
 from metadisco.objectives.base import Regularized
 
@@ -123,7 +124,7 @@ class Unroll:
 
     def _validate(self, inner: InnerLoop, life: Life) -> tuple[jax.Array, CriticOutput, jax.Array]:
         """Loss of an agent on a rollout of its own, what its critic makes of it, and the mean reward of it."""
-        experience, _, _ = inner.act(life, VALIDATE)
+        experience, _, _ = inner.act(life, KeyPurpose.VALIDATE)
         trajectory = inner.perceive(life, experience)
         outputs = inner.agent.apply(life.agent_params, trajectory.obs)
         log_prob = distributions.log_prob(outputs, trajectory.action)

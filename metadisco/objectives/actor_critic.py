@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from metadisco.agents import distributions
+from metadisco.agents.agent import Agent
 from metadisco.core import returns
-from metadisco.core.types import Heads, Key, Metrics, Outputs, Progress, Trajectory
+from metadisco.core.types import AgentParams, Heads, Key, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import EnvSpec
 from metadisco.objectives.base import Predictions
 
@@ -81,12 +82,22 @@ class A2C:
         del key
         return ()
 
+    def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> tuple[()]:
+        """Nothing is remembered."""
+        del key, agent, agent_params, num_workers
+        return ()
+
     def targets(
-        self, meta_params: tuple[()], predictions: Predictions, trajectory: Trajectory, progress: Progress
-    ) -> A2CTargets:
+        self,
+        meta_params: tuple[()],
+        state: tuple[()],
+        predictions: Predictions,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[A2CTargets, tuple[()]]:
         """Advantages and lambda-returns, over time for each worker."""
         del meta_params, progress
-        return estimate(predictions, trajectory, gamma=self.gamma, gae_lambda=self.gae_lambda)
+        return estimate(predictions, trajectory, gamma=self.gamma, gae_lambda=self.gae_lambda), state
 
     def loss(
         self,

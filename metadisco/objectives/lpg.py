@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from metadisco.agents import distributions
+from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Heads
 from metadisco.core.lowrank import project
-from metadisco.core.types import Key, MetaParams, Metrics, Outputs, Progress, Trajectory
+from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
 from metadisco.objectives.base import Predictions
 from metadisco.objectives.recurrent import read_backward
@@ -120,9 +121,19 @@ class LPG:
             "out_bias": jnp.zeros(1 + self.num_predictions),
         }
 
+    def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> tuple[()]:
+        """Nothing is remembered."""
+        del key, agent, agent_params, num_workers
+        return ()
+
     def targets(
-        self, meta_params: MetaParams, predictions: Predictions, trajectory: Trajectory, progress: Progress
-    ) -> LPGTargets:
+        self,
+        meta_params: MetaParams,
+        state: tuple[()],
+        predictions: Predictions,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[LPGTargets, tuple[()]]:
         """Run the network backward over the rollout."""
         predictions = jax.lax.stop_gradient(predictions)
         reward, finished = trajectory.reward, trajectory.finished
@@ -135,7 +146,7 @@ class LPG:
 
         recurrent = {name: meta_params[name] for name in ("gru", "out", "out_bias")}
         outs = read_backward(recurrent, x, 1.0 - finished.astype(x.dtype))  # [T, B, 1 + m]
-        return LPGTargets(outs[..., 0], jax.nn.log_softmax(outs[..., 1:]))
+        return LPGTargets(outs[..., 0], jax.nn.log_softmax(outs[..., 1:])), state
 
     def loss(
         self,

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.agents import distributions
+from metadisco.agents.agent import Agent
 from metadisco.core import returns
-from metadisco.core.types import Heads, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
+from metadisco.core.types import AgentParams, Heads, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import EnvSpec
 from metadisco.objectives.actor_critic import A2CTargets, check_actor_critic, estimate
 from metadisco.objectives.base import Predictions
@@ -66,12 +67,22 @@ class MirrorLearning:
         """Those of the drift."""
         return self.drift.init(key)
 
+    def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> tuple[()]:
+        """Nothing is remembered."""
+        del key, agent, agent_params, num_workers
+        return ()
+
     def targets(
-        self, meta_params: MetaParams, predictions: Predictions, trajectory: Trajectory, progress: Progress
-    ) -> A2CTargets:
+        self,
+        meta_params: MetaParams,
+        state: tuple[()],
+        predictions: Predictions,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[A2CTargets, tuple[()]]:
         """Advantages, not yet normalised, and lambda-returns, over time for each worker."""
         del meta_params, progress
-        return estimate(predictions, trajectory, gamma=self.gamma, gae_lambda=self.gae_lambda)
+        return estimate(predictions, trajectory, gamma=self.gamma, gae_lambda=self.gae_lambda), state
 
     def loss(
         self,

@@ -1,13 +1,14 @@
 """Presets on grid worlds: LPG and TA-LPG for tabular agents, by evolution and by meta-gradients."""
 
 from metadisco.agents.networks import Table
+from metadisco.agents.optimizers import SGD
 from metadisco.core.config import replace_fields
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.tasks import LogUniformLifetime, Tasks
 from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.gradient import MetaGradient

@@ -168,7 +168,7 @@ def side_by_side(discovered: Discovered) -> dict[str, DriftFunction]:
     Raises:
         config.ConfigError: where the objective has no drift.
     """
-    own, rule = discovered.drift, discovered.objective.drift
+    own, rule = discovered.drift, discovered.drift_rule
     beside: dict[str, Drift] = {"PPO": PPODrift(_clip(rule) or PPODrift().clip), "DPO": DPODrift()}
     functions = {title: Discovered(MirrorLearning(each), ()).drift for title, each in beside.items()}
     return functions if rule in beside.values() else functions | {name(rule): own}
@@ -197,7 +197,7 @@ def figures(discovered: Discovered) -> dict[str, Callable[[], "Figure"]]:
     Raises:
         config.ConfigError: where the objective has no drift.
     """
-    beside, over_training = side_by_side(discovered), is_temporal(discovered.objective.drift)
+    beside, over_training = side_by_side(discovered), is_temporal(discovered.drift_rule)
     middle = 0.5 if over_training else None
     drawn: dict[str, Callable[[], Figure]] = {
         "drift": lambda: compare(beside, PENALTY, progress=middle),
@@ -218,7 +218,7 @@ def pictures(discovered: Discovered) -> dict[str, Callable[[], bytes]]:
     contents: dict[str, Callable[[], bytes]] = {
         f"{title}.png": functools.partial(png, draw) for title, draw in figures(discovered).items()
     }
-    if is_temporal(discovered.objective.drift):
+    if is_temporal(discovered.drift_rule):
         contents["gradient-over-training.gif"] = lambda: animation(side_by_side(discovered), GRADIENT)
     return contents
 

@@ -38,6 +38,6 @@ def drift(folder: Path) -> str:
         charts[file] = chart(draw(), f"heat-{file}", spoken, "")
     side, strips = ([each for file, each in charts.items() if ("over" in file) is over] for over in (False, True))
     strips = [f'<div class="wide strip">{each}</div>' for each in strips]  # wider than a phone
-    rule = discovered.objective.drift
+    rule = discovered.drift_rule
     rows = list(verdicts(violations(rule, discovered.meta_params)).items())
     return "\n".join([f'<p class="note">{NOTE}</p>', grid(side), *strips, f"<p>{CONDITIONS}</p>", facts(rows)])

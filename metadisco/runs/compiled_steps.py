@@ -6,27 +6,27 @@ numbers that it would have drawn. One program is compiled; its number of meta-st
 so the arithmetic is the same wherever a chunk ends. A run that was killed and resumed on the same machine ends
 bit-identical (on a GPU with the persistent compilation cache on: without it, kernels are chosen by timing them anew).
 
-The program spans all devices of all processes. Every device has a copy of the state, but for what a trainer's
-`layout(num_devices)` says is spread over them, as `PartitionSpec`s at the nodes of a tree like the state.
+The program spans all devices of all processes. Every device has a copy of the state, except for what a trainer that is
+`PlacesState` spreads over them.
 """
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from metadisco.core.processes import lost_processes
 from metadisco.core.files import is_key
+from metadisco.core.keys import SeedPurpose
+from metadisco.core.processes import lost_processes
 from metadisco.core.sharding import SHARED, population_mesh
-from metadisco.runs.train_state import Checkpoints
 from metadisco.core.types import Key, Metrics
+from metadisco.runs.train_state import Checkpoints
 
 MAX_CHUNK = 128  # meta-steps; part of the compiled program, so not a setting
-_INIT = np.uint32(2**32 - 1)  # the fold_in of `init`; no int32 step reaches it
 HostMetrics = dict[str, np.ndarray]  # [128] each
 Advance = Callable[[int, Any, int], tuple[Any, HostMetrics]]
 
@@ -45,9 +45,17 @@ class Trainer(Protocol):
         """Return the next state, its `step` one higher, and scalars."""
 
 
+@runtime_checkable
+class PlacesState(Protocol):
+    """A trainer that spreads parts of its state over devices; of another, every device has a copy of all."""
+
+    def layout(self, num_devices: int) -> Any:
+        """`PartitionSpec`s at the nodes of a tree like the state, for a mesh of so many devices."""
+
+
 def first_key(root: Key) -> Key:
     """What `init` draws from in a run whose root key is `root`."""
-    return jax.random.fold_in(root, _INIT)
+    return jax.random.fold_in(root, np.uint32(SeedPurpose.INIT))
 
 
 def step_key(root: Key, step: jax.Array) -> Key:
@@ -116,14 +124,14 @@ def restore(trainer: Trainer, seed: int, checkpoints: Checkpoints, placement: An
 
 
 def on_this_process(state: Any) -> Any:
-    """The state for use by one process alone: of several, without what is spread over all, which is left as it is."""
+    """Replace replicated arrays by the local copy; sharded leaves are unchanged."""
     if jax.process_count() == 1:
         return state
     return jax.tree.map(lambda leaf: leaf.addressable_data(0) if leaf.is_fully_replicated else leaf, state)
 
 
 def on_all_processes(state: Any) -> Any:
-    """A state of which every process has a copy of its own, as arrays that they have in common, for `Checkpoints`."""
+    """The inverse: local copies that are equal on all processes become replicated arrays, for `Checkpoints`."""
 
     def share(leaf: jax.Array) -> jax.Array:
         if is_key(leaf):
@@ -147,7 +155,7 @@ def _shape_at(leaf: Any, at: NamedSharding) -> jax.ShapeDtypeStruct:
 def _placement(trainer: Trainer, state: Any) -> Any:
     """The sharding of every leaf of a state, as a tree like it."""
     mesh = population_mesh()
-    layout = trainer.layout(mesh.devices.size) if hasattr(trainer, "layout") else SHARED
+    layout = trainer.layout(mesh.devices.size) if isinstance(trainer, PlacesState) else SHARED
 
     def place(spec: PartitionSpec, part: Any) -> Any:
         return jax.tree.map(lambda _: NamedSharding(mesh, spec), part)

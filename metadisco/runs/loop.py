@@ -1,27 +1,29 @@
-"""The host loop: do chunks of meta-steps, with progress, logs, checkpoints, resume and a clean stop.
+"""The host loop: chunks of meta-steps, with progress, logs, checkpoints, resume and a clean stop.
 
-The numbers come from the trainer alone (see `metadisco.runs.compiled_steps`): however a run is cut up by pauses, signals and kills,
-it ends the same. What it leaves behind is in the run folder (see `metadisco.runs.run_folder`). Several processes run the
+The numbers come from the trainer alone (see `metadisco.runs.compiled_steps`): however a run is cut up by pauses,
+signals and kills, it ends the same. What it leaves behind is in the run folder (see `metadisco.runs.run_folder`);
+validation and whatever else is done every so often are hooks (see `metadisco.runs.hooks`). Several processes run the
 loop side by side (see `metadisco.core.processes`): what depends on a clock or a signal they agree on once per chunk.
 """
 
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
+from metadisco.core.processes import agree, is_first, require_same
 from metadisco.runs import trackers
 from metadisco.runs.compiled_steps import MAX_CHUNK, HostMetrics, Trainer, compile_chunk, on_this_process, restore
-from metadisco.core.processes import agree, is_first, require_same
+from metadisco.runs.hooks import Hook, HookCalls, intervals
 from metadisco.runs.progress import Display, Heartbeat
 from metadisco.runs.run_folder import Log, Row, cut_metrics, opened, read_metrics, same_run
 from metadisco.runs.signals import Signals
 from metadisco.runs.train_state import Checkpoints
 
-CHUNK_SECONDS = 1.0  # how often the host looks up, where meta-steps are shorter than that
+CHUNK_SECONDS = 1.0  # between looks at clock and signals, where meta-steps are shorter than that
 Status = Literal["finished", "paused", "interrupted", "out_of_time", "spent"]
 
 
@@ -55,86 +57,124 @@ class Result:
         return 0 if self.signal is None else 128 + self.signal
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; what is run is the trainer's.
+
+    Attributes:
+        seed: of the root key, 0 to 2^32 - 1.
+        steps: stop when this many meta-steps are done since the start of the run; all of the trainer's if None.
+            Schedules follow the trainer's `num_steps` in any case.
+        minutes: stop before this much time has gone by in this call (compilation included, earlier calls not); at least
+            one meta-step is done.
+        env_steps: stop after the meta-step in which the run's environment steps reach this number; see the metric of
+            that name, which counts antagonists too.
+        resume: go on with the run in the folder, whose settings and seed must be equal; start it if there is none yet.
+        other_code: resume a run that was begun by other code, too.
+        chunk: meta-steps per host call, 1 to 128; as many as take about a second if None. Changes no number.
+        checkpoint_seconds: time between checkpoints. There is also one at the start and one at the end.
+        provenance: added to what is written about this run's origin, such as the preset's name.
+
+    Example:
+        >>> RunOptions(seed=0, minutes=30, resume=True).minutes
+        30
+    """
+
+    seed: int
+    steps: int | None = None
+    minutes: float | None = None
+    env_steps: float | None = None
+    resume: bool = False
+    other_code: bool = False
+    chunk: int | None = None
+    checkpoint_seconds: float = 60.0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, low, high, advice in (
+            ("seed", 0, 2**32 - 1, "choose another"),
+            ("steps", 1, math.inf, "use None for all meta-steps of the trainer"),
+            ("chunk", 1, MAX_CHUNK, "use None to let the loop choose"),
+        ):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                allowed = f"at least {low}" if high == math.inf else f"{low} to {high}"
+                raise ValueError(f"RunOptions.{name} = {value}: it must be {allowed}; {advice}.")
+        for name in ("minutes", "env_steps"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"RunOptions.{name} = {value}: it must be above 0; use None for no limit.")
+        if not self.checkpoint_seconds >= 0:
+            raise ValueError(
+                f"RunOptions.checkpoint_seconds = {self.checkpoint_seconds}: it must be at least 0; use 0 for a "
+                "checkpoint after every chunk."
+            )
+
+    def last_step(self, trainer: Trainer) -> int:
+        """The meta-step to stop at; ValueError where the trainer has fewer than `steps`."""
+        if self.steps is not None and self.steps > trainer.num_steps:
+            raise ValueError(
+                f"RunOptions.steps = {self.steps}: it must be 1 to {trainer.num_steps}, the meta-steps of the trainer; "
+                "use None for all of them."
+            )
+        return trainer.num_steps if self.steps is None else self.steps
+
+
 def run(
     trainer: Trainer,
-    out: str | os.PathLike,
+    folder: str | os.PathLike,
+    options: RunOptions,
+    hooks: Sequence[Hook] = (),
     *,
-    seed: int,
-    steps: int | None = None,
-    minutes: float | None = None,
-    env_steps: float | None = None,
-    resume: bool = False,
-    chunk: int | None = None,
-    checkpoint_seconds: float = 60.0,
-    evaluate_fn: Callable[[Any], dict[str, Any]] | None = None,
-    evaluate_every: int = 100,
-    snapshot_fn: Callable[[Path, Any], None] | None = None,
-    snapshot_every: int = 100,
-    provenance: dict[str, Any] | None = None,
-    other_code: bool = False,
     track: Sequence[trackers.MakeTracker] = (trackers.tensorboard,),
     console: Any = None,
 ) -> Result:
     """Run meta-steps from the start, or from the newest intact checkpoint, until the run is finished or has to stop.
 
     SIGINT and SIGTERM stop it after the present chunk, with a checkpoint; a SIGINT after that aborts at once. A chunk
-    takes about a second, or one meta-step where that is longer; `heartbeat.json` has the longest that stopping would
-    have taken so far. Several processes call this alike, and a signal to one of them stops all.
+    takes about a second, or one meta-step where that is longer, and ends wherever a hook is due; `heartbeat.json` has
+    the longest that stopping would have taken so far. Several processes call this alike, and a signal to one of them
+    stops all.
 
     Args:
         trainer: What to run.
-        out: The run folder; new or empty, unless `resume`.
-        seed: Of the root key.
-        steps: Stop when this many meta-steps are done since the start of the run; schedules still follow `num_steps`.
-        minutes: Stop before this much time has gone by in this call (compilation included, earlier calls not); at least
-            one meta-step is done.
-        env_steps: Stop after the meta-step in which the run's environment steps reach this number; see the metric of
-            that name, which counts antagonists too.
-        resume: Go on with the run in `out`, whose settings and seed must be equal; start it if there is none yet.
-        chunk: Meta-steps per host call, 1 to 128; as many as take about a second if None. Changes no number.
-        checkpoint_seconds: Time between checkpoints. There is also one at the start and one at the end.
-        evaluate_fn: Scalars of a state, logged as `validation/...`; a deterministic function of the state.
-        evaluate_every: Meta-steps between its calls; it is also called after the last meta-step.
-        snapshot_fn: Leaves something of a state in the run folder, which it is given first. It must do the same
-            whenever it is called for the same state, and write whole files: a run that was killed and resumed calls it
-            again. It is called before the checkpoint that leads past it, so no kill makes a run skip it.
-        snapshot_every: Meta-steps between its calls, the first of which is for the state before any meta-step; it is
-            also called when the run stops, for whatever reason but a kill.
-        provenance: Added to what is written about this run's origin, such as the preset's name.
-        other_code: Resume a run that was begun by other code, too.
+        folder: The run folder; new or empty, unless `options.resume`.
+        options: Seed, where to stop, and how to go on.
+        hooks: What to call every so often; see `metadisco.runs.hooks` for when exactly.
         track: Where else the curves go.
         console: The `rich` console to show progress on.
 
     Raises:
         run_folder.RunError: If the folder holds something else, is in use, cannot be written, or was run with other
             settings or by other code.
-        distributed.DistributedError: If processes were started with different settings, or one of them is gone.
+        processes.DistributedError: If processes were started with different settings, or one of them is gone.
         TrainingError: If no candidate of a generation is finite. The checkpoint before it stays the newest.
         files.CheckpointError: If a checkpoint cannot be written, or is of another version of the trainer.
     """
-    started = time.monotonic()
-    last = _last_step(trainer, seed, steps, minutes, env_steps, chunk, evaluate_every, snapshot_every)
-    intervals = [every for called, every in ((evaluate_fn, evaluate_every), (snapshot_fn, snapshot_every)) if called]
-    pace = _Pace(started, last, minutes, env_steps, chunk, intervals)
+    started, seed = time.monotonic(), options.seed
+    last, every = options.last_step(trainer), intervals(hooks)
+    pace = _Pace(started, last, options, tuple(every.values()))
     display = Display(console, last, trainer.num_steps)
-    require_same(same_run(trainer, seed, steps=steps, env_steps=env_steps, chunk=chunk, intervals=intervals))
-    with opened(out, trainer, seed, resume, provenance or {}, other_code=other_code) as folder:
-        checkpoints = Checkpoints(folder / "checkpoints")
+    caps = {"steps": options.steps, "env_steps": options.env_steps, "chunk": options.chunk}
+    require_same(same_run(trainer, seed, **caps, hooks=every))
+    details, other_code = dict(options.provenance), options.other_code
+    with opened(folder, trainer, seed, options.resume, details, other_code=other_code) as home:
+        checkpoints = Checkpoints(home / "checkpoints")
         display.say("Compiling a meta-step ...")
         advance, placement = compile_chunk(trainer)
         state = restore(trainer, seed, checkpoints, placement)
         step = int(state.step)
-        pace.spend(read_metrics(folder / "metrics.jsonl", step))
-        snapshots = _Snapshots(folder, snapshot_fn, snapshot_every)
+        pace.spend(read_metrics(home / "metrics.jsonl", step))
+        calls = HookCalls(hooks, home, trainer.num_steps)
         count = agree(0 if pace.is_spent() else last - step)[0]
-        snapshots.take(step, state, only_if_due=count > 0)
+        calls.take_snapshots(step, state, only_if_due=count > 0)
         if count <= 0:
-            display.say(f"{folder} is at meta-step {step} of {trainer.num_steps} already: nothing is left to do.")
-            seconds = cut_metrics(folder / "metrics.jsonl", step) if is_first() else 0.0
+            display.say(f"{home} is at meta-step {step} of {trainer.num_steps} already: nothing is left to do.")
+            seconds = cut_metrics(home / "metrics.jsonl", step) if is_first() else 0.0
             return _result(trainer, pace, step, state, seconds)
-        with Log(folder, step, track) as log, display, Signals() as signals:
-            saver = _Saver(checkpoints, log, checkpoint_seconds, step, state)
-            heartbeat = Heartbeat(folder, trainer.num_steps)
+        with Log(home, step, track) as log, display, Signals() as signals:
+            saver = _Saver(checkpoints, log, options.checkpoint_seconds, step, state)
+            heartbeat = Heartbeat(home, trainer.num_steps)
             turn = _Turn.agreed(pace, signals, saver, step)
             while turn.steps > 0:
                 begun = time.monotonic()
@@ -143,12 +183,10 @@ def run(
                 step, seconds = step + turn.steps, time.monotonic() - begun
                 pace.seconds_per_step = seconds / turn.steps
                 pace.spend(rows)
-                if evaluate_fn and is_first() and (step % evaluate_every == 0 or step == trainer.num_steps):
-                    scalars = evaluate_fn(on_this_process(state))
-                    rows[-1] |= {f"validation/{name}": float(value) for name, value in scalars.items()}
+                rows[-1] |= calls.measure(step, state)
                 log.write(rows, time.monotonic() - started)
-                failure = _failure(rows, folder, saver.saved)
-                snapshots.take(step, state, only_if_due=failure is None)
+                failure = _failure(rows, home, saver.saved)
+                calls.take_snapshots(step, state, only_if_due=failure is None)
                 if failure is not None:
                     raise failure
                 heartbeat.beat(rows, seconds, pace.seconds_left(step))
@@ -157,7 +195,7 @@ def run(
                 if turn.saves:
                     saver.save(step, state)
                 heartbeat.look()
-            snapshots.take(step, state)
+            calls.take_snapshots(step, state)
             saver.save(step, state)
             heartbeat.look()
         seconds = log.seconds_before + time.monotonic() - started
@@ -195,21 +233,13 @@ def _result(
 
 
 class _Pace:
-    """How many meta-steps the next chunk has, and how long everything will take."""
+    """Chooses the number of meta-steps of the next chunk, and estimates the time left."""
 
-    def __init__(
-        self,
-        started: float,
-        last: int,
-        minutes: float | None,
-        env_steps: float | None,
-        chunk: int | None,
-        intervals: Sequence[int],
-    ) -> None:
-        self.last, self.chunk, self.intervals = last, chunk, intervals
-        self.env_steps_left = math.inf if env_steps is None else env_steps
+    def __init__(self, started: float, last: int, options: RunOptions, intervals: Sequence[int]) -> None:
+        self.last, self.chunk, self.intervals = last, options.chunk, intervals
+        self.env_steps_left = math.inf if options.env_steps is None else options.env_steps
         self.most_env_steps = 1.0  # of a meta-step so far
-        self.deadline = math.inf if minutes is None else started + 60 * minutes
+        self.deadline = math.inf if options.minutes is None else started + 60 * options.minutes
         self.seconds_per_step: float | None = None
 
     def is_over(self, step: int) -> bool:
@@ -218,7 +248,7 @@ class _Pace:
         return step >= self.last or self.is_spent() or out_of_time
 
     def spend(self, rows: list[Row]) -> None:
-        """Take note of the environment steps of some meta-steps."""
+        """Count the environment steps of some meta-steps."""
         for row in rows:
             env_steps = row.get("env_steps") or 0.0
             self.env_steps_left -= env_steps
@@ -229,7 +259,7 @@ class _Pace:
         return self.env_steps_left <= 0
 
     def next_count(self, step: int) -> int:
-        """Meta-steps until the host should look up."""
+        """Meta-steps of the next chunk."""
         count = 1  # the first chunk tells how long a meta-step takes
         if self.chunk is not None:
             count = self.chunk
@@ -266,48 +296,6 @@ class _Saver:
         self.log.sync()
         self.checkpoints.save(step, state)
         self.saved, self.saved_at = step, time.monotonic()
-
-
-class _Snapshots:
-    """Takes a snapshot at an interval, each step once."""
-
-    def __init__(self, folder: Path, snapshot_fn: Callable[[Path, Any], None] | None, every: int) -> None:
-        self.folder, self.snapshot_fn, self.every = folder, snapshot_fn, every
-        self.taken: int | None = None
-
-    def take(self, step: int, state: Any, *, only_if_due: bool = False) -> None:
-        """Take one unless there is one of this step already, or it is not due and `only_if_due`. Process 0 takes it."""
-        if self.snapshot_fn is None or step == self.taken or (only_if_due and step % self.every):
-            return
-        if is_first():
-            self.snapshot_fn(self.folder, on_this_process(state))
-        self.taken = step
-
-
-def _last_step(
-    trainer: Trainer,
-    seed: int,
-    steps: int | None,
-    minutes: float | None,
-    env_steps: float | None,
-    chunk: int | None,
-    evaluate_every: int,
-    snapshot_every: int,
-) -> int:
-    """Check the options and return the meta-step to stop at."""
-    for name, value, low, high in (
-        ("seed", seed, 0, 2**32 - 1),
-        ("steps", steps, 1, trainer.num_steps),
-        ("chunk", chunk, 1, MAX_CHUNK),
-        ("evaluate_every", evaluate_every, 1, 2**31 - 1),
-        ("snapshot_every", snapshot_every, 1, 2**31 - 1),
-    ):
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"{name} = {value}: it must be {low} to {high}.")
-    for name, amount in (("minutes", minutes), ("env_steps", env_steps)):
-        if amount is not None and not amount > 0:
-            raise ValueError(f"{name} = {amount}: it must be above 0.")
-    return trainer.num_steps if steps is None else steps
 
 
 def _rows(metrics: HostMetrics, step: int, count: int) -> list[Row]:

@@ -1,7 +1,7 @@
-"""What a run shows of itself while it goes on: how far it is, how well and how fast, and how long it will take.
+"""Progress of a run while it goes on: meta-steps done, fitness, speed, memory and the time left.
 
 In a terminal this is a live bar, elsewhere a line about every minute. The same is in `heartbeat.json` in the run
-folder, for whoever watches from outside: a scheduler's liveness probe, a dashboard, a colleague.
+folder, for liveness probes of schedulers, and for dashboards.
 """
 
 import json
@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import jax
 
-from metadisco.core.processes import is_first
 from metadisco.core.files import write_atomically
+from metadisco.core.processes import is_first
 from metadisco.runs.run_folder import Row
 
 HEARTBEAT = "heartbeat.json"
@@ -117,7 +117,7 @@ class Display:
 
 
 class Heartbeat:
-    """How fast a run goes, what it holds, and how long it needs, at this moment and, whole, in `heartbeat.json`.
+    """Speed, memory and time left of a run, which are written to `heartbeat.json` too.
 
     Attributes:
         rates: Meta-steps, agent updates and environment steps per second in the last chunk, as far as they are counted.
@@ -136,7 +136,7 @@ class Heartbeat:
         self.next_write = 0.0
 
     def beat(self, rows: list[Row], seconds: float, seconds_left: float) -> None:
-        """Take note of a chunk that took `seconds`, and write it down if it is time to."""
+        """Record a chunk that took `seconds`, and write the file if it is due."""
         names = {"meta-steps": None, "agent updates": "agent_updates", "env steps": "env_steps"}
         self.rates = {
             name: (len(rows) if metric is None else sum(row[metric] for row in rows)) / seconds
@@ -149,7 +149,7 @@ class Heartbeat:
             self.next_write = time.monotonic() + MIN_SECONDS
 
     def look(self) -> None:
-        """Take note of a moment at which the loop looks at signals."""
+        """Record that the loop looks at signals now."""
         now = time.monotonic()
         self.stop_seconds, self.looked_at = max(self.stop_seconds, now - self.looked_at), now
 

@@ -1,9 +1,9 @@
 """A run's folder: what is in it, who may write in it, and the log of its meta-steps.
 
 It holds `config.json` (written first), `metrics.jsonl` (one line per meta-step), `tensorboard/` and `checkpoints/`, and
-may hold snapshots (`levels/`). What comes after the run (`objective/`, `evaluation.json`, `report.html`) is not this
-module's business. One process at a time writes (of several that work together, process 0), and a run is only gone on
-with under the settings, and by the code, that it was begun with.
+may hold snapshots (`levels/`). What comes after the run (`objective/`, `evaluation.json`, `report.html`) is written by
+others. One process at a time writes (of several that work together, process 0), and a run is resumed only with the
+settings, and by the code, that it was begun with.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from typing import Any, Self, TextIO
 
 import jax
 
-from metadisco.core import config, differences, moved
-from metadisco.core.processes import DistributedError, exchange, is_first, is_joined, together
+from metadisco.core import config, moved
 from metadisco.core.files import hash_file, write_atomically
+from metadisco.core.processes import DistributedError, exchange, is_first, is_joined, together
 from metadisco.core.provenance import code_digest, provenance
 from metadisco.runs.trackers import MakeTracker, Tracker
 
@@ -78,7 +78,7 @@ def opened(
 def _owned(
     folder: Path, trainer: config.Component, seed: int, resume: bool, details: dict[str, Any], other_code: bool
 ) -> Iterator[None]:
-    """Hold the lock of a folder that is what it should be."""
+    """Check a run folder, or make it, and hold its lock."""
     _check_folder(folder, resume)
     settings, code = config.to_data(trainer), code_digest(_modules(config.to_data(trainer)))
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def _owned(
 
 
 def same_run(trainer: config.Component, seed: int, **options: Any) -> dict[str, Any]:
-    """What processes that work on one run must have in common, for `distributed.require_same`."""
+    """What processes that work on one run must have in common, for `processes.require_same`."""
     settings = config.to_data(trainer)
     versions = {"metadisco_code": code_digest(_modules(settings)), "jax": jax.__version__}
     return {"settings": settings, "seed": seed, **options, **versions, "local_devices": jax.local_device_count()}
@@ -116,7 +116,7 @@ def _config_digest(folder: Path) -> str:
 
 
 def _check_shared(folder: Path, written: str) -> None:
-    """Of several processes: see what process 0 has written, and write and delete a file of one's own."""
+    """Of several processes: check that this one sees the folder of process 0, and can write and delete files in it."""
     if not is_joined():
         return
     deadline = time.monotonic() + 5.0  # a network file system may show a new file a little later
@@ -136,7 +136,7 @@ def _check_shared(folder: Path, written: str) -> None:
 
 @contextlib.contextmanager
 def _run_errors() -> Iterator[None]:
-    """What is wrong with the folder on another process is a `RunError` here, too."""
+    """A context in which an error of another process about the folder becomes a `RunError` here, too."""
     try:
         yield
     except DistributedError as error:
@@ -182,9 +182,9 @@ def _check_settings(out: Path, settings: dict[str, Any], seed: int) -> None:
             "those of an uninterrupted run.",
             stacklevel=2,
         )
-    changed = differences.diff(document["trainer"], settings)
+    changed = config.diff(document["trainer"], settings)
     if document["seed"] != seed:
-        changed.append(differences.Difference("seed", document["seed"], seed))
+        changed.append(config.Difference("seed", document["seed"], seed))
     if changed:
         lines = "".join(f"\n  {difference}" for difference in changed)
         raise RunError(f"{out} was run with other settings:{lines}\nResume with its own, or name another --out.")

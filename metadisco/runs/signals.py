@@ -8,7 +8,7 @@ from typing import Any, Self
 
 
 class Signals:
-    """Notes the first SIGINT or SIGTERM for the loop to stop at its leisure; a SIGINT after that ends the process.
+    """Records the first SIGINT or SIGTERM, for the loop to stop after its chunk; a SIGINT after that ends the process.
 
     A second SIGTERM does not: schedulers repeat it. Slurm preempts with two of them, a hundredth of a second apart.
     """

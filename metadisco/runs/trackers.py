@@ -1,8 +1,8 @@
 """Where the curves of a run can be watched, beside its own `metrics.jsonl`: TensorBoard, Weights & Biases.
 
 A tracker is made when a run begins or goes on, is given the scalars of the last meta-step of each chunk, and is closed
-when the run stops. One that is not installed is left out, unless it was asked for. Nothing leaves the machine by
-itself: Weights & Biases keeps its files in the run folder (`wandb sync` sends them later), unless asked for `online`.
+when the run stops. One that is not installed is left out, unless it was asked for. Nothing is sent anywhere by default:
+Weights & Biases keeps its files in the run folder (`wandb sync` sends them later), unless asked for `online`.
 """
 
 import hashlib
@@ -32,8 +32,7 @@ MakeTracker = Callable[[Path, int], Tracker | None]
 class TensorBoard:
     """Events in `tensorboard/`. A run that goes on supersedes what a killed one wrote after its checkpoint.
 
-    They are written here and now: a `SummaryWriter` leaves that to a thread, which a full disk ends, and everybody then
-    waits for it.
+    They are written synchronously: the thread of a `SummaryWriter` ends on a full disk, and the run would wait for it.
     """
 
     flush_seconds = 10.0

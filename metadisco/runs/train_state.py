@@ -2,8 +2,8 @@
 
 `Checkpoints` keeps the whole state, one folder per saved meta-step, and beside it a manifest with the SHA-256 of every
 file. A checkpoint counts only with its manifest, which is renamed into place last, so a process may be killed at any
-moment; one that does not match its manifest is skipped for the one before. Where all are damaged nobody starts over by
-himself: that would delete them.
+moment; one that does not match its manifest is skipped for the one before. Where all are damaged, that is an error: to
+start over would delete them.
 """
 
 import errno
@@ -18,8 +18,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from metadisco.core.files import (
+    CheckpointError,
+    hash_file,
+    hash_files,
+    is_key,
+    leaf_types,
+    named_leaves,
+    write_atomically,
+)
 from metadisco.core.processes import LostError, exchange, is_first, lost_processes, together
-from metadisco.core.files import CheckpointError, hash_file, hash_files, is_key, leaf_types, named_leaves, write_atomically
 
 FORMAT_VERSION = 1
 SPARE_BYTES = 2**20  # for what Orbax writes about the arrays, and for the manifest
@@ -58,7 +66,7 @@ class Checkpoints:
         """
         from orbax.checkpoint import v1 as orbax  # slow to import
 
-        logging.getLogger("absl").addFilter(_is_news)
+        logging.getLogger("absl").addFilter(_is_not_of_orbax_thread)
         path, manifest = self._paths(step)
         leaves = _to_leaves(state)
         try:
@@ -87,7 +95,7 @@ class Checkpoints:
             ) from error
 
     def _check_space(self, leaves: dict[str, jax.Array]) -> None:
-        """Begin nothing that cannot be finished: Orbax writes in threads, which a full disk ends one by one, loudly."""
+        """Fail before Orbax writes: on a full disk each of its threads would log a traceback."""
         needed = 2 * sum(leaf.nbytes for leaf in leaves.values()) + SPARE_BYTES
         if is_first() and shutil.disk_usage(self.folder).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
@@ -164,7 +172,7 @@ class Checkpoints:
         return sorted(int(name) for name in names if name.isdigit())
 
     def _delete(self, surplus: Any) -> None:
-        """Delete what is unfinished or of a `surplus` step; the manifest first, so that nothing is left half valid."""
+        """Delete unfinished and `surplus` steps; the manifest first, since a checkpoint counts only with it."""
         if is_first():
             for step in filter(surplus, self._candidates()):
                 path, manifest = self._paths(step)
@@ -177,8 +185,8 @@ class Checkpoints:
                     path.unlink()
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a log record is not of a failed thread of Orbax, each with a traceback: `orbax.save` raises that, too."""
+def _is_not_of_orbax_thread(record: logging.LogRecord) -> bool:
+    """Drop the tracebacks that failed threads of Orbax log: `orbax.save` raises the same error."""
     return not record.pathname.endswith("orbax/checkpoint/_src/futures/future.py")
 
 

@@ -15,9 +15,10 @@ def check_curriculum(curriculum: Curriculum, *, num_tasks: int = 4, num_steps: i
     """Check a curriculum against the contract of `metadisco.curricula.base.Curriculum`.
 
     It is a hashable component that survives JSON; a proposal has N tasks with lifetimes from 1, and for each its place
-    in the level buffer, when it entered it, and whether to train on it; shapes and dtypes of the state and of proposals stay, so that both functions compile once, for
-    equal instances too; the same key gives the same proposal; compiled calls equal plain ones; scores count only where
-    the life is finished; a score that is NaN, or a proposal that comes back late, spoils nothing.
+    in the level buffer, when it entered it, and whether to train on it; shapes and dtypes of the state and of proposals
+    stay, so that both functions compile once, for equal instances too; the same key gives the same proposal; compiled
+    calls equal plain ones; scores count only where the life is finished; a score that is NaN, or a proposal that comes
+    back late, spoils nothing.
 
     Args:
         curriculum: what decides which tasks come next.
@@ -114,7 +115,7 @@ def _check_shapes(name: str, curriculum: Curriculum, state: Any, num_tasks: int)
         f"{name}.observe", lambda s, p: curriculum.observe(key, s, p, scores, finished), proposed, proposal
     )
     contract.check_types(f"the state of {name} around observe: ", proposed, observed[0], why)
-    for field, dtype in (("slots", jnp.int32), ("born", jnp.int32), ("train_mask", jnp.bool_)):
+    for field, dtype in (("places", jnp.int32), ("born", jnp.int32), ("train_mask", jnp.bool_)):
         leaf = getattr(proposal, field)
         demand(
             leaf.shape == (num_tasks,) and leaf.dtype == dtype,
@@ -132,11 +133,13 @@ def _check_shapes(name: str, curriculum: Curriculum, state: Any, num_tasks: int)
 def _check_proposal(name: str, proposal: Proposal, num_tasks: int) -> None:
     least = int(np.min(proposal.tasks.lifetime))
     demand(least >= 1, f"{name} proposes a lifetime of {least}: a life has at least one update")
-    demand(np.min(proposal.slots) >= -1, f"{name} proposes the slot {np.min(proposal.slots)}: use -1 for a new level")
-    is_new = np.asarray(proposal.slots) == -1
+    demand(
+        np.min(proposal.places) >= -1, f"{name} proposes the place {np.min(proposal.places)}: use -1 for a new level"
+    )
+    is_new = np.asarray(proposal.places) == -1
     demand(
         np.all(np.asarray(proposal.born)[is_new] == -1),
-        f"{name} proposes a new level (slot -1) with an initial condition: `born` is -1 for it; see propose_new",
+        f"{name} proposes a new level (place -1) with a clock of entry: `born` is -1 for it; see propose_new",
     )
     contract.check_finite(f"the level of a proposal of {name}", proposal.tasks.level, "Look at what makes the level")
 

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from metadisco.agents import distributions
-from metadisco.core.files import named_leaves
-from metadisco.core.types import Heads, Key, MetaParams, Outputs, Progress, Trajectory
+from metadisco.agents.agent import Agent
+from metadisco.agents.networks import Constant
+from metadisco.core.files import is_key, named_leaves
+from metadisco.core.types import AgentParams, Heads, Key, MetaParams, Outputs, Progress, Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
-from metadisco.objectives.base import Objective, Predictions, Regularized
+from metadisco.objectives.base import Objective, ObjectiveState, Predictions, Regularized
+from metadisco.objectives.state import check_state
 from metadisco.testing import contract
 from metadisco.testing.contract import Counted, demand
 
@@ -28,6 +31,9 @@ def check_objective(objective: Objective, spec: EnvSpec = SPEC) -> None:
     of a life; what is computed for a population under `jit` and `vmap` is what plain calls give; equal instances share
     a compilation; every head that was asked for learns something, and every meta-parameter makes a difference.
 
+    What it remembers keeps its structure, shapes and dtypes, begins alike for the same key and agent, stays finite, and
+    makes a difference to what agents learn.
+
     Args:
         objective: the learning rule.
         spec: spaces of the agent to try it on; give another one where the objective does not fit this one.
@@ -43,25 +49,19 @@ def check_objective(objective: Objective, spec: EnvSpec = SPEC) -> None:
     name = type(objective).__name__
     heads = _check_heads(name, objective, spec)
     population = _check_init(name, objective)
-    experiences = contract.stack_of(lambda key: _experience(key, spec, heads), NUM_EXAMPLES)
+    agent = Agent(Constant(), spec, tuple(heads.items()))
+    experiences = contract.stack_of(lambda key: _experience(key, agent), NUM_EXAMPLES)
     progress = Progress(jnp.array([3, 0], jnp.int32), jnp.array([20, 1], jnp.int32))
-    _check_shapes(name, objective, population, experiences, progress)
+    states = _check_init_state(name, objective, agent, experiences)
+    _check_shapes(name, objective, population, states, experiences, progress)
 
-    update = Counted(jax.vmap(_update, in_axes=(None, 0, 0, 0)))
-    result = update(objective, population, experiences, progress)
+    update = Counted(jax.vmap(_update, in_axes=(None, 0, 0, 0, 0)))
+    result = update(objective, population, states, experiences, progress)
     contract.check_metrics(name, jax.tree.map(lambda leaf: leaf[0], result["metrics"]))
-    for part in ("targets", "loss", "metrics", "gradient"):
-        contract.check_finite(f"the {part} of {name}", result[part], "Look for log 0, a division by 0 or sqrt'(0)")
-    told = {part: result[part] for part in ("targets", "loss", "metrics")}
-    contract.check_plain(
-        f"of {name}: ",
-        told,
-        lambda *arguments: _tell(objective, *arguments),
-        population,
-        experiences,
-        progress,
-    )
-    update(twin, population, experiences, progress)
+    _check_told(name, objective, result, population, states, experiences, progress)
+    if jax.tree.leaves(states):
+        _check_states(name, objective, population, update, (experiences, progress), result)
+    update(twin, population, states, experiences, progress)
     demand(update.traces == 1, f"two equal {name} are compiled twice: leave __eq__ and __hash__ to the dataclass")
 
     for head, slope in result["gradient"].items():
@@ -71,10 +71,10 @@ def check_objective(objective: Objective, spec: EnvSpec = SPEC) -> None:
             "or leave it out of `heads`",
         )
     for what, changed in _hard_cases(experiences).items():
-        hard = update(objective, population, changed, progress)
-        for part in ("loss", "gradient"):
+        hard = update(objective, population, states, changed, progress)
+        for part in ("state", "loss", "gradient"):
             contract.check_finite(f"the {part} of {name}", hard[part], f"It happens where {what}")
-    _check_meta_params(name, objective, population, update, (experiences, progress), result)
+    _check_meta_params(name, objective, population, update, (states, experiences, progress), result)
 
 
 def _check_heads(name: str, objective: Objective, spec: EnvSpec) -> Heads:
@@ -125,8 +125,72 @@ def _moved(key: Key, meta_params: MetaParams, scale: float = 0.3) -> MetaParams:
     )
 
 
-def _check_shapes(name: str, objective: Objective, population: Any, experiences: Any, progress: Progress) -> None:
-    one = jax.tree.map(lambda leaf: leaf[0], (population, experiences, progress))
+def _check_init_state(name: str, objective: Objective, agent: Agent, experiences: Any) -> ObjectiveState:
+    """What is remembered of new agents, leading axis: examples."""
+
+    def begin(key: Key, agent_params: AgentParams) -> ObjectiveState:
+        return objective.init_state(key, agent, agent_params, NUM_WORKERS)
+
+    try:
+        contract.shapes_of(
+            f"init_state or targets of {name}", lambda: check_state(objective, agent, NUM_STEPS, NUM_WORKERS)
+        )
+    except ValueError as error:
+        raise AssertionError(str(error)) from error
+    keys, agent_params = jax.random.split(jax.random.key(2), NUM_EXAMPLES), experiences[1].agent_params
+    states = jax.vmap(begin)(keys, agent_params)
+    contract.check_finite(f"the state of {name}", states, "An agent with such a state counts as diverged")
+    contract.check_plain(f"init_state of {name}: ", states, begin, keys, agent_params)
+    return states
+
+
+def _check_states(
+    name: str, objective: Objective, population: Any, update: Counted, data: tuple[Any, Progress], result: Any
+) -> None:
+    """An update after the first one, with the state that the first one left."""
+    experiences, progress = data
+    trajectory, predictions, outputs = experiences
+    moved = jax.tree.map(lambda leaf: leaf + 0.3, predictions.agent_params)
+    later = (trajectory, predictions.replace(agent_params=moved), outputs), progress
+    states = result["state"]
+    second = update(objective, population, states, *later)
+    demand(
+        update.traces == 1,
+        f"the state that targets of {name} return has other types than the one they are given, as to weak types: say "
+        "the dtype of every array that is made in init_state and targets, such as jnp.zeros((), jnp.float32)",
+    )
+    _check_told(name, objective, second, population, states, *later)
+    third = update(objective, population, jax.tree.map(_other, states), *later)
+    demand(
+        any(
+            np.any(np.asarray(one != other))
+            for part in ("targets", "gradient")
+            for one, other in zip(jax.tree.leaves(second[part]), jax.tree.leaves(third[part]))
+        ),
+        f"what {name} remembers makes no difference to what an agent learns: use the state in `targets`, or return () "
+        "from `init_state`",
+    )
+
+
+def _other(leaf: jax.Array) -> jax.Array:
+    """Another value of the same type."""
+    if is_key(leaf):
+        return leaf
+    return ~leaf if leaf.dtype == bool else leaf + jnp.ones((), leaf.dtype)
+
+
+def _check_told(name: str, objective: Objective, result: Any, *arguments: Any) -> None:
+    """It is finite, and what a plain call gives."""
+    for part in ("state", "targets", "loss", "metrics", "gradient"):
+        contract.check_finite(f"the {part} of {name}", result[part], "Look for log 0, a division by 0 or sqrt'(0)")
+    told = {part: result[part] for part in ("state", "targets", "loss", "metrics")}
+    contract.check_plain(f"of {name}: ", told, lambda *given: _tell(objective, *given), *arguments)
+
+
+def _check_shapes(
+    name: str, objective: Objective, population: Any, states: Any, experiences: Any, progress: Progress
+) -> None:
+    one = jax.tree.map(lambda leaf: leaf[0], (population, states, experiences, progress))
     result = contract.shapes_of(f"targets or loss of {name}", lambda *given: _tell(objective, *given), *one)
     for leaf, shape in named_leaves(result["targets"]).items():
         demand(
@@ -140,7 +204,7 @@ def _check_shapes(name: str, objective: Objective, population: Any, experiences:
         f"the loss of {name} is {loss.dtype}{list(loss.shape)}: it must be a float32 scalar; take jnp.mean over [T, B]",
     )
     if isinstance(objective, Regularized):
-        outputs = one[1][2]
+        outputs = one[2][2]
         told = contract.shapes_of(f"regularizers of {name}", objective.regularizers, result["targets"], outputs)
         known = set(told) <= REGULARIZERS and all(term.shape == () for term in told.values())
         demand(known, f"regularizers of {name} are {told}: scalars of the names {sorted(REGULARIZERS)} are known")
@@ -174,28 +238,36 @@ def _hard_cases(experiences: Any) -> dict[str, Any]:
     }
 
 
-def _tell(objective: Objective, meta_params: MetaParams, experience: Any, progress: Progress) -> dict[str, Any]:
-    """Targets, loss and metrics."""
+def _tell(
+    objective: Objective, meta_params: MetaParams, state: ObjectiveState, experience: Any, progress: Progress
+) -> dict[str, Any]:
+    """State afterwards, targets, loss and metrics."""
     trajectory, predictions, outputs = experience
-    targets = objective.targets(meta_params, predictions, trajectory, progress)
+    targets, state = objective.targets(meta_params, state, predictions, trajectory, progress)
     loss, metrics = objective.loss(meta_params, targets, outputs, trajectory, progress)
-    return {"targets": targets, "loss": loss, "metrics": metrics}
+    return {"state": state, "targets": targets, "loss": loss, "metrics": metrics}
 
 
-def _update(objective: Objective, meta_params: MetaParams, experience: Any, progress: Progress) -> dict[str, Any]:
+def _update(
+    objective: Objective, meta_params: MetaParams, state: ObjectiveState, experience: Any, progress: Progress
+) -> dict[str, Any]:
     """The same, and the derivative of the loss with respect to the outputs."""
     trajectory, predictions, outputs = experience
 
     def loss(outputs: Outputs) -> tuple[jax.Array, Any]:
-        told = _tell(objective, meta_params, (trajectory, predictions, outputs), progress)
+        told = _tell(objective, meta_params, state, (trajectory, predictions, outputs), progress)
         return told["loss"], told
 
     gradient, told = jax.grad(loss, has_aux=True)(outputs)
     return told | {"gradient": gradient}
 
 
-def _experience(key: Key, spec: EnvSpec, heads: Heads) -> tuple[Trajectory, Predictions, Outputs]:
-    """A rollout, what the agent said to it when it acted, and what it says a little later."""
+def _experience(key: Key, agent: Agent) -> tuple[Trajectory, Predictions, Outputs]:
+    """A rollout, what the agent said to it when it acted, and what it says a little later.
+
+    What it said is drawn, so that it differs from step to step; the agent's parameters are some others.
+    """
+    spec, heads = agent.spec, dict(agent.heads)
     obs_key, now_key, next_key, action_key, end_key, reward_key, later_key = jax.random.split(key, 7)
     shape, family = (NUM_STEPS, NUM_WORKERS), distributions.of_space(spec.action)
 
@@ -222,4 +294,5 @@ def _experience(key: Key, spec: EnvSpec, heads: Heads) -> tuple[Trajectory, Pred
         next_obs=observe(jax.random.fold_in(obs_key, 1)),
     )
     later = jax.tree.map(lambda one, other: one + 0.3 * other, now, outputs(later_key))
-    return trajectory, Predictions(now, outputs(next_key)), later
+    agent_params = _moved(jax.random.fold_in(later_key, 1), agent.init(later_key))
+    return trajectory, Predictions(now, outputs(next_key), agent_params, agent), later

@@ -248,14 +248,14 @@ def test_seeds_show_their_own_rows_on_the_way_and_none_twice_after_a_kill(tmp_pa
         seen.append([len(run_folder.read_metrics(home / "metrics.jsonl")) for home in homes.values()])
         return {}
 
-    options = {"track": [partial(SeedLogs, homes=homes)], "chunk": 4, "evaluate_fn": look, "evaluate_every": 8}
+    options, hooks = {"track": [partial(SeedLogs, homes=homes)], "chunk": 4}, [toy.validation(look, 8)]
     group = tmp_path / "group"
-    toy.run(Labelled(), group, steps=20, **options)
+    toy.run(Labelled(), group, hooks, steps=20, **options)
     assert seen == [[4, 4], [12, 12]]  # all but the present chunk
     for folder in (group, homes[1]):  # a kill after more meta-steps, which come again
         with (folder / "metrics.jsonl").open("a") as log:
             log.write('{"step": 21, "fitness/seed1": 0.0, "seconds": 99.0}\n{"step": 22, ')
-    toy.run(Labelled(), group, resume=True, **options)
+    toy.run(Labelled(), group, hooks, resume=True, **options)
     rows = run_folder.read_metrics(group / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(1, 41))
     for seed, home in homes.items():

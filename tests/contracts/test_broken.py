@@ -209,9 +209,12 @@ class Regression:
     def init(self, key):
         return {"w": jax.random.normal(key, (2,))}
 
-    def targets(self, meta_params, predictions, trajectory, progress):
+    def init_state(self, key, agent, agent_params, num_workers):
+        return ()
+
+    def targets(self, meta_params, state, predictions, trajectory, progress):
         w = meta_params["w"]
-        return A2CTargets(w[0] + w[1] * trajectory.reward, trajectory.reward)
+        return A2CTargets(w[0] + w[1] * trajectory.reward, trajectory.reward), state
 
     def loss(self, meta_params, targets, outputs, trajectory, progress):
         return A2C().loss((), targets, outputs, trajectory, progress)
@@ -249,8 +252,9 @@ class NoFeatures(Regression):
 class MeanTargets(Regression):
     """Targets without steps."""
 
-    def targets(self, meta_params, predictions, trajectory, progress):
-        return jax.tree.map(jnp.mean, super().targets(meta_params, predictions, trajectory, progress))
+    def targets(self, meta_params, state, predictions, trajectory, progress):
+        targets, state = super().targets(meta_params, state, predictions, trajectory, progress)
+        return jax.tree.map(jnp.mean, targets), state
 
 
 @dataclass(frozen=True)
@@ -281,9 +285,9 @@ class IdleWeight(Regression):
 class NormalizedReward(Regression):
     """0 / 0 where nothing was rewarded."""
 
-    def targets(self, meta_params, predictions, trajectory, progress):
+    def targets(self, meta_params, state, predictions, trajectory, progress):
         reward = trajectory.reward / jnp.std(trajectory.reward)
-        return super().targets(meta_params, predictions, trajectory.replace(reward=reward), progress)
+        return super().targets(meta_params, state, predictions, trajectory.replace(reward=reward), progress)
 
 
 @dataclass(frozen=True)
@@ -295,8 +299,115 @@ class VectorMetric(Regression):
         return loss, {"reward": trajectory.reward}
 
 
+class Baseline(Regression):
+    """The same, with a moving average of the reward as a baseline."""
+
+    def init_state(self, key, agent, agent_params, num_workers):
+        return {"count": jnp.zeros((), jnp.int32), "mean": jnp.zeros(())}
+
+    def targets(self, meta_params, state, predictions, trajectory, progress):
+        mean = 0.9 * state["mean"] + 0.1 * jnp.mean(trajectory.reward)
+        w, advantage = meta_params["w"], trajectory.reward - mean
+        return A2CTargets(w[0] + w[1] * advantage, advantage), {"count": state["count"] + 1, "mean": mean}
+
+
+@dataclass(frozen=True)
+class WholeBaseline(Baseline):
+    """Nothing is broken."""
+
+
+@dataclass(frozen=True)
+class NoState(Regression):
+    """The protocol of an earlier version."""
+
+    init_state = None
+
+
+@dataclass(frozen=True)
+class CountsInFloats(Baseline):
+    """int32 becomes float32."""
+
+    def targets(self, *arguments):
+        targets, state = super().targets(*arguments)
+        return targets, state | {"count": state["count"] * 1.0}
+
+
+@dataclass(frozen=True)
+class WeakState(Baseline):
+    """A Python number as the first mean."""
+
+    def init_state(self, *arguments):
+        return super().init_state(*arguments) | {"mean": jnp.asarray(0.0)}
+
+    def targets(self, meta_params, state, *arguments):
+        return super().targets(meta_params, state | {"mean": state["mean"].astype(jnp.float32)}, *arguments)
+
+
+@dataclass(frozen=True)
+class LooksAtItsState(Baseline):
+    """`if` on an array."""
+
+    def targets(self, meta_params, state, *arguments):
+        if state["count"] > 3:
+            state = state | {"mean": jnp.zeros(())}
+        return super().targets(meta_params, state, *arguments)
+
+
+@dataclass(frozen=True)
+class DrawsFromNumpy(Baseline):
+    """A state that does not follow from the key."""
+
+    def init_state(self, *arguments):
+        return super().init_state(*arguments) | {"mean": jnp.full((), np.random.default_rng().normal(), jnp.float32)}
+
+
+@dataclass(frozen=True)
+class InfiniteState(Baseline):
+    """Infinity for "nothing yet"."""
+
+    def init_state(self, *arguments):
+        return super().init_state(*arguments) | {"mean": jnp.full((), -jnp.inf, jnp.float32)}
+
+
+@dataclass(frozen=True)
+class LaterNaN(Baseline):
+    """Whole in the first update, 0 / 0 in the second one."""
+
+    def targets(self, meta_params, state, *arguments):
+        targets, after = super().targets(meta_params, state, *arguments)
+        return targets, after | {"mean": after["mean"] * (1 - state["count"]) / (1 - state["count"])}
+
+
+@dataclass(frozen=True)
+class ScaleOfRewards(Baseline):
+    """0 / 0 where nothing was rewarded, in the state only."""
+
+    def init_state(self, *arguments):
+        return super().init_state(*arguments) | {"share": jnp.zeros(())}
+
+    def targets(self, meta_params, state, predictions, trajectory, progress):
+        targets, after = super().targets(meta_params, state, predictions, trajectory, progress)
+        reward = jnp.abs(trajectory.reward)
+        return targets, after | {"share": jnp.max(reward) / jnp.sum(reward)}
+
+
+@dataclass(frozen=True)
+class IdleState(Baseline):
+    """Counts, and does nothing with it."""
+
+    def init_state(self, *arguments):
+        return {"count": jnp.zeros((), jnp.int32)}
+
+    def targets(self, meta_params, state, *arguments):
+        return Regression.targets(self, meta_params, (), *arguments)[0], {"count": state["count"] + 1}
+
+
 def test_a_whole_objective_passes():
     check_objective(WholeObjective())
+
+
+def test_a_whole_objective_that_remembers_passes():
+    check_objective(WholeBaseline())
 
 
 @pytest.mark.parametrize(
@@ -311,6 +422,15 @@ def test_a_whole_objective_passes():
         (IdleWeight(), "'idle'.* of IdleWeight make no difference"),
         (NormalizedReward(), "where nothing is rewarded"),
         (VectorMetric(), "'reward' of VectorMetric"),
+        (NoState(), r"NoState has no init_state\(.*\(targets, state\)"),
+        (CountsInFloats(), "'count'.: int32.* before and .*'count'.: float32"),
+        (WeakState(), "as to weak types: say the dtype"),
+        (LooksAtItsState(), "init_state or targets of LooksAtItsState cannot be compiled"),
+        (DrawsFromNumpy(), "init_state of DrawsFromNumpy: .*'mean'.* differs"),
+        (InfiniteState(), "the state of InfiniteState.'mean'. is not finite"),
+        (LaterNaN(), "the state of LaterNaN.'mean'. is not finite"),
+        (ScaleOfRewards(), "the state of ScaleOfRewards.*where nothing is rewarded"),
+        (IdleState(), "what IdleState remembers makes no difference"),
     ],
     ids=lambda each: type(each).__name__,
 )

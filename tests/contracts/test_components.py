@@ -28,6 +28,7 @@ from metadisco.objectives.drift import DPODrift, LPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.testing import check_curriculum, check_environment, check_meta_optimizer, check_objective
 from tests.support import small, two_states
+from tests.support.remembering import Remembering
 from tests.support.small import LEVELS, TASKS
 
 CONTINUOUS = EnvSpec(Box((4,)), Box((2,), -1.0, 1.0))
@@ -57,6 +58,7 @@ REPLAY = PrioritizedLevelReplay(Numbers(), capacity=6, fill_before_replay=0.3)
         (PPO(), CONTINUOUS),
         (MirrorLearning(DPODrift()), two_states.TwoStates.spec),
         (MirrorLearning(LPODrift(width=4, temporal=True)), two_states.TwoStates.spec),
+        (Remembering(), two_states.TwoStates.spec),
     ],
     ids=repr,
 )

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pytest
 
-from metadisco.core import config, differences
+from metadisco.core import config
 
 
 class Optimizer(Protocol):
@@ -180,7 +180,7 @@ def test_fields_replaced_together_need_to_fit_only_together():
 
 def test_diff_names_what_differs_with_both_values():
     other = config.replace_fields(Trainer(), {"meta.sigma": 0.2, "levels.1.size": 8, "clip": 1.0})
-    assert [str(item) for item in differences.diff(Trainer(), config.to_data(other))] == [
+    assert [str(item) for item in config.diff(Trainer(), config.to_data(other))] == [
         "meta.sigma: 0.1 -> 0.2",
         "levels.1.size: 7 -> 8",
         "clip: None -> 1.0",
@@ -188,9 +188,23 @@ def test_diff_names_what_differs_with_both_values():
 
 
 def test_diff_of_another_class_names_the_classes_alone():
-    (difference,) = differences.diff(Trainer(), Trainer(meta=Level()))
+    (difference,) = config.diff(Trainer(), Trainer(meta=Level()))
     assert str(difference) == f"meta: '{__name__}:Evolution' -> '{__name__}:Level'"
 
 
 def test_diff_of_equal_components_is_empty():
-    assert differences.diff(Trainer(clip=math.nan), Trainer(clip=math.nan)) == []
+    assert config.diff(Trainer(clip=math.nan), Trainer(clip=math.nan)) == []
+
+
+@dataclass(frozen=True)
+class Several:
+    """Parts in a tuple."""
+
+    parts: tuple[Level, ...]
+    rate: float = 1.0
+
+
+def test_what_is_inside_the_only_item_of_a_tuple_may_be_named_without_the_tuple():
+    assert config.replace_fields(Several((Level(2),)), {"size": "7", "rate": 2}) == Several((Level(7),), 2.0)
+    with pytest.raises(config.ConfigError, match="Unknown field 'size'"):
+        config.replace_fields(Several((Level(2), Level(3))), {"size": 7})

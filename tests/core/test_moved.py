@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from metadisco.checkpoints import checkpoint
-from metadisco.core import config, differences, moved
+from metadisco.core import config, moved
 from metadisco.runs import run_folder
 
 RELEASE = json.loads((Path(__file__).parents[1] / "data" / "release_0_1.json").read_text())
@@ -30,7 +30,7 @@ def test_every_class_of_the_release_before_and_of_the_zoo_is_found(name):
 def test_the_settings_of_a_run_of_the_release_before_are_read_and_differ_in_nothing(preset):
     written = RELEASE["runs"][preset]
     trainer = config.from_data(written)
-    assert differences.diff(written, trainer) == []
+    assert config.diff(written, trainer) == []
     assert numbers(config.to_data(trainer)) >= numbers(written)
 
 

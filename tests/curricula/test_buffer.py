@@ -32,10 +32,10 @@ def insert(buffer, names, scores, is_candidate=None):
     return level_buffer.insert(buffer, named(names), jnp.asarray(scores, jnp.float32), is_candidate)
 
 
-def update(buffer, slots, scores, born=None):
-    slots = jnp.asarray(slots, jnp.int32)
-    born = buffer.born[slots] if born is None else jnp.asarray(born, jnp.int32)
-    return level_buffer.update(buffer, slots, born, jnp.asarray(scores, jnp.float32), jnp.ones(len(slots), bool))
+def update(buffer, places, scores, born=None):
+    places = jnp.asarray(places, jnp.int32)
+    born = buffer.born[places] if born is None else jnp.asarray(born, jnp.int32)
+    return level_buffer.update(buffer, places, born, jnp.asarray(scores, jnp.float32), jnp.ones(len(places), bool))
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ def half_full():
 
 
 def assert_same(buffer, slow):
-    assert buffer.is_filled.tolist() == [level is not None for level in slow.slots]
+    assert buffer.is_filled.tolist() == [level is not None for level in slow.places]
     assert int(buffer.num_nonfinite) == slow.num_nonfinite
-    for i, level in enumerate(slow.slots):
+    for i, level in enumerate(slow.places):
         if level is not None:
             assert int(buffer.tasks.level["name"][i]) == level["name"]
             assert float(buffer.score[i]) == pytest.approx(level["score"], rel=1e-5)
@@ -63,13 +63,13 @@ def test_a_history_equals_that_of_the_slow_buffer(seed):
     for generation in range(12):
         buffer, slow.clock = level_buffer.tick(buffer), slow.clock + 1
         scores = rng.choice([-1.0, 0.0, 1.0, 2.5, 4.0, 7.0, np.nan, np.inf, -np.inf], 5).astype(np.float32)
-        finished, slots = rng.random(5) < 0.8, rng.integers(-1, CAPACITY, 5).astype(np.int32)
-        born = np.asarray(buffer.born)[slots] - (rng.random(5) < 0.2)
-        buffer = step[0](buffer, slots, born.astype(np.int32), scores, finished)
-        slow.update(slots, born, scores, finished)
+        finished, places = rng.random(5) < 0.8, rng.integers(-1, CAPACITY, 5).astype(np.int32)
+        born = np.asarray(buffer.born)[places] - (rng.random(5) < 0.2)
+        buffer = step[0](buffer, places, born.astype(np.int32), scores, finished)
+        slow.update(places, born, scores, finished)
         names = np.arange(5) + 5 * generation
-        buffer, _ = step[1](buffer, named(names), scores, finished & (slots < 0))
-        slow.insert(names, scores, finished & (slots < 0))
+        buffer, _ = step[1](buffer, named(names), scores, finished & (places < 0))
+        slow.insert(names, scores, finished & (places < 0))
         assert_same(buffer, slow)
 
 
@@ -82,7 +82,7 @@ def test_the_best_of_buffer_and_candidates_are_kept():
     assert int(num_inserted) == sum(score in new for score in buffer.score.tolist())
 
 
-def test_empty_slots_are_filled_before_a_level_is_replaced(half_full):
+def test_empty_places_are_filled_before_a_level_is_replaced(half_full):
     buffer, num_inserted = insert(half_full, [13, 14], [-5.0, -6.0])
     assert int(num_inserted) == 2
     assert {10, 11, 12, 13, 14} <= set(buffer.tasks.level["name"].tolist())
@@ -120,7 +120,7 @@ def test_huge_scores_of_the_same_level_do_not_overflow(half_full):
     assert np.isfinite(update(half_full, [1, 1, 1], [3e38] * 3).score[1])
 
 
-def test_a_score_never_goes_to_the_level_that_has_taken_the_slot():
+def test_a_score_never_goes_to_the_level_that_has_taken_the_place():
     buffer, _ = insert(level_buffer.tick(empty(1)), [1], [0.0])
     born = buffer.born
     buffer, _ = insert(level_buffer.tick(buffer), [2], [5.0])
@@ -128,9 +128,9 @@ def test_a_score_never_goes_to_the_level_that_has_taken_the_slot():
     assert_trees_close(after, buffer)
 
 
-def test_negative_slots_and_unfinished_lives_change_nothing(half_full):
-    scores, slots = jnp.array([9.0, jnp.nan]), jnp.array([-1, 0], jnp.int32)
-    after = level_buffer.update(half_full, slots, half_full.born[slots], scores, jnp.array([True, False]))
+def test_negative_places_and_unfinished_lives_change_nothing(half_full):
+    scores, places = jnp.array([9.0, jnp.nan]), jnp.array([-1, 0], jnp.int32)
+    after = level_buffer.update(half_full, places, half_full.born[places], scores, jnp.array([True, False]))
     assert_trees_close(after, half_full)
 
 
@@ -154,9 +154,9 @@ WEIGHTS = np.array([0.5, 0.0, 0.3, 0.15, 0.05], np.float32)
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def many_draws(weights, num_slots, num_draws=20_000):
+def many_draws(weights, num_places, num_draws=20_000):
     keys = jax.random.split(jax.random.key(5), num_draws)
-    return jax.vmap(level_buffer.draw_slots, in_axes=(0, None, None))(keys, weights, num_slots)
+    return jax.vmap(level_buffer.draw_places, in_axes=(0, None, None))(keys, weights, num_places)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
@@ -179,15 +179,15 @@ def test_more_draws_than_weights_are_minus_one():
 
 def test_nothing_is_drawn_from_an_empty_buffer():
     weights = level_buffer.replay_weights(empty(), RankPrioritization(), 0.3)
-    assert (level_buffer.draw_slots(jax.random.key(0), weights, 3) == -1).all()
+    assert (level_buffer.draw_places(jax.random.key(0), weights, 3) == -1).all()
 
 
 def test_compiled_buffer_equals_the_eager_one_and_keeps_its_types(half_full):
     arguments = named([20, 21]), jnp.array([9.0, 0.0]), jnp.ones(2, bool)
     eager, compiled = (f(half_full, *arguments)[0] for f in (level_buffer.insert, jax.jit(level_buffer.insert)))
     assert_trees_close(eager, compiled)
-    slots, scores = jnp.array([0, 0], jnp.int32), jnp.array([1.0, 2.0])
-    arguments = slots, half_full.born[slots], scores, jnp.ones(2, bool)
+    places, scores = jnp.array([0, 0], jnp.int32), jnp.array([1.0, 2.0])
+    arguments = places, half_full.born[places], scores, jnp.ones(2, bool)
     eager, compiled = (f(half_full, *arguments) for f in (level_buffer.update, jax.jit(level_buffer.update)))
     assert_trees_close(eager, compiled)
     assert jax.eval_shape(level_buffer.update, half_full, *arguments) == jax.eval_shape(lambda: half_full)

@@ -44,7 +44,7 @@ def test_a_fixed_set_is_drawn_from_uniformly():
     counts = [(walls == one).all(axis=1).sum() for one in everything]
     assert sum(counts) == 4000
     assert stats.chisquare(counts).pvalue > 1e-3
-    assert (proposal.slots == -1).all()
+    assert (proposal.places == -1).all()
     assert proposal.train_mask.all()
 
 

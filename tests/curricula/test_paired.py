@@ -10,16 +10,16 @@ import pytest
 from scipy import stats
 
 from metadisco.agents.networks import MLP
+from metadisco.agents.optimizers import Adam
 from metadisco.core import config, trees
 from metadisco.core.files import leaf_types
 from metadisco.core.types import Task
 from metadisco.curricula.paired import PAIRED, teacher_loss
 from metadisco.curricula.tasks import FixedLifetime, LogUniformLifetime, Tasks
-from metadisco.curricula.teacher import Composition, Judgment, Recollection
+from metadisco.curricula.teacher import TeacherObservations, TeacherOutputs, TeacherTrajectory
 from metadisco.envs.gridworld.hand_designed import HandDesigned, ObjectKind
 from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import Adam
 from metadisco.meta_training.domain import Domain
 from metadisco.meta_training.gradient_trainer import GradientTrainer
 from tests.support import small
@@ -101,27 +101,27 @@ def distance(left, right):
 # What is proposed
 
 
-def slow_log_probs(curriculum, teacher_params, composition):
+def slow_log_probs(curriculum, teacher_params, trajectory):
     """The network and the choices of one task, step by step, in NumPy."""
     design, params = curriculum.teacher.design, jax.device_get(teacher_params)
     observe_draft, find_options, place = (jax.jit(f) for f in (design.observe, design.options, design.place))
     draft, log_probs = design.begin(), []
     for step in range(design.num_steps):
         one_hot = np.eye(design.num_steps)[step]
-        x = np.concatenate([np.asarray(observe_draft(draft)), composition.condition, one_hot])
+        x = np.concatenate([np.asarray(observe_draft(draft)), trajectory.condition, one_hot])
         for layer in params["network"]["torso"]:
             x = np.maximum(x @ layer["kernel"] + layer["bias"], 0.0)
         head = params["network"]["logits"]
         logits = x @ head["kernel"] + head["bias"] + params["table"]["logits"][step]
         options = np.flatnonzero(find_options(draft, jnp.int32(step)))
-        choice = int(composition.choice[step])
+        choice = int(trajectory.choice[step])
         if not len(options):
             assert choice == -1
             log_probs.append(0.0)
             continue
         assert choice in options
         log_probs.append(logits[choice] - np.log(np.sum(np.exp(logits[options]))))
-        draft = place(draft, jnp.int32(step), jnp.int32(choice), composition.uniform[step])
+        draft = place(draft, jnp.int32(step), jnp.int32(choice), trajectory.uniform[step])
     return np.array(log_probs), draft
 
 
@@ -129,20 +129,20 @@ def slow_log_probs(curriculum, teacher_params, composition):
 def test_recorded_log_probs_are_those_of_a_slow_teacher(curriculum):
     state, proposal = begin(curriculum, noise=0.5)
     for i in (0, 7):
-        composition = jax.device_get(trees.index(proposal.notes, i))
-        log_probs, draft = slow_log_probs(curriculum, state.teacher_params, composition)
-        np.testing.assert_allclose(composition.log_prob, log_probs, atol=1e-5)
+        trajectory = jax.device_get(trees.index(proposal.notes, i))
+        log_probs, draft = slow_log_probs(curriculum, state.teacher_params, trajectory)
+        np.testing.assert_allclose(trajectory.log_prob, log_probs, atol=1e-5)
         assert_trees_close(curriculum.teacher.design.finish(draft), trees.index(proposal.tasks, i), rtol=1e-6)
 
 
 @pytest.mark.parametrize("curriculum", [BEADS, GRIDS], ids=["beads", "grids"])
-def test_what_is_recalled_is_judged_as_it_was_recorded(curriculum):
+def test_choices_are_as_likely_along_recomputed_observations_as_when_they_were_made(curriculum):
     state, proposal = begin(curriculum, noise=0.5)
-    recollection = jax.vmap(curriculum.teacher.recall)(proposal.notes)
-    judgment = curriculum._assess(state.teacher_params, recollection, proposal.notes)
-    np.testing.assert_allclose(judgment.log_prob, proposal.notes.log_prob, atol=1e-5)
-    entropy = np.log(np.maximum(recollection.options.sum(-1), 1))  # of uniform choices
-    assert (judgment.entropy <= entropy + 1e-5).all()
+    observations = jax.vmap(curriculum.teacher.observations)(proposal.notes)
+    outputs = curriculum._evaluate_choices(state.teacher_params, observations, proposal.notes)
+    np.testing.assert_allclose(outputs.log_prob, proposal.notes.log_prob, atol=1e-5)
+    entropy = np.log(np.maximum(observations.options.sum(-1), 1))  # of uniform choices
+    assert (outputs.entropy <= entropy + 1e-5).all()
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
@@ -179,11 +179,11 @@ def test_choices_have_the_frequencies_of_their_probabilities():
     state, _ = begin(BEADS, noise=0.7)
     proposal = propose(BEADS, jax.random.key(2), state, 3000)[1]
     # The random vector is part of what a choice depends on, so probabilities are those of each proposal.
-    recollection = jax.vmap(BEADS.teacher.recall)(proposal.notes)
-    ask = jax.jit(jax.vmap(BEADS.teacher.assess, in_axes=(None, 0, 0)))
+    observations = jax.vmap(BEADS.teacher.observations)(proposal.notes)
+    ask = jax.jit(jax.vmap(BEADS.teacher.evaluate_choices, in_axes=(None, 0, 0)))
     for color in range(NUM_COLORS):
         choice = proposal.notes.choice.at[:, 0].set(color)
-        prob = np.exp(ask(state.teacher_params, recollection, choice).log_prob[:, 0])
+        prob = np.exp(ask(state.teacher_params, observations, choice).log_prob[:, 0])
         count = int((proposal.notes.choice[:, 0] == color).sum())
         assert abs(count - prob.sum()) < 4 * np.sqrt((prob * (1 - prob)).sum())
 
@@ -267,10 +267,10 @@ def test_mean_and_variance_are_those_of_all_scores_with_weights_that_decay():
 def loss_of(log_ratio, score, value=0.0, counts=True, **weights):
     """One task of one choice."""
     zeros = jnp.zeros((1, 1))
-    composition = Composition(zeros, jnp.zeros((1, 1), jnp.int32), zeros, log_prob=zeros)
-    judgment = Judgment(log_prob=zeros + log_ratio, entropy=zeros + 0.7, value=zeros + value)
+    trajectory = TeacherTrajectory(zeros, jnp.zeros((1, 1), jnp.int32), zeros, log_prob=zeros)
+    outputs = TeacherOutputs(log_prob=zeros + log_ratio, entropy=zeros + 0.7, value=zeros + value)
     settings = {"clip": 0.2, "entropy_weight": 0.0, "value_weight": 0.0} | weights
-    return teacher_loss(judgment, composition, jnp.array([score]), jnp.array([counts]), **settings)[0]
+    return teacher_loss(outputs, trajectory, jnp.array([score]), jnp.array([counts]), **settings)[0]
 
 
 @pytest.mark.parametrize(
@@ -305,17 +305,17 @@ def test_a_step_that_was_passed_over_counts_for_nothing():
     state, proposal = begin(BEADS)
     is_passed = proposal.notes.choice == -1
     assert is_passed.any()
-    recollection = jax.vmap(BEADS.teacher.recall)(proposal.notes)
-    spoiled = replace(recollection, obs=jnp.where(is_passed[..., None], 5.0, recollection.obs))
+    observations = jax.vmap(BEADS.teacher.observations)(proposal.notes)
+    spoiled = replace(observations, obs=jnp.where(is_passed[..., None], 5.0, observations.obs))
 
     @jax.jit
     @jax.grad
-    def gradient(teacher_params, recollection: Recollection):
-        judgment = BEADS._assess(teacher_params, recollection, proposal.notes)
+    def gradient(teacher_params, observations: TeacherObservations):
+        outputs = BEADS._evaluate_choices(teacher_params, observations, proposal.notes)
         weights = {"clip": 0.2, "entropy_weight": 0.01, "value_weight": 0.5}
-        return teacher_loss(judgment, proposal.notes, SCORES, ALL, **weights)[0]
+        return teacher_loss(outputs, proposal.notes, SCORES, ALL, **weights)[0]
 
-    clean, dirty = (gradient(state.teacher_params, seen) for seen in (recollection, spoiled))
+    clean, dirty = (gradient(state.teacher_params, seen) for seen in (observations, spoiled))
     assert_trees_close(clean, dirty, atol=1e-6)
 
 

@@ -59,16 +59,16 @@ curricula = pytest.mark.parametrize("curriculum", [PLR, EVOLVING], ids=["plr", "
 
 
 @curricula
-def test_replayed_levels_are_those_of_their_slots(curriculum):
+def test_replayed_levels_are_those_of_their_places(curriculum):
     num_replays = 0
     for before, proposal, _, _ in play(curriculum):
-        replayed = np.flatnonzero(proposal.slots >= 0)
-        slots = np.asarray(proposal.slots)[replayed]
+        replayed = np.flatnonzero(proposal.places >= 0)
+        places = np.asarray(proposal.places)[replayed]
         num_replays += len(replayed)
-        assert before.is_filled[slots].all()
-        np.testing.assert_array_equal(proposal.tasks.level[replayed], before.tasks.level[slots])
-        np.testing.assert_array_equal(proposal.born[replayed], before.born[slots])
-        assert len(set(slots.tolist())) == len(slots)
+        assert before.is_filled[places].all()
+        np.testing.assert_array_equal(proposal.tasks.level[replayed], before.tasks.level[places])
+        np.testing.assert_array_equal(proposal.born[replayed], before.born[places])
+        assert len(set(places.tolist())) == len(places)
     assert num_replays > 5
 
 
@@ -87,7 +87,7 @@ def test_nothing_is_replayed_before_the_buffer_is_filled_far_enough():
 
 
 def is_replay(proposal):
-    return bool((proposal.slots >= 0).any())
+    return bool((proposal.places >= 0).any())
 
 
 def filled_state(curriculum, scores):
@@ -111,21 +111,21 @@ def test_replays_have_their_probability_and_follow_the_weights():
         Numbers(), capacity=4, replay_probability=0.7, prioritization=ProportionalPrioritization(), staleness_weight=0.0
     )
     state = filled_state(curriculum, [1.0, 2.0, 0.0, 5.0])
-    slots = np.asarray(many_proposals(curriculum, state).slots[:, 0])
-    counts = [np.sum(slots == slot) for slot in range(-1, 4)]
-    by_slot = 0.7 * np.array(state.score / 8.0)
-    assert counts[1 + int(np.argmin(by_slot))] == 0
-    expected = np.array([0.3, *by_slot]) * len(slots)
+    places = np.asarray(many_proposals(curriculum, state).places[:, 0])
+    counts = [np.sum(places == place) for place in range(-1, 4)]
+    by_place = 0.7 * np.array(state.score / 8.0)
+    assert counts[1 + int(np.argmin(by_place))] == 0
+    expected = np.array([0.3, *by_place]) * len(places)
     assert stats.chisquare(np.array(counts)[expected > 0], expected[expected > 0], sum_check=False).pvalue > 1e-3
 
 
-def test_an_empty_slot_is_never_replayed():
+def test_an_empty_place_is_never_replayed():
     curriculum = replace(PLR, replay_probability=1.0, fill_before_replay=0.0, staleness_weight=1.0)
     state = filled_state(curriculum, [1.0, 2.0, 3.0])
-    slots = many_proposals(curriculum, state).slots
-    assert set(np.unique(slots).tolist()) == {0, 1, 2}
+    places = many_proposals(curriculum, state).places
+    assert set(np.unique(places).tolist()) == {0, 1, 2}
     _, proposal = curriculum.propose(jax.random.key(0), state, 8)
-    assert np.sort(proposal.slots).tolist() == [-1] * 5 + [0, 1, 2]
+    assert np.sort(proposal.places).tolist() == [-1] * 5 + [0, 1, 2]
     assert (proposal.tasks.lifetime == 3).all()
 
 
@@ -149,7 +149,7 @@ def test_the_buffer_keeps_the_best_levels():
 @pytest.mark.parametrize("curriculum", [replace(PLR, robust=True), ACCEL(replace(PLR, robust=True))])
 def test_a_robust_curriculum_trains_on_replayed_levels_only(curriculum):
     for _, proposal, _, _ in play(curriculum):
-        np.testing.assert_array_equal(proposal.train_mask, proposal.slots >= 0)
+        np.testing.assert_array_equal(proposal.train_mask, proposal.places >= 0)
 
 
 @curricula
@@ -169,11 +169,11 @@ def test_children_are_replayed_levels_after_their_edits(num_edits, probability):
     curriculum = ACCEL(replace(PLR, capacity=4, replay_probability=0.8), probability, num_edits)
     state = filled_state(curriculum.replay, [1.0, 2.0, 3.0, 4.0])
     proposals = many_proposals(curriculum, state)
-    levels, slots = np.asarray(proposals.tasks.level[:, 0]), np.asarray(proposals.slots[:, 0])
+    levels, places = np.asarray(proposals.tasks.level[:, 0]), np.asarray(proposals.places[:, 0])
     is_child = levels >= 1000
     assert set(np.unique(levels[is_child]).tolist()) <= {level + 1000.0 * num_edits for level in range(4)}
-    assert (slots[is_child] == -1).all()
-    counts = [np.sum(is_child), np.sum(slots >= 0)]
+    assert (places[is_child] == -1).all()
+    counts = [np.sum(is_child), np.sum(places >= 0)]
     assert stats.chisquare(counts, np.array([probability, 1 - probability]) * sum(counts)).pvalue > 1e-3
 
 

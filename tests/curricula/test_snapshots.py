@@ -1,6 +1,5 @@
 """Levels left in the folder of a run, and what another run makes of them."""
 
-import io
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from rich.console import Console
 
 from metadisco.commands.discovery import snapshots as leaving
 from metadisco.core import config
@@ -23,8 +21,8 @@ from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.snapshots import find_snapshots, level_keeper, save_snapshot, snapshot_interval
 from metadisco.curricula.tasks import LogUniformLifetime, Tasks
 from metadisco.presets.base import Preset
-from metadisco.runs import loop
-from tests.support import small
+from metadisco.runs.hooks import Snapshot
+from tests.support import small, toy
 from tests.support.disk import trees_equal
 from tests.support.small import LEVELS, TASKS, assert_trees_close
 from tests.support.toy import numbers_logged
@@ -64,8 +62,8 @@ class Nobody:
 def run(folder, trainer, **options):
     """A tiny run, wired up as in a discovery."""
     leave = leaving(Preset("tiny", "", trainer), 3)
-    options = {"seed": 3, "console": Console(file=io.StringIO()), "snapshot_every": 2} | options
-    return loop.run(trainer, folder, snapshot_fn=leave, **options)
+    hooks = [] if leave is None else [Snapshot("levels", 2, leave)]
+    return toy.run(trainer, folder, hooks, **options)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +141,7 @@ def test_interval_gives_ten_snapshots_or_fewer(num_steps, interval):
 
 @pytest.fixture
 def scored(tmp_path):
-    """Four levels with scores in slots 0, 2, 3 and 5 of a buffer, as a folder."""
+    """Four levels with scores in places 0, 2, 3 and 5 of a buffer, as a folder."""
     tasks = jax.vmap(TASKS.sample)(jax.random.split(jax.random.key(5), 6))
     buffer = level_buffer.empty(TASKS.sample(jax.random.key(0)), 6).replace(
         tasks=tasks,
@@ -188,7 +186,7 @@ def test_levels_of_a_warm_start_are_replayed_at_once(scored):
     _, proposal = jax.jit(curriculum.propose, static_argnums=2)(
         jax.random.key(1), curriculum.init(jax.random.key(0)), 4
     )
-    assert sorted(proposal.slots.tolist()) == [0, 1, 2, 3]
+    assert sorted(proposal.places.tolist()) == [0, 1, 2, 3]
     assert (proposal.born == 0).all()
 
 

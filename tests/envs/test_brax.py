@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from metadisco.agents.networks import MLP
+from metadisco.agents.optimizers import Adam
 from metadisco.core import config, trees
 from metadisco.core.types import Task
 from metadisco.curricula.tasks import FixedLifetime, Tasks
@@ -19,7 +20,7 @@ from metadisco.envs import brax_adapter, rollout
 from metadisco.envs.base import Box
 from metadisco.envs.brax_adapter import BACKENDS, FACTORS, NAMES, Brax
 from metadisco.envs.brax_levels import BraxLevels
-from metadisco.lives.learner import Adam, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.objectives.mirror_learning import PPO
 from metadisco.testing import check_environment

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from metadisco.agents.networks import CNN, MLP, Table
+from metadisco.agents.optimizers import Adam
 from metadisco.core import config
 from metadisco.core.types import Task
 from metadisco.curricula.tasks import FixedLifetime, Tasks
@@ -27,7 +28,7 @@ from metadisco.envs import gymnax_adapter, rollout
 from metadisco.envs.base import Box, Discrete
 from metadisco.envs.gymnax_adapter import ENVIRONMENTS, Gymnax
 from metadisco.envs.gymnax_levels import GymnaxLevels
-from metadisco.lives.learner import Adam, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.objectives.mirror_learning import PPO
 

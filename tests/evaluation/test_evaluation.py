@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from metadisco.agents.networks import MLP
+from metadisco.agents.optimizers import SGD
 from metadisco.evaluation import results
 from metadisco.evaluation.agents_under_test import AgentUnderTest, tuned_a2c, tuned_ppo
 from metadisco.evaluation.evaluation import Frozen, compare, evaluate
 from metadisco.evaluation.test_sets import Generated, GridSuite
-from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.learner import Learner
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.mirror_learning import MirrorLearning
 from tests.support import small
@@ -98,6 +99,9 @@ def test_two_devices_give_the_same_numbers_as_one(a2c, levels):
 class Echo:
     """An objective that says what it was asked."""
 
+    def init_state(self, *arguments):
+        return arguments
+
     def targets(self, *arguments):
         return arguments
 
@@ -108,8 +112,10 @@ class Echo:
 def test_a_frozen_objective_is_asked_with_its_meta_params():
     frozen = Frozen(Echo(), "learned")
     assert frozen.init(None) == ()
-    assert frozen.targets((), "predictions", "trajectory", "progress") == (
+    assert frozen.init_state("key", "agent", "agent_params", 4) == ("key", "agent", "agent_params", 4)
+    assert frozen.targets((), "state", "predictions", "trajectory", "progress") == (
         "learned",
+        "state",
         "predictions",
         "trajectory",
         "progress",

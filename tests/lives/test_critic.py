@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metadisco.agents.optimizers import SGD
 from metadisco.core.types import Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import SGD
 
 SPEC = EnvSpec(Discrete(2), Discrete(2))
 PARAMS = {"value": jnp.array([[1.0], [4.0]])}

@@ -10,6 +10,7 @@ import pytest
 
 from metadisco.agents.convolutions import StridedCNN
 from metadisco.agents.networks import MLP
+from metadisco.agents.optimizers import Adam
 from metadisco.core import config
 from metadisco.core.types import Task
 from metadisco.envs.atari import GAMES, Atari
@@ -19,7 +20,7 @@ from metadisco.envs.host import Hosted, Workers
 from metadisco.evaluation import environments, evaluation, suites
 from metadisco.evaluation.agents_under_test import AgentUnderTest
 from metadisco.evaluation.test_sets import TestSet
-from metadisco.lives.learner import Adam, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.normalization import Normalizer
 from metadisco.objectives.drift import LPODrift

@@ -11,9 +11,10 @@ import optax
 import pytest
 from scipy import stats
 
+from metadisco.agents.optimizers import SGD, Adam, clip_by_global_norm
 from metadisco.core.types import Progress
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import SGD, Adam, Learner, clip_by_global_norm, permutation, shuffle
+from metadisco.lives.learner import Learner, permutation, shuffle
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.base import Predictions
 from metadisco.objectives.drift import PPODrift
@@ -55,7 +56,15 @@ def _update_batch(objective, learner=PLAIN):
 @partial(jax.jit, static_argnames=("inner", "learner"))
 def _update(inner, life, trajectory, meta_params, learner, key=KEY):
     return learner.update(
-        key, inner.agent, inner.objective, meta_params, life.agent_params, life.opt_state, trajectory, life.progress
+        key,
+        inner.agent,
+        inner.objective,
+        meta_params,
+        life.agent_params,
+        life.opt_state,
+        life.objective_state,
+        trajectory,
+        life.progress,
     )
 
 
@@ -68,7 +77,7 @@ def test_one_epoch_of_one_minibatch_is_one_gradient_step_bit_for_bit(objective, 
     def by_hand(life, trajectory, meta_params):
         agent, params = inner.agent, life.agent_params
         predictions = Predictions(agent.apply(params, trajectory.obs), agent.apply(params, trajectory.next_obs))
-        targets = objective.targets(meta_params, predictions, trajectory, life.progress)
+        targets, _ = objective.targets(meta_params, (), predictions, trajectory, life.progress)
 
         def loss(params):
             return objective.loss(meta_params, targets, agent.apply(params, trajectory.obs), trajectory, life.progress)
@@ -105,7 +114,7 @@ def test_every_sample_is_in_exactly_one_minibatch_and_keeps_its_company():
 
 def test_epochs_of_whole_rollouts_are_gradient_steps_on_the_same_targets():
     inner, life, trajectory, _ = _update_batch(A2C())
-    params, _, targets, _ = _update(inner, life, trajectory, (), replace(PLAIN, num_epochs=3))
+    params, _, _, targets, _ = _update(inner, life, trajectory, (), replace(PLAIN, num_epochs=3))
     expected = life.agent_params
     for _ in range(3):
         gradient = jax.grad(
@@ -116,15 +125,15 @@ def test_epochs_of_whole_rollouts_are_gradient_steps_on_the_same_targets():
         }
     small.assert_trees_close(params, expected, rtol=1e-5, atol=1e-6)
     once = _update(inner, life, trajectory, (), PLAIN)
-    small.assert_trees_close(targets, once[2], rtol=0.0, atol=0.0)
+    small.assert_trees_close(targets, once[3], rtol=0.0, atol=0.0)
 
 
 def test_a_mean_over_minibatches_of_one_step_is_nearly_that_of_the_rollout():
     """Steps so small that their order does not matter: their sum is that of the mean gradient."""
     inner, life, trajectory, _ = _update_batch(A2C())
     tiny = Learner(SGD(1e-3, 100.0), SGD(1e-3, 100.0))
-    whole, _, _, metrics = _update(inner, life, trajectory, (), tiny)
-    parts, _, _, part_metrics = _update(inner, life, trajectory, (), replace(tiny, num_minibatches=4))
+    whole, *_, metrics = _update(inner, life, trajectory, (), tiny)
+    parts, *_, part_metrics = _update(inner, life, trajectory, (), replace(tiny, num_minibatches=4))
     for name, table in life.agent_params.items():
         np.testing.assert_allclose(parts[name] - table, 4.0 * (whole[name] - table), rtol=0.05, atol=1e-6)
     np.testing.assert_allclose(part_metrics["loss"], metrics["loss"], rtol=1e-2, atol=1e-4)
@@ -140,7 +149,7 @@ def test_epochs_minibatches_and_the_key_matter_to_every_objective(objective):
     for i, (params, *_, metrics) in enumerate(results):
         assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((params, metrics)))
         assert all(jnp.any(params["logits"] != other["logits"]) for other, *_ in results[:i])
-    assert all(jax.tree.map(jnp.shape, metrics) == jax.tree.map(jnp.shape, results[0][3]) for *_, metrics in results)
+    assert all(jax.tree.map(jnp.shape, metrics) == jax.tree.map(jnp.shape, results[0][-1]) for *_, metrics in results)
 
 
 @dataclass(frozen=True, eq=False)

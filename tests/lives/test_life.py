@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from metadisco.agents.networks import CNN, MLP
+from metadisco.agents.optimizers import SGD, Adam
 from metadisco.core.trees import index
 from metadisco.envs.gridworld.dynamics import GridWorld
-from metadisco.lives.learner import SGD, Adam, Learner
+from metadisco.lives.learner import Learner
 from metadisco.objectives.actor_critic import A2C
 from tests.support import small
 

@@ -9,9 +9,10 @@ import pytest
 
 from metadisco.agents import distributions
 from metadisco.agents.networks import MLP
+from metadisco.agents.optimizers import Adam
 from metadisco.core.types import Trajectory
 from metadisco.envs.base import Box, Discrete, EnvSpec
-from metadisco.lives.learner import Adam, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.normalization import Normalizer, include, no_moments
 from metadisco.objectives.mirror_learning import PPO
 from tests.support import probes

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from metadisco.agents.networks import MLP
+from metadisco.agents.optimizers import SGD
+from metadisco.core.keys import KeyPurpose
 from metadisco.core.types import Outcome
 from metadisco.curricula.accel import ACCEL
 from metadisco.curricula.fixed import DrawnTasks, FixedSet
@@ -17,8 +19,7 @@ from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.gridworld import oracle
 from metadisco.lives.critic import Critic, CriticOutput
-from metadisco.lives.learner import SGD, Learner
-from metadisco.lives.life import VALIDATE
+from metadisco.lives.learner import Learner
 from metadisco.lives.normalization import Normalizer
 from metadisco.meta_training import level_scores
 from metadisco.meta_training.antagonists import Expert, LearningAntagonist, RandomPolicy
@@ -54,7 +55,7 @@ SCORES = (
 INNER = small.inner_loop(critic=Critic())
 LIVE = jax.jit(partial(INNER.live, slots=4))
 EXAMINE = jax.jit(partial(INNER.evaluate, slots=4))
-JUDGE = jax.jit(jax.vmap(lambda life: INNER.assess(life, INNER.act(life, VALIDATE)[0])))
+JUDGE = jax.jit(jax.vmap(lambda life: INNER.assess(life, INNER.act(life, KeyPurpose.VALIDATE)[0])))
 REPLAY = PrioritizedLevelReplay(small.TASKS, capacity=8, replay_probability=1.0, fill_before_replay=0.5)
 CURRICULA = (
     DomainRandomization(small.TASKS),

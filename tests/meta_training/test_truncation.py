@@ -5,15 +5,15 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
+from metadisco.agents.optimizers import SGD, Adam
+from metadisco.core.keys import KeyPurpose
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import SGD, Adam, Learner
-from metadisco.lives.life import VALIDATE
+from metadisco.lives.learner import Learner
 from metadisco.meta_training.truncation import Unroll
 from metadisco.objectives.lpg import LPG
-from tests.support import small
+from tests.support import small, two_states
 from tests.support.two_states import Linear, inner_loop, task
 
 THREE = Unroll(num_updates=3)
@@ -36,35 +36,18 @@ def three():
     return _run()
 
 
-def _check_slope(inner, meta_params, unroll):
-    """Compare with central differences along random directions, in float64."""
-    with jax.enable_x64(True):
-        meta_params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), meta_params)
-        pair = _pair(inner, unroll)
-        loss_fn = jax.jit(lambda meta_params: unroll.advance(inner, meta_params, pair)[0])
-        gradient = jax.jit(jax.grad(loss_fn))(meta_params)
-        rng = np.random.default_rng(0)
-        for _ in range(4):
-            direction = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), meta_params)
-            above = loss_fn(jax.tree.map(lambda m, d: m + 1e-6 * d, meta_params, direction))
-            below = loss_fn(jax.tree.map(lambda m, d: m - 1e-6 * d, meta_params, direction))
-            slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: jnp.sum(g * d), gradient, direction)))
-            assert abs(slope) > 1e-5
-            np.testing.assert_allclose((above - below) / 2e-6, slope, rtol=1e-5, atol=1e-9)
-
-
 @pytest.mark.parametrize("optimizer", [SGD(2.0, 0.5), Adam(0.3)])
 @pytest.mark.parametrize("remat", [False, True])
 def test_the_meta_gradient_is_the_slope_of_the_loss(optimizer, remat):
     """Actions do not change within so small a step, so the loss has a slope; through all three updates."""
-    _check_slope(inner_loop(learner=Learner(optimizer, optimizer)), META_PARAMS, replace(THREE, remat=remat))
+    two_states.check_slope(inner_loop(learner=Learner(optimizer, optimizer)), META_PARAMS, replace(THREE, remat=remat))
 
 
 def test_the_meta_gradient_through_an_update_of_lpg_is_the_slope_of_the_loss():
     """One update: later ones take what the agent shows for a constant, as published."""
     objective = LPG(width=4, num_predictions=3, embedding_width=4)
     inner = inner_loop(objective, Learner(SGD(40.0), SGD(4.0)))
-    _check_slope(inner, objective.init(jax.random.key(3)), Unroll(num_updates=1))
+    two_states.check_slope(inner, objective.init(jax.random.key(3)), Unroll(num_updates=1))
 
 
 def test_agent_and_critic_move(three):
@@ -122,7 +105,7 @@ def test_every_setting_of_the_critic_changes_the_gradient(critic, three):
 
 def test_the_critic_output_is_of_the_validation_rollout(three):
     (unroll_state, critic_output), _ = three[0][1]
-    trajectory, _, _ = INNER.act(unroll_state.life, VALIDATE)
+    trajectory, _, _ = INNER.act(unroll_state.life, KeyPurpose.VALIDATE)
     small.assert_trees_close(critic_output, INNER.assess(unroll_state.life, trajectory), rtol=1e-5, atol=1e-6)
     assert jnp.std(critic_output.advantage) > 0
 

@@ -49,7 +49,7 @@ def _random_params(objective, seed=1):
 def test_targets_and_loss_equal_the_numpy_reference(objective):
     trajectory, predictions = _experience()
     meta_params = _random_params(objective)
-    targets = objective.targets(meta_params, predictions, trajectory, PROGRESS)
+    targets, _ = objective.targets(meta_params, (), predictions, trajectory, PROGRESS)
     loss, _ = objective.loss(meta_params, targets, predictions.now, trajectory, PROGRESS)
     as_numpy = lambda tree: jax.tree.map(np.asarray, tree)  # noqa: E731
     pi_hat, y_hat = reference.targets(
@@ -80,7 +80,7 @@ def test_targets_pass_no_gradient_to_the_predictions():
     meta_params = _random_params(AWARE)
 
     def total(predictions):
-        targets = AWARE.targets(meta_params, predictions, trajectory, PROGRESS)
+        targets, _ = AWARE.targets(meta_params, (), predictions, trajectory, PROGRESS)
         return jnp.sum(targets.pi_hat) + jnp.sum(targets.log_y_hat[..., 0])
 
     assert all(not jnp.any(leaf) for leaf in jax.tree.leaves(jax.grad(total)(predictions)))
@@ -90,7 +90,7 @@ def test_every_meta_parameter_receives_a_gradient():
     trajectory, predictions = _experience()
 
     def total(meta_params):
-        targets = AWARE.targets(meta_params, predictions, trajectory, PROGRESS)
+        targets, _ = AWARE.targets(meta_params, (), predictions, trajectory, PROGRESS)
         return jnp.sum(targets.pi_hat**2) + jnp.sum(targets.log_y_hat[..., 0])
 
     gradients = jax.grad(total)(_random_params(AWARE))
@@ -103,8 +103,8 @@ def test_nothing_flows_back_across_the_end_of_an_episode():
     cut = jnp.zeros((T, B), bool).at[3].set(True)
     trajectory = trajectory.replace(terminated=jnp.zeros((T, B), bool), truncated=cut)
     later = trajectory.replace(reward=trajectory.reward.at[4:].add(1.0))
-    before = AWARE.targets(meta_params, predictions, trajectory, PROGRESS).pi_hat
-    after = AWARE.targets(meta_params, predictions, later, PROGRESS).pi_hat
+    before = AWARE.targets(meta_params, (), predictions, trajectory, PROGRESS)[0].pi_hat
+    after = AWARE.targets(meta_params, (), predictions, later, PROGRESS)[0].pi_hat
     assert jnp.array_equal(before[:4], after[:4])
     assert jnp.all(before[4:] != after[4:])
 
@@ -116,7 +116,7 @@ def test_the_next_prediction_counts_after_truncation_but_not_after_termination()
     ends, none = jnp.ones((T, B), bool), jnp.zeros((T, B), bool)
     cut = trajectory.replace(terminated=none, truncated=ends)
     ended = trajectory.replace(terminated=ends, truncated=none)
-    pi_hat = lambda trajectory, predictions: PLAIN.targets(meta_params, predictions, trajectory, PROGRESS).pi_hat  # noqa: E731
+    pi_hat = lambda trajectory, predictions: PLAIN.targets(meta_params, (), predictions, trajectory, PROGRESS)[0].pi_hat  # noqa: E731
     assert jnp.all(pi_hat(cut, predictions) != pi_hat(cut, other))
     assert jnp.array_equal(pi_hat(ended, predictions), pi_hat(ended, other))
 
@@ -126,8 +126,8 @@ def test_lifetime_features_matter_only_where_asked_for(progress):
     trajectory, predictions = _experience()
     for objective, differs in ((AWARE, True), (PLAIN, False)):
         meta_params = _random_params(objective)
-        now = objective.targets(meta_params, predictions, trajectory, PROGRESS).pi_hat
-        then = objective.targets(meta_params, predictions, trajectory, progress).pi_hat
+        now = objective.targets(meta_params, (), predictions, trajectory, PROGRESS)[0].pi_hat
+        then = objective.targets(meta_params, (), predictions, trajectory, progress)[0].pi_hat
         assert bool(jnp.any(now != then)) is differs
 
 
@@ -139,7 +139,7 @@ def test_every_setting_changes_the_loss(field, value):
     losses = []
     for objective in (AWARE, replace(AWARE, **{field: value})):
         meta_params = _random_params(objective)
-        targets = objective.targets(meta_params, predictions, trajectory, PROGRESS)
+        targets, _ = objective.targets(meta_params, (), predictions, trajectory, PROGRESS)
         losses.append(objective.loss(meta_params, targets, predictions.now, trajectory, PROGRESS)[0])
     assert losses[0] != losses[1]
 
@@ -153,8 +153,8 @@ def test_a_low_rank_weight_gives_the_same_targets_as_its_full_matrix():
     thin["gru"] = thin["gru"] | {"recurrent": LowRank(recurrent, left, right, jnp.float32(0.1))}
     full = jax.tree.map(dense, thin, is_leaf=lambda leaf: isinstance(leaf, LowRank))
     for left, right in zip(
-        jax.tree.leaves(AWARE.targets(thin, predictions, trajectory, PROGRESS)),
-        jax.tree.leaves(AWARE.targets(full, predictions, trajectory, PROGRESS)),
+        jax.tree.leaves(AWARE.targets(thin, (), predictions, trajectory, PROGRESS)),
+        jax.tree.leaves(AWARE.targets(full, (), predictions, trajectory, PROGRESS)),
         strict=True,
     ):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)

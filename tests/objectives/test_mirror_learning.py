@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metadisco.agents.optimizers import SGD
 from metadisco.core.types import Progress, Trajectory
-from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.learner import Learner
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
 from metadisco.meta_optimizers.schedules import Decay

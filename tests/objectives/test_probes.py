@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from metadisco.agents.networks import MLP
-from metadisco.lives.learner import SGD, Adam, Learner
+from metadisco.agents.optimizers import SGD, Adam
+from metadisco.lives.learner import Learner
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.drift import DPODrift, LPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning

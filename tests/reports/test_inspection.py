@@ -35,8 +35,11 @@ class Known:
     def init(self, key):
         return ()
 
-    def targets(self, meta_params, predictions, trajectory, progress):
-        return 2.0 * trajectory.reward + (progress.fraction if self.is_scheduled else 0.0)
+    def init_state(self, key, agent, agent_params, num_workers):
+        return ()
+
+    def targets(self, meta_params, state, predictions, trajectory, progress):
+        return 2.0 * trajectory.reward + (progress.fraction if self.is_scheduled else 0.0), state
 
     def loss(self, meta_params, targets, outputs, trajectory, progress):
         return -jnp.mean(targets * distributions.log_prob_categorical(outputs["logits"], trajectory.action)), {}

@@ -10,23 +10,23 @@ import jax
 import pytest
 
 from metadisco.commands import discovery
-from metadisco.runs import loop, progress, trackers
-from metadisco.presets import registry
-from metadisco.evaluation import results
 from metadisco.core.files import CheckpointError
+from metadisco.evaluation import results
+from metadisco.presets import registry
+from metadisco.runs import loop, progress, trackers
 from metadisco.runs.run_folder import RunError
 from metadisco.runs.train_state import Checkpoints
+from tests.runs.test_faults import assert_nothing_differs, num_lines, whole
 from tests.support.disk import fill, free, small_disk
 from tests.support.many import ROOT, finish, start
-from tests.runs.test_faults import assert_nothing_differs, num_lines, whole
-from tests.support.toy import Toy, bits, leave_weights, numbers_logged, quiet, run
+from tests.support.toy import Toy, bits, numbers_logged, quiet, run, validation, weights_every
 
 TRAINER, RARELY = Toy(num_steps=400), 3600.0
 WRITERS = {  # what is on the full disk, and what the run writes there: the first to meet it is the one of that name
     "log": ("", {"track": ()}),
     "heartbeat": ("", {"track": ()}),
     "tensorboard": ("tensorboard", {}),
-    "snapshots": ("snapshots", {"snapshot_fn": leave_weights, "snapshot_every": 8}),
+    "snapshots": ("snapshots", {"hooks": [weights_every(8)]}),
     "checkpoints": ("checkpoints", {"checkpoint_seconds": 0.0}),
 }
 
@@ -45,8 +45,9 @@ def test_whoever_meets_a_full_disk_says_so_and_the_run_goes_on_once_there_is_roo
     monkeypatch.setattr(trackers.TensorBoard, "flush_seconds", 0.0)
     part, changes = WRITERS[name]
     options = {"chunk": 4, "checkpoint_seconds": RARELY, "resume": True} | changes
+    hooks = options.pop("hooks", [])
     out = tmp_path / "run"
-    run(TRAINER, out, steps=8, **options)
+    run(TRAINER, out, hooks, steps=8, **options)
     with small_disk(out / part) as disk:
 
         def fill_up(state):
@@ -54,10 +55,10 @@ def test_whoever_meets_a_full_disk_says_so_and_the_run_goes_on_once_there_is_roo
             return {}
 
         with pytest.raises((RunError, CheckpointError), match="No space left on device"):
-            run(TRAINER, out, evaluate_fn=fill_up, evaluate_every=20, **options)
+            run(TRAINER, out, [validation(fill_up, 20), *hooks], **options)
         assert 8 <= Checkpoints(out / "checkpoints").steps()[-1] <= 20
         free(disk)
-        result = run(TRAINER, out, **options)
+        result = run(TRAINER, out, hooks, **options)
         assert (bits(result.state), numbers_logged(out)) == uninterrupted
     assert not capfd.readouterr().err
     assert not caplog.records

@@ -15,19 +15,32 @@ import numpy as np
 import pytest
 
 from metadisco.runs import loop
+from metadisco.runs.hooks import Measurement, Snapshot
 from metadisco.runs.train_state import Checkpoints
-from tests.support.toy import LONG, Toy, bits, leave_weights, numbers_logged, quiet, run, snapshots, steps_logged
+from tests.support.toy import (
+    LONG,
+    Toy,
+    bits,
+    leave_weights,
+    numbers_logged,
+    quiet,
+    run,
+    snapshots,
+    steps_logged,
+    validation,
+    weights_every,
+)
 
 ROOT = Path(__file__).parents[2]
-SNAPSHOTS = {"snapshot_fn": leave_weights, "snapshot_every": 500}
+SNAPSHOTS = [weights_every(500)]
 
 
 def command(out, trainer="LONG", **options):
     """Run a long toy in another process; it ends only when killed or stopped."""
     code = (
-        f"import sys; from tests.support.toy import {trainer}, leave_weights, run; "
-        f"options = {options!r} | {{'snapshot_fn': leave_weights, 'snapshot_every': {SNAPSHOTS['snapshot_every']}}}; "
-        f"sys.exit(run({trainer}, {str(out)!r}, resume=True, **options).exit_code)"
+        f"import sys; from tests.support.toy import {trainer}, run, weights_every; "
+        f"hooks = [weights_every({SNAPSHOTS[0].every})]; "
+        f"sys.exit(run({trainer}, {str(out)!r}, hooks, resume=True, **{options!r}).exit_code)"
     )
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     with out.with_suffix(".stderr").open("w") as stderr:
@@ -54,7 +67,7 @@ def wait_for_lines(out, process, count):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    return out, run(LONG, out, **SNAPSHOTS)
+    return out, run(LONG, out, SNAPSHOTS)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +98,7 @@ def test_sigterm_saves_and_exits_with_143(terminated):
 def test_run_killed_at_random_moments_and_resumed_is_bit_identical(terminated, uninterrupted):
     out, _, before = terminated
     stopped = set(snapshots(out))
-    result = run(LONG, out, resume=True, **SNAPSHOTS)
+    result = run(LONG, out, SNAPSHOTS, resume=True)
     assert result.status == "finished"
     assert bits(result.state) == bits(uninterrupted[1].state)
     assert steps_logged(out) == list(range(1, LONG.num_steps + 1))
@@ -123,7 +136,7 @@ def test_repeated_sigterm_still_saves(tmp_path):
             signal.raise_signal(signal.SIGTERM)
         return {}
 
-    result = run(Toy(), tmp_path / "run", evaluate_fn=terminate, evaluate_every=15)
+    result = run(Toy(), tmp_path / "run", [validation(terminate, 15)])
     assert (result.status, result.step, result.exit_code) == ("interrupted", 15, 143)
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == 15
 
@@ -134,7 +147,7 @@ def test_interrupted_run_saves_and_resumes_bit_identical(tmp_path):
         return {}
 
     handler = signal.getsignal(signal.SIGINT)
-    result = run(Toy(), tmp_path / "run", evaluate_fn=interrupt, evaluate_every=15)
+    result = run(Toy(), tmp_path / "run", [validation(interrupt, 15)])
     assert (result.status, result.step, result.exit_code) == ("interrupted", 15, 130)
     assert signal.getsignal(signal.SIGINT) is handler
     assert bits(run(Toy(), tmp_path / "run", resume=True).state) == bits(run(Toy(), tmp_path / "whole").state)
@@ -202,41 +215,40 @@ def test_generation_without_a_finite_candidate_stops_and_keeps_the_checkpoint_be
 
 
 def test_validation_is_logged_at_its_steps_however_the_run_is_cut(tmp_path):
-    options = {"evaluate_fn": lambda state: {"norm": jnp.sum(state.weights**2)}, "evaluate_every": 15}
-    run(Toy(), tmp_path / "whole", **options)
-    run(Toy(), tmp_path / "cut", steps=22, chunk=4, **options)
-    run(Toy(), tmp_path / "cut", resume=True, **options)
+    hooks = [validation(lambda state: {"norm": jnp.sum(state.weights**2)}, 15)]
+    run(Toy(), tmp_path / "whole", hooks)
+    run(Toy(), tmp_path / "cut", hooks, steps=22, chunk=4)
+    run(Toy(), tmp_path / "cut", hooks, resume=True)
     assert numbers_logged(tmp_path / "cut") == numbers_logged(tmp_path / "whole")
     assert [row["step"] for row in numbers_logged(tmp_path / "cut") if "validation/norm" in row] == [15, 30, 40]
 
 
 def test_snapshots_are_taken_at_their_steps_and_wherever_a_run_stops(tmp_path):
-    options = {"snapshot_fn": leave_weights, "snapshot_every": 15}
-    result = run(Toy(), tmp_path / "whole", chunk=4, **options)
+    hooks = [weights_every(15)]
+    result = run(Toy(), tmp_path / "whole", hooks, chunk=4)
     whole = snapshots(tmp_path / "whole")
     assert sorted(whole) == [0, 15, 30, 40]
     assert whole[40] == np.asarray(result.state.weights).tobytes()
-    run(Toy(), tmp_path / "cut", steps=17, **options)
+    run(Toy(), tmp_path / "cut", hooks, steps=17)
     assert sorted(snapshots(tmp_path / "cut")) == [0, 15, 17]
-    run(Toy(), tmp_path / "cut", resume=True, **options)
+    run(Toy(), tmp_path / "cut", hooks, resume=True)
     assert {step: content for step, content in snapshots(tmp_path / "cut").items() if step != 17} == whole
 
 
 def test_resuming_a_finished_run_leaves_its_last_snapshot(tmp_path):
     run(Toy(), tmp_path / "run")
-    run(Toy(), tmp_path / "run", resume=True, snapshot_fn=leave_weights, snapshot_every=15)
+    run(Toy(), tmp_path / "run", [weights_every(15)], resume=True)
     assert sorted(snapshots(tmp_path / "run")) == [40]
 
 
 def test_failed_run_leaves_a_snapshot_of_its_end(tmp_path):
     with pytest.raises(loop.TrainingError):
-        run(Toy(fails_at=20), tmp_path / "run", chunk=1, snapshot_fn=leave_weights, snapshot_every=15)
+        run(Toy(fails_at=20), tmp_path / "run", [weights_every(15)], chunk=1)
     assert sorted(snapshots(tmp_path / "run")) == [0, 15, 21]
 
 
 def test_snapshots_and_validation_change_no_bit(tmp_path):
-    options = {"evaluate_fn": lambda state: {}, "evaluate_every": 6, "snapshot_fn": leave_weights, "snapshot_every": 7}
-    result = run(Toy(), tmp_path / "cut", **options)
+    result = run(Toy(), tmp_path / "cut", [validation(lambda state: {}, 6), weights_every(7)])
     assert bits(result.state) == bits(run(Toy(), tmp_path / "whole").state)
     assert sorted(snapshots(tmp_path / "cut")) == [0, 7, 14, 21, 28, 35, 40]
 
@@ -261,10 +273,45 @@ def test_corrupted_newest_checkpoint_costs_time_not_bits(tmp_path):
         {"minutes": math.nan},
         {"env_steps": 0.0},
         {"seed": -1},
-        {"snapshot_every": 0},
+        {"checkpoint_seconds": -1.0},
     ],
 )
 def test_bad_option_fails_before_anything_is_written(tmp_path, options):
-    with pytest.raises(ValueError, match="it must be"):
+    (name,) = options
+    with pytest.raises(ValueError, match=rf"RunOptions\.{name} = \S+: it must be .*; .*\."):
         run(Toy(), tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("hook", [Measurement, Snapshot])
+def test_hook_that_would_never_be_due_fails_at_construction(hook):
+    with pytest.raises(ValueError, match=r"every = 0: it must be 1 to .* without 'thing', leave the hook out"):
+        hook("thing", 0, leave_weights)
+
+
+def test_two_hooks_of_one_name_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="'weights' is the name of two hooks"):
+        run(Toy(), tmp_path / "run", [weights_every(3), weights_every(4)])
+    assert not (tmp_path / "run").exists()
+
+
+def test_hooks_come_before_the_checkpoint_of_their_state_and_snapshots_after_its_row_is_logged(tmp_path):
+    out, seen = tmp_path / "run", {"measured": [], "left": []}
+
+    def note(kind, state):
+        newest = max(Checkpoints(out / "checkpoints").steps(), default=None)
+        seen[kind].append((int(state.step), num_lines(out), newest))
+        return {}
+
+    hooks = [Snapshot("look", 20, lambda _, state: note("left", state)), validation(lambda s: note("measured", s), 10)]
+    run(Toy(), out, hooks, chunk=10, checkpoint_seconds=0.0)
+    assert seen["measured"] == [(10, 0, 0), (20, 10, 10), (30, 20, 20), (40, 30, 30)]
+    assert seen["left"] == [(0, 0, None), (20, 20, 10), (40, 40, 30)]
+
+
+def test_every_measurement_is_logged_under_its_own_name(tmp_path):
+    hooks = [Measurement(name, every, lambda state: {"step": state.step}) for name, every in (("a", 20), ("b", 16))]
+    run(Toy(), tmp_path / "run", hooks)
+    rows = numbers_logged(tmp_path / "run")
+    logged = {name: [row[f"{name}/step"] for row in rows if f"{name}/step" in row] for name in "ab"}
+    assert logged == {"a": [20.0, 40.0], "b": [16.0, 32.0, 40.0]}

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TextColumn
 
 from metadisco.runs import progress
 from metadisco.runs.progress import Bars, Heartbeat
-from tests.support.toy import Toy, quiet, run
+from tests.support.toy import Toy, quiet, run, validation
 
 COLUMNS = (BarColumn(), TextColumn("{task.description}"))
 
@@ -43,7 +43,7 @@ def test_heartbeat_is_there_while_the_run_goes_on(tmp_path):
         seen.append(json.loads((tmp_path / "run" / "heartbeat.json").read_text()))
         return {}
 
-    run(Toy(), tmp_path / "run", evaluate_fn=look, evaluate_every=20, chunk=10)
+    run(Toy(), tmp_path / "run", [validation(look, 20)], chunk=10)
     assert [(each["status"], each["meta_step"]) for each in seen] == [("running", 10)] * 2
 
 

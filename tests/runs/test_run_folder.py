@@ -10,7 +10,7 @@ import pytest
 from metadisco.core import config
 from metadisco.runs import run_folder
 from metadisco.runs.run_folder import RunError, cut_metrics, read_config
-from tests.support.toy import Toy, run
+from tests.support.toy import Toy, run, validation
 
 
 def test_half_written_and_surplus_lines_are_cut(tmp_path):
@@ -69,7 +69,7 @@ def test_folder_in_use_is_refused_naming_the_process(tmp_path):
             run(Toy(), tmp_path / "run", resume=True)
         return {}
 
-    run(Toy(num_steps=40), tmp_path / "run", evaluate_fn=fail, evaluate_every=40)
+    run(Toy(num_steps=40), tmp_path / "run", [validation(fail, 40)])
 
 
 def test_lock_of_a_dead_process_is_taken_over(tmp_path):

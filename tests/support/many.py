@@ -1,6 +1,6 @@
 """A run in processes of its own, one or several, for the tests: `python -m tests.support.many SPEC`, SPEC being JSON.
 
-`trainer` names one in `TRAINERS`; `options` are of `loop.run`; `devices` of each process are forced; `process` is
+`trainer` names one in `TRAINERS`; `options` are `loop.RunOptions`; `devices` of each process are forced; `process` is
 [address, number of processes, number of this one]; `full_at` fills the disk up when that meta-step is saved; with
 `dies_in` "validation" or "meta-test" process 0 is killed when it comes to that, which the others wait for. What comes
 of it is in the file `result`: the meta-parameters, and everything else of the state that this process has.
@@ -98,9 +98,8 @@ def run(spec):
     from tests.support import toy
 
     trainer, options = trainer_named(spec["trainer"]), spec.get("options", {})
-    if spec.get("dies_in") == "validation":
-        options |= {"evaluate_fn": die, "evaluate_every": 10}
-    result = toy.run(trainer, Path(spec["out"]), resume=True, **options)
+    hooks = [toy.validation(die, 10)] if spec.get("dies_in") == "validation" else []
+    result = toy.run(trainer, Path(spec["out"]), hooks, resume=True, **options)
     if spec.get("dies_in") == "meta-test" and processes.is_first():
         die()
     if "result" in spec and result.status == "finished":

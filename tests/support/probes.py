@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.agents.networks import Table
+from metadisco.agents.optimizers import SGD
 from metadisco.core.types import Task
 from metadisco.envs.base import Box, Discrete, EnvSpec, Step
-from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 
 YES, NO = jnp.bool_(True), jnp.bool_(False)

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from metadisco.agents.networks import Table
+from metadisco.agents.optimizers import SGD
 from metadisco.core import config
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.tasks import LogUniformLifetime, Tasks
 from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InitialCondition, InnerLoop
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_training.domain import Domain

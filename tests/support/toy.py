@@ -12,7 +12,8 @@ from rich.console import Console
 
 from metadisco.core.files import write_atomically
 from metadisco.core.sharding import SHARED, SPREAD, population_mesh, scatter, sharded_sum
-from metadisco.runs import loop
+from metadisco.runs import loop, trackers
+from metadisco.runs.hooks import Measurement, Snapshot
 
 
 @struct.dataclass
@@ -120,8 +121,19 @@ def quiet():
     return Console(file=io.StringIO(), width=200)
 
 
-def run(trainer, out, **options):
-    return loop.run(trainer, out, **({"seed": 3, "console": quiet()} | options))
+def run(trainer, out, hooks=(), *, track=(trackers.tensorboard,), console=None, **options):
+    options = loop.RunOptions(**({"seed": 3} | options))
+    return loop.run(trainer, out, options, hooks, track=track, console=console or quiet())
+
+
+def validation(function, every):
+    """Measurements as a discovery has them."""
+    return Measurement("validation", every, function)
+
+
+def weights_every(every):
+    """Snapshots of the weights."""
+    return Snapshot("weights", every, leave_weights)
 
 
 def leave_weights(folder, state):

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metadisco.agents import distributions
 from metadisco.agents.networks import Table
+from metadisco.agents.optimizers import SGD
 from metadisco.core.types import Task
 from metadisco.envs.base import Discrete, EnvSpec, Step
 from metadisco.lives.critic import Critic
-from metadisco.lives.learner import SGD, Learner
+from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 
 
@@ -40,10 +42,14 @@ class Linear:
     def init(self, key):
         return {"w": jnp.array([1.0, -0.7, 0.4, 0.3])}
 
-    def targets(self, meta_params, predictions, trajectory, progress):
+    def init_state(self, key, agent, agent_params, num_workers):
+        return ()
+
+    def targets(self, meta_params, state, predictions, trajectory, progress):
         w, y = meta_params["w"], jax.nn.softmax(predictions.now["y"])[..., 0]
         prob = jnp.exp(distributions.log_prob_categorical(predictions.now["logits"], trajectory.action))
-        return w[0] * trajectory.reward + w[1] * prob + w[2] * y, jnp.tanh(w[3] * trajectory.reward + w[2] * prob)
+        pi_hat, y_hat = w[0] * trajectory.reward + w[1] * prob + w[2] * y, w[3] * trajectory.reward + w[2] * prob
+        return (pi_hat, jnp.tanh(y_hat)), state
 
     def loss(self, meta_params, targets, outputs, trajectory, progress):
         log_prob = distributions.log_prob_categorical(outputs["logits"], trajectory.action)
@@ -65,3 +71,20 @@ def inner_loop(objective=Linear(), learner=Learner(SGD(2.0, 0.5), SGD(1.0, 0.5))
 
 def task(lifetime=20):
     return Task(jnp.array([0.2, 1.0]), jnp.asarray(lifetime, jnp.int32))
+
+
+def check_slope(inner, meta_params, unroll):
+    """Compare the meta-gradient of an unroll with central differences along random directions, in float64."""
+    with jax.enable_x64(True):
+        meta_params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), meta_params)
+        pair = unroll.begin(inner, jax.random.key(0), task())
+        loss_fn = jax.jit(lambda meta_params: unroll.advance(inner, meta_params, pair)[0])
+        gradient = jax.jit(jax.grad(loss_fn))(meta_params)
+        rng = np.random.default_rng(0)
+        for _ in range(4):
+            direction = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), meta_params)
+            above = loss_fn(jax.tree.map(lambda m, d: m + 1e-6 * d, meta_params, direction))
+            below = loss_fn(jax.tree.map(lambda m, d: m - 1e-6 * d, meta_params, direction))
+            slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: jnp.sum(g * d), gradient, direction)))
+            assert abs(slope) > 1e-5
+            np.testing.assert_allclose((above - below) / 2e-6, slope, rtol=1e-5, atol=1e-9)

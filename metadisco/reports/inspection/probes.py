@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from metadisco.agents import distributions
+from metadisco.agents.agent import Agent
+from metadisco.agents.networks import Constant
 from metadisco.core.types import Heads, Key, MetaParams, Outputs, Progress, Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
 from metadisco.objectives.base import Objective, Predictions
@@ -92,16 +94,24 @@ def draw(key: Key, heads: Heads, num: int = NUM_PROBES) -> Probe:
 
 
 def respond(objective: Objective, meta_params: MetaParams, probe: Probe) -> Response:
-    """What an objective says to one probe."""
+    """What an objective says to one probe; one that remembers, of an agent that is new.
+
+    The outputs are made up, so the agent behind them has none of its own: a target network says 0 everywhere.
+    """
     logits, action = probe.logits
     index = jnp.zeros_like(action)
     terminated, truncated = probe.chance < 0.08, probe.chance > 0.92
     log_prob = distributions.log_prob_categorical(logits, action)
     trajectory = Trajectory(index, action, log_prob, probe.reward, terminated, truncated, index)
-    predictions = Predictions(probe.now | {"logits": logits}, probe.next | {"logits": jnp.zeros_like(logits)})
+    agent = Agent(Constant(), SPEC, tuple(objective.heads(SPEC).items()))
+    key = jax.random.key(0)
+    agent_params = agent.init(key)
+    state = objective.init_state(key, agent, agent_params, NUM_WORKERS)
+    after = probe.next | {"logits": jnp.zeros_like(logits)}
+    predictions = Predictions(probe.now | {"logits": logits}, after, agent_params, agent)
     num_updates = jnp.floor(probe.fraction * probe.lifetime.astype(jnp.float32)).astype(jnp.int32)
     progress = Progress(num_updates, probe.lifetime)
-    targets = objective.targets(meta_params, predictions, trajectory, progress)
+    targets, _ = objective.targets(meta_params, state, predictions, trajectory, progress)
     outputs = probe.now | {"logits": logits + probe.change}
     slopes = jax.grad(lambda outputs: objective.loss(meta_params, targets, outputs, trajectory, progress)[0])(outputs)
     pull = jax.tree.map(lambda slope: -slope * action.size, slopes)

@@ -120,7 +120,7 @@ def _conditions(discovered: Discovered) -> Any:
 
 def _mirror_learning(discovered: Discovered) -> Any:
     table = _table("condition", "verdict")
-    found = violations(discovered.objective.drift, discovered.meta_params)
+    found = violations(discovered.drift_rule, discovered.meta_params)
     for condition, verdict in verdicts(found).items():
         table.add_row(condition, verdict)
     note = "Measured for log r and A from −3 to 3 at n/N = 0, ½ and 1."

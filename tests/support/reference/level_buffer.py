@@ -47,35 +47,35 @@ def sequence_probabilities(weights, length):
     found = {}
     for sequence in itertools.permutations(range(len(weights)), length):
         left, probability = float(np.sum(weights)), 1.0
-        for slot in sequence:
-            probability *= weights[slot] / left if left > 0 else 0.0
-            left -= weights[slot]
+        for place in sequence:
+            probability *= weights[place] / left if left > 0 else 0.0
+            left -= weights[place]
         found[sequence] = probability
     return found
 
 
 class Buffer:
-    """Slots as a list of dicts, or None where empty."""
+    """Places as a list of dicts, or None where empty."""
 
     def __init__(self, capacity):
-        self.slots = [None] * capacity
+        self.places = [None] * capacity
         self.clock = 0
         self.num_nonfinite = 0
 
-    def update(self, slots, born, scores, is_due):
+    def update(self, places, born, scores, is_due):
         finite = {}
-        for slot, entered, score, due in zip(slots, born, scores, is_due):
-            level = self.slots[slot] if slot >= 0 else None
+        for place, entered, score, due in zip(places, born, scores, is_due):
+            level = self.places[place] if place >= 0 else None
             if not due or level is None or level["born"] != entered:
                 continue
             level["num_plays"] += 1
             level["last_seen"] = self.clock
             if math.isfinite(score):
-                finite.setdefault(slot, []).append(score)
+                finite.setdefault(place, []).append(score)
             else:
                 self.num_nonfinite += 1
-        for slot, values in finite.items():
-            self.slots[slot]["score"] = np.mean(values)
+        for place, values in finite.items():
+            self.places[place]["score"] = np.mean(values)
 
     def insert(self, names, scores, is_candidate):
         """One after the other, the best first, each in the place of the lowest that it beats."""
@@ -83,8 +83,8 @@ class Buffer:
         self.num_nonfinite += sum(not math.isfinite(score) for score, _ in candidates)
         finite = [pair for pair in candidates if math.isfinite(pair[0])]
         for score, name in sorted(finite, key=lambda pair: -pair[0]):
-            values = [-math.inf if level is None else level["score"] for level in self.slots]
+            values = [-math.inf if level is None else level["score"] for level in self.places]
             lowest = int(np.argmin(values))
             if score > values[lowest]:
                 new = {"name": name, "score": score, "born": self.clock, "last_seen": self.clock, "num_plays": 1}
-                self.slots[lowest] = new
+                self.places[lowest] = new
