@@ -24,7 +24,7 @@ from metadisco.core.provenance import provenance
 from metadisco.evaluation import agents_under_test, environments, evaluation, results, stats, suites
 from metadisco.objectives.drift import DPODrift, PPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
-from metadisco.reports import chart_style
+from metadisco.reports import chart_style, plots
 
 ENVIRONMENTS = ("Acrobot-v1", "Pendulum-v1", "brax-inverted_pendulum", "Breakout-MinAtar")
 HORIZONS = (16, 64, 256)  # agent updates: shorter than in meta-training (24 to 96), within, and longer
@@ -123,11 +123,9 @@ def draw(measured: dict, num_seeds: int) -> bytes:
             panel = panels[envs.index(env)][HORIZONS.index(horizon)]
             returns = np.array(row["returns"])
             x = np.linspace(0.0, row["env_steps"] / 1e3, len(returns))
-            bands = [stats.mean_interval(each) for each in returns]
-            panel.fill_between(
-                x, [b.low for b in bands], [b.high for b in bands], color=colors[agent], alpha=0.15, lw=0
-            )
-            panel.plot(x, [band.point for band in bands], color=colors[agent], label=agent, lw=1.6)
+            intervals = [stats.mean_interval(each) for each in returns]
+            ends = (np.array([getattr(each, end) for each in intervals]) for end in ("point", "low", "high"))
+            plots.draw_curves(panel, {agent: plots.Curve(x, *ends)}, colors)
             if envs.index(env) == 0:
                 panel.set_title(f"{horizon} updates", fontsize=10, loc="left")
             if horizon == HORIZONS[0]:

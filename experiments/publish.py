@@ -40,7 +40,9 @@ def picture(run: Path) -> bytes:
     )
     suite, agents = next(iter(results.load_curves(run / "curves.npz").items()))
     curves = {agent: plots.learning_curve(each) for agent, each in agents.items() if not each.is_exact}
-    test = plots.learning(curves, lifetime=next(iter(agents.values())).lifetime, top=results.top(agents))
+    test = plots.learning(
+        curves, lifetime=next(iter(agents.values())).lifetime, upper_anchor=results.upper_anchor(agents)
+    )
     panels = [_image(figure) for figure in (training, test)]
     joined = Image.new("RGB", (sum(each.width for each in panels), max(each.height for each in panels)), "white")
     for i, panel in enumerate(panels):

@@ -111,7 +111,7 @@ def _minatar(name: str, *, max_test_steps: int = 1024) -> EnvironmentConfig:
 def _bsuite(
     name: str, lifetime: int, *, gamma: float = 0.99, options: tuple[tuple[str, int], ...] = ()
 ) -> EnvironmentConfig:
-    """Tests of one skill each, whose optimum is known: the scale is exact."""
+    """Tests of one skill each, whose optimum is known: both anchors are exact."""
     env = Gymnax(name, options)
     inner = replace(_control(env), objective=PPO(gamma=gamma, value_weight=0.5, entropy_weight=0.01))
     inner = replace(inner, normalizer=Normalizer(gamma=gamma), num_test_workers=64)
