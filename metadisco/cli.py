@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from metadisco.core import terminal
+
 USER_ERROR = 2
 FAILED = 1
 
@@ -28,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         128 + number after a signal.
     """
     _heed_sigterm()
+    for stream in (sys.stdout, sys.stderr):
+        terminal.forgive(stream)
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
     if rest and known.command != "discover":
@@ -39,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_seed(known)
         _join(known)
+        _check_jax(known.command)
         code = known.run(known, rest) if known.command == "discover" else known.run(known)
         processes.leave(code)
     except BaseException as error:
@@ -83,8 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     discover = commands.add_parser(
         "discover",
         help="meta-train an objective, test it, write a report",
-        description="Meta-train an objective from random weights; then test it and write a report. Settings of the "
-        "preset are overridden by their path: --meta_optimizer.sigma.start 0.05 (a run's config.json lists them all).",
+        description="Meta-train an objective from random weights, or from one that exists (--from); then test it and "
+        "write a report. Settings of the preset are overridden by their path: --meta_optimizer.sigma.start 0.05 (a "
+        "run's config.json lists them all).",
     )
     discover.add_argument("preset", help="name of a preset (metadisco list presets)")
     discover.add_argument("--out", help="run folder, new unless --resume [default: runs/PRESET]")
@@ -96,6 +102,12 @@ def _parser() -> argparse.ArgumentParser:
         "--env-steps", type=float, help="stop after so many environment steps, those of antagonists included"
     )
     discover.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    discover.add_argument(
+        "--from",
+        dest="start",
+        metavar="CHECKPOINT",
+        help="begin at the meta-parameters of this objective, a name in the zoo or a folder [default: random ones]",
+    )
     discover.add_argument(
         "--sweep",
         action="append",
@@ -178,6 +190,26 @@ def _join(known: argparse.Namespace) -> None:
         raise ValueError("--coordinator, --num-processes and --process-id need --distributed")
 
 
+def _check_jax(command: str) -> None:
+    """Refuse at once what JAX is set to and cannot do, or cannot do in a lifetime."""
+    import jax
+
+    options: Any = jax.config  # whose names and types are known at run time only
+    if options.jax_disable_jit and command in ("discover", "evaluate"):
+        raise ValueError(
+            f"JAX_DISABLE_JIT: without compiling, `metadisco {command}` would take days; unset it. To step through an "
+            "objective, call InnerLoop.update in Python, which works in that mode (docs/testing.md)."
+        )
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an AssertionError where JAX_PLATFORMS is cuda, without words
+        reason = (str(error).splitlines() or ["there is no such device, or jaxlib was installed without it"])[0]
+        raise ValueError(
+            f"JAX finds no device for JAX_PLATFORMS={options.jax_platforms or ''}: {reason}. Unset JAX_PLATFORMS, or "
+            "install JAX for that device."
+        ) from error
+
+
 def _overrides(rest: Sequence[str]) -> dict[str, str]:
     """`--a.b value` and `--a.b=value` pairs."""
     from metadisco.core.config import ConfigError
@@ -205,6 +237,8 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from metadisco.core import config
     from metadisco.presets import registry
 
+    if known.start is not None and known.resume:
+        raise ValueError("--from with --resume: a run that goes on keeps its beginning; leave out one of the two")
     preset = registry.preset(known.preset)
     preset = replace(preset, trainer=config.replace_fields(preset.trainer, _overrides(rest)))
     for cap in ("minutes", "env_steps"):
@@ -219,6 +253,7 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
         seed=known.seed,
         resume=known.resume,
         other_code=known.other_code,
+        start=known.start,
         wandb=known.wandb,
         console=_console(),
     ).exit_code
@@ -238,7 +273,8 @@ def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) ->
     if num_seeds > sweep.MAX_RUNS:  # said here, before so many seeds are listed
         raise ValueError(f"--seeds must be at most {sweep.MAX_RUNS:,}, got {num_seeds:,}")
     planned = sweep.plan(preset, fields, range(known.seed, known.seed + num_seeds))
-    return sweep.run(planned, known.out or f"runs/{preset.name}-sweep", resume=known.resume, console=_console())
+    out = known.out or f"runs/{preset.name}-sweep"
+    return sweep.run(planned, out, start=known.start, resume=known.resume, console=_console())
 
 
 def _evaluate(known: argparse.Namespace) -> int:
@@ -306,9 +342,7 @@ def _list(known: argparse.Namespace) -> int:
 
 
 def _console() -> Any:
-    from rich.console import Console
-
-    return Console()
+    return terminal.console_for()
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ import jax
 from metadisco.agents import distributions
 from metadisco.agents.distributions import Distribution
 from metadisco.agents.networks import Torso
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Key, Obs, Outputs
 from metadisco.envs.base import Box, EnvSpec
 from metadisco.envs.rollout import Policy
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Agent:
     """A policy and its predictions.

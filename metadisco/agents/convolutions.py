@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.agents.networks import Relu, apply_dense_layers, apply_heads, init_dense_layers, init_heads, orthogonal
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Heads, Key, Obs, Outputs
 from metadisco.envs.base import Box, EnvSpec
 
 LARGEST_BYTE = 255.0
 
 
+@own_defaults
 @dataclass(frozen=True)
 class StridedCNN:
     """Convolutions without padding, then dense layers; the defaults are the network of DQN (Nature 518, 529).

@@ -11,6 +11,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Heads, Key, Outputs
 from metadisco.envs.base import Box, Discrete
 
@@ -110,6 +111,7 @@ class Distribution(Protocol):
         """KL(outputs || reference) in nats. [...] float32."""
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Categorical:
     """A choice among `num` actions, by the head `logits`.
@@ -146,6 +148,7 @@ class Categorical:
         return kl_categorical(jax.nn.log_softmax(outputs["logits"]), jax.nn.log_softmax(reference["logits"]))
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Gaussian:
     """`num` real numbers, independent and normal, by the heads `mean` and `log_std`.

@@ -11,6 +11,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Heads, Key, Obs, Outputs
 from metadisco.envs.base import Box, Discrete, EnvSpec
 
@@ -30,6 +31,7 @@ class Torso(Protocol):
         """Outputs by head, [rows, width], for observations [rows, ...]."""
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Table:
     """One zero-initialised row per observation: a lookup, never a one-hot product.
@@ -57,6 +59,7 @@ class Table:
         return {name: table[obs] for name, table in agent_params.items()}
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Constant:
     """The same outputs whatever is observed, at first all 0: the random policy, until it learns to prefer an action.
@@ -113,6 +116,7 @@ class Swish:
         return jax.nn.swish(x)
 
 
+@own_defaults
 @dataclass(frozen=True)
 class MLP:
     """Dense layers on the flattened observation (an index becomes one-hot).
@@ -144,6 +148,7 @@ class MLP:
         return apply_heads(agent_params, apply_dense_layers(layers, x, self.activation))
 
 
+@own_defaults
 @dataclass(frozen=True)
 class CNN:
     """Convolutions over images [rows, columns, channels], then dense layers.
@@ -188,6 +193,7 @@ class CNN:
         return apply_heads(agent_params, x)
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Separate:
     """Two networks that share nothing: one for the policy, one for everything else, such as the value.

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from metadisco.core.config import check_positive
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Progress
 
 OptState = Any
@@ -52,6 +53,7 @@ class Optimizer(Protocol):
         """Gradients to updates. Its `update` may take `progress`, which a learner gives to all that do."""
 
 
+@own_defaults
 @dataclass(frozen=True)
 class SGD:
     """Gradient descent on gradients clipped to a global norm.
@@ -74,6 +76,7 @@ class SGD:
         return _chain(self, optax.sgd(self.learning_rate))
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Adam:
     """Adam (arXiv:1412.6980) on gradients clipped to a global norm.

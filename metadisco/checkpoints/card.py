@@ -64,6 +64,8 @@ def _training(origin: dict[str, Any]) -> str:
     budget += [f"on {origin['hardware']}" for key in ("hardware",) if key in origin]
     lines.append(f"- budget: {', '.join(budget)}")
     lines += [f"- {key}: {origin[key]}" for key in ("seed", "commit") if key in origin]
+    if "start" in origin:
+        lines.append(f"- begun at: {_ancestors(origin['start'])}")
     for domain in domains:
         inner = domain["inner"]
         lines.append(f"- environment: `{_words(inner['env'])}`")
@@ -72,6 +74,14 @@ def _training(origin: dict[str, Any]) -> str:
         lines.append(f"  - agents: `{_words(inner['torso'])}`, {size}, `{_words(inner['learner'])}`")
     lines.append(f"- improved by: `{_words(trainer['meta_optimizer'])}`")
     return "\n".join(lines)
+
+
+def _ancestors(start: dict[str, Any]) -> str:
+    """Whose meta-parameters a run began with, and whose these did."""
+    told = [f"{key.replace('_', '-')} {start[key]}" for key in ("preset", "seed", "meta_steps") if key in start]
+    words = ", ".join([*told, f"sha256 {start['sha256'][:16]}"])
+    before = f", begun at {_ancestors(start['start'])}" if "start" in start else ""
+    return f"{start['name']} ({words}){before}"
 
 
 def _words(data: Any) -> str:

@@ -7,6 +7,7 @@ another thing, see `metadisco.runs.train_state`.
 
 import dataclasses
 import functools
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,13 +16,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import safetensors.flax
-from flax import traverse_util
 
+from metadisco.checkpoints import stored_trees
 from metadisco.checkpoints.card import card
 from metadisco.core import config, moved
-from metadisco.core.files import CheckpointError, is_key, leaf_types
+from metadisco.core.files import CheckpointError, leaf_types
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.tensor_folder import TensorFolder
 from metadisco.objectives import drift as drifts
 from metadisco.objectives.base import NamedInputs, Objective
@@ -87,6 +88,7 @@ class Discovered:
         return drift
 
 
+@own_defaults
 def save(
     discovered: Discovered,
     folder: str | os.PathLike,
@@ -97,31 +99,33 @@ def save(
     """Write a discovered objective as a portable folder; the folder appears complete or not at all.
 
     Args:
-        discovered: What to write. The meta-parameters are nested dicts of arrays, or `()`.
+        discovered: What to write. The meta-parameters are arrays of numbers in dicts, FrozenDicts, lists and tuples.
         folder: Where to. Its parents are made.
         overwrite: Replace an older objective that is there. Anything else that is there is never replaced.
         card_scores: More scores for the card alone, suite -> agent -> scores. They are not in `objective.json`, so that
             every checkpoint does not carry numbers that are kept elsewhere.
 
     Raises:
-        CheckpointError: If the folder exists, cannot be written, or the meta-parameters are not nested dicts of arrays.
+        CheckpointError: If the folder exists, cannot be written, or the meta-parameters are something else.
     """
     folder = Path(folder).absolute()
-    tensors = _flatten(discovered.meta_params)
+    description, tensors, blob = _serialize(discovered.meta_params)
     shapes = {name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name} for name, leaf in tensors.items()}
-    blob = safetensors.flax.save(tensors, FOLDER.metadata)
-    document = {
+    document: dict[str, Any] = {
         "objective": config.to_data(discovered.objective),
         "features": list(features(discovered.objective)),
         "meta_params": shapes,
         "provenance": discovered.provenance,
         "evaluation": discovered.evaluation,
     }
+    if description is not None:  # more than nested dicts
+        document["structure"] = description
     sealed = FOLDER.seal(document, blob)
     FOLDER.write(folder, sealed, blob, beside={_CARD: _card(sealed, folder, card_scores).encode()}, overwrite=overwrite)
     return folder
 
 
+@own_defaults
 def load(name_or_path: str | os.PathLike, *, allow: tuple[str, ...] = ()) -> Discovered:
     """Read a discovered objective from a folder, a run's folder, or the zoo by name, and verify it.
 
@@ -136,7 +140,7 @@ def load(name_or_path: str | os.PathLike, *, allow: tuple[str, ...] = ()) -> Dis
     folder = _find(name_or_path)
     document, tensors = FOLDER.read(folder, safetensors.flax.load_file)  # its `load` of bytes does not know bfloat16
     objective = config.from_data(document["objective"], allow=allow)
-    meta_params = traverse_util.unflatten_dict(tensors, sep="/") if tensors else ()
+    meta_params = stored_trees.put_together(document.get("structure"), tensors)
     stored = {name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name} for name, leaf in tensors.items()}
     if stored != document["meta_params"]:
         raise CheckpointError(
@@ -151,27 +155,22 @@ def features(objective: Objective) -> tuple[str, ...]:
     return tuple(objective.features) if isinstance(objective, NamedInputs) else ()
 
 
+@own_defaults
+def digest(discovered: Discovered) -> str:
+    """SHA-256 of the file of an objective's meta-parameters, in hexadecimal: what `objective.json` says of them."""
+    return hashlib.sha256(_serialize(discovered.meta_params)[2]).hexdigest()
+
+
 def zoo_names() -> tuple[str, ...]:
     """Names of the discovered objectives that ship with metadisco."""
     return tuple(sorted(path.parent.name for path in ZOO.glob(f"*/{FOLDER.document}")))
 
 
-def _flatten(meta_params: Any) -> dict[str, jax.Array]:
-    """Nested dicts of arrays to `{"outer/inner": array}`."""
-    if isinstance(meta_params, (tuple, dict)) and not meta_params:
-        return {}
-    if not isinstance(meta_params, dict):
-        raise CheckpointError(
-            f"meta_params is a {type(meta_params).__name__}: it must be nested dicts of arrays, or ()."
-        )
-    for path, leaf in traverse_util.flatten_dict(meta_params, keep_empty_nodes=True).items():
-        if not all(isinstance(part, str) and part and "/" not in part for part in path):
-            raise CheckpointError(f"meta_params has the key {path}: keys must be strings without '/'.")
-        if not isinstance(leaf, jax.Array | np.ndarray) or is_key(leaf):
-            raise CheckpointError(
-                f"meta_params{list(path)} is a {type(leaf).__name__}: it must be an array of numbers."
-            )
-    return {name: jnp.asarray(leaf) for name, leaf in traverse_util.flatten_dict(meta_params, sep="/").items()}
+def _serialize(meta_params: Any) -> tuple[Any, dict[str, jax.Array], bytes]:
+    """The description of a tree, its tensors, and the file of them."""
+    description, leaves = stored_trees.take_apart(meta_params)
+    tensors = {name: jnp.asarray(leaf) for name, leaf in leaves.items()}
+    return description, tensors, safetensors.flax.save(tensors, FOLDER.metadata)
 
 
 def _find(name_or_path: str | os.PathLike) -> Path:
@@ -188,14 +187,24 @@ def _find(name_or_path: str | os.PathLike) -> Path:
 
 def _check_shapes(objective: Objective, meta_params: Any, folder: Path) -> None:
     """Compare the stored parameters with those that the objective would initialize."""
-    wanted = leaf_types(jax.eval_shape(objective.init, jax.random.key(0)))
-    stored = leaf_types(meta_params)
+    misfit = misfit_of(objective, meta_params)
+    if misfit:
+        raise CheckpointError(f"{folder} does not fit its objective: {misfit}.")
+
+
+def misfit_of(objective: Objective, meta_params: Any) -> str:
+    """Why meta-parameters cannot be those of an objective, as half a sentence; empty where they can."""
+    name_of_class = config.class_name(objective)
+    shapes = jax.eval_shape(objective.init, jax.random.key(0))
+    wanted, stored = leaf_types(shapes), leaf_types(meta_params)
     for name in dict.fromkeys([*wanted, *stored]):
         if wanted.get(name) != stored.get(name):
-            raise CheckpointError(
-                f"{folder} does not fit its objective: meta_params{name} is {stored.get(name, 'absent')} in the file "
-                f"and {wanted.get(name, 'absent')} in {config.class_name(objective)}."
-            )
+            there, here = stored.get(name, "absent"), wanted.get(name, "absent")
+            return f"meta_params{name} is {there} in the file and {here} in {name_of_class}"
+    there, here = str(jax.tree.structure(meta_params)), str(jax.tree.structure(shapes))
+    if wanted and there != here:
+        return f"meta_params are a {there} in the file and a {here} in {name_of_class}"
+    return ""
 
 
 def _card(document: dict[str, Any], folder: Path, scores: Mapping[str, Any]) -> str:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from metadisco.checkpoints import checkpoint
+from metadisco.checkpoints import checkpoint, stored_trees
 from metadisco.checkpoints.checkpoint import Discovered
-from metadisco.core import config
-from metadisco.core.processes import is_first
+from metadisco.commands import start as starts
+from metadisco.core import config, terminal
+from metadisco.core.jax_defaults import own_defaults
+from metadisco.core.processes import is_first, require_same
 from metadisco.core.provenance import provenance
 from metadisco.core.sharding import check_even
-from metadisco.core.types import MetaParams
+from metadisco.core.types import Key, MetaParams
 from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_interval
 from metadisco.evaluation import evaluation, results, stats
 from metadisco.evaluation.agents_under_test import AgentUnderTest, TrainedObjective, inner_loops, trained_with
@@ -43,6 +45,7 @@ class Discovery:
     exit_code: int
 
 
+@own_defaults
 def discover(
     preset: Preset,
     out: str | Path,
@@ -50,10 +53,11 @@ def discover(
     seed: int = 0,
     resume: bool = False,
     other_code: bool = False,
+    start: starts.Place | starts.Start | None = None,
     wandb: trackers.WandbMode | None = None,
     console: Any = None,
 ) -> Discovery:
-    """Meta-train an objective from random weights, test it and write a report.
+    """Meta-train an objective from random weights or from one that exists, test it and write a report.
 
     Leaves in `out` what `metadisco.runs.loop` leaves there, the levels that a curriculum keeps (`levels/<meta-step>/`,
     see `curricula.snapshots`), and `objective/`, `evaluation.json`, `curves.npz` and `report.html`.
@@ -64,6 +68,8 @@ def discover(
         seed: of the whole run.
         resume: go on with the run in `out`.
         other_code: also if other code began it.
+        start: begin at the meta-parameters of this objective: a name in the zoo, a folder, a run's folder, or what
+            `metadisco.load` returned. A run that is resumed keeps its beginning, and refuses another.
         wandb: keep its curves as Weights & Biases does, too, in the run folder or online.
         console: `rich` console for progress and tables; a new one by default.
 
@@ -75,28 +81,37 @@ def discover(
         run_folder.RunError: where `out` cannot be used.
         ValueError: for settings that cannot work, before anything is compiled.
     """
-    from rich.console import Console
-
-    console = console or Console()
+    console = terminal.console_for(console)
     trainer, folder = preset.trainer, Path(out)
     check(preset)
     memory_estimate.check(trainer)
+    begins_at = starts.of_run(folder, start, resume=resume)
+    init = starts.init_for(trainer, begins_at, trainer)
+    require_same(starts.details(begins_at))
     if wandb is not None:
         trackers.check_wandb()
     if is_first():
         console.print(f"[bold]metadisco[/bold] discovers {preset.name}: {preset.description}")
+        if begins_at is not None:
+            console.print(begins_at.describe(trainer), markup=False, highlight=False, soft_wrap=True)
+
+    def begin(folder: Path) -> Callable[[Key], Any]:
+        if begins_at is not None:
+            begins_at.keep(folder)
+        return init
+
     options = loop.RunOptions(
         seed,
         minutes=preset.minutes,
         env_steps=preset.env_steps,
         resume=resume,
         other_code=other_code,
-        provenance={"preset": preset.name},
+        provenance={"preset": preset.name, **starts.details(begins_at)},
     )
     track: list[trackers.MakeTracker] = [trackers.tensorboard]
     if wandb is not None:
         track.append(functools.partial(trackers.Wandb, mode=wandb))
-    run = loop.run(trainer, folder, options, hooks(preset, seed), track=track, console=console)
+    run = loop.run(trainer, folder, options, hooks(preset, seed), track=track, begin=begin, console=console)
     if not is_first():
         return Discovery(None, folder, run.exit_code)
     if run.status == "interrupted":
@@ -108,6 +123,7 @@ def discover(
     return Discovery(discovered, folder, run.exit_code)
 
 
+@own_defaults
 def finish(
     preset: Preset, folder: Path, meta_params: MetaParams, *, seed: int, step: int, seconds: float, console: Any
 ) -> Discovered:
@@ -125,7 +141,9 @@ def finish(
     from metadisco import reports
 
     begun, trainer = time.perf_counter(), preset.trainer
-    origin = provenance(preset=preset.name, seed=seed, meta_steps=step, trainer=config.to_data(trainer))
+    lineage = starts.lineage_of(folder)
+    began = {} if lineage is None else {starts.FOLDER: lineage}
+    origin = provenance(preset=preset.name, seed=seed, meta_steps=step, **began, trainer=config.to_data(trainer))
     untested = Discovered(inner_loops(trainer)[0].objective, meta_params, origin)
     checkpoint.save(untested, folder / "objective", overwrite=True)  # whatever becomes of the test
     then = "Now the meta-test:" if preset.suites else "There is no suite to test it on."
@@ -144,14 +162,17 @@ def finish(
     return discovered
 
 
+@own_defaults
 def inner_loop(discovered: Discovered) -> InnerLoop:
     """The inner loop that an objective was meta-trained with; of several, the first."""
     return trained_with(discovered)[0]
 
 
+@own_defaults
 def check(preset: Preset) -> None:
     """Refuse what could not be tested after it has been trained, or on the way, or would leave devices idle."""
     trainer = preset.trainer
+    stored_trees.check_init(trainer.domains[0].inner.objective)
     for i, domain in enumerate(trainer.domains):
         where = "" if len(trainer.domains) == 1 else f"domains.{i}."
         check_even(domain.num_tasks, trainer.replicas, name=f"{where}num_tasks")

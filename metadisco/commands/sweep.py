@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from metadisco.commands import discovery
+from metadisco.commands import start as starts
 from metadisco.commands.sweep_table import DONE, FAILED, TRAINED, Manifest, Run, write_table
-from metadisco.core import config, devices
+from metadisco.core import config, devices, nan_checks, terminal
 from metadisco.core.files import write_atomically
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.processes import is_first, of_first, require_same
 from metadisco.curricula.snapshots import snapshot_interval
 from metadisco.meta_training import memory_estimate
@@ -90,6 +92,7 @@ def _split(text: str) -> list[str]:
     return parts
 
 
+@own_defaults
 def plan(preset: Preset, fields: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> Sweep:
     """Build every setting, so that a mistake is known before anything runs.
 
@@ -135,7 +138,10 @@ def _folder_name(values: Mapping[str, str], number: int) -> str:
     return name if len(name) <= MAX_NAME and name == _words(values).replace(", ", ",") else f"setting{number}"
 
 
-def run(sweep: Sweep, out: str | Path, *, resume: bool = False, console: Any = None) -> int:
+@own_defaults
+def run(
+    sweep: Sweep, out: str | Path, *, start: starts.Place | None = None, resume: bool = False, console: Any = None
+) -> int:
     """Run a sweep, or go on with it, and write its table.
 
     Leaves `sweep.json`, `sweep.md` and a run folder `SETTING/seed<k>` for each run in `out`. A run that fails, because
@@ -145,6 +151,8 @@ def run(sweep: Sweep, out: str | Path, *, resume: bool = False, console: Any = N
     Args:
         sweep: from `plan`.
         out: folder, new or empty unless `resume`.
+        start: begin every run at the meta-parameters of this objective, see `discovery.discover`; a sweep that is gone
+            on with keeps its beginning.
         resume: go on with the sweep in `out`, which must be the same.
         console: `rich` console for progress and the table.
 
@@ -160,20 +168,26 @@ def run(sweep: Sweep, out: str | Path, *, resume: bool = False, console: Any = N
     if not is_first():
         console = Console(quiet=True)
     with clear_errors(out):
-        return _run(sweep, Path(out).absolute(), resume, console or Console())
+        begins_at = starts.of_sweep(Path(out).absolute(), start, resume=resume)
+        return _run(sweep, Path(out).absolute(), begins_at, resume, terminal.console_for(console))
 
 
-def _run(sweep: Sweep, folder: Path, resume: bool, console: Any) -> int:
-    plan = _describe(sweep)
+def _run(sweep: Sweep, folder: Path, start: starts.Start | None, resume: bool, console: Any) -> int:
+    if start is not None:
+        for setting in sweep.settings:
+            start.meta_params_for(setting.preset.trainer)  # which raises where they do not fit
+    plan = _describe(sweep) | starts.details(start)
     require_same(plan)
     manifest = Manifest.shared(folder, plan, resume)
+    if start is not None:
+        start.keep(folder)
     for setting in sweep.settings:
         for seeds in map(tuple, of_first(_groups(setting.preset, sweep.seeds))):
             pending = [seed for seed in seeds if not manifest.is_over(setting.name, seed)]
             if pending:
                 console.print(f"[bold]{setting.name}[/bold], seeds {', '.join(map(str, pending))}")
                 train = _one_by_one if len(seeds) == 1 else _together
-                exit_code = train(setting, seeds, folder, manifest, console)
+                exit_code = train(setting, seeds, folder, start, manifest, console)
                 if is_first():
                     write_table(folder, manifest)
                 if exit_code:
@@ -204,17 +218,19 @@ def _groups(preset: Preset, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
     is on its own. So is a run that fills the memory.
     """
     size = 1
-    if preset.trainer.lives_end_with_the_meta_step and preset.env_steps is None:
+    if preset.trainer.lives_end_with_the_meta_step and preset.env_steps is None and not nan_checks.is_on():
         size = min(len(seeds), memory_estimate.num_side_by_side(preset.trainer))
     return [seeds[begin : begin + size] for begin in range(0, len(seeds), size)]
 
 
-def _one_by_one(setting: Setting, seeds: Sequence[int], folder: Path, manifest: Manifest, console: Any) -> int:
+def _one_by_one(
+    setting: Setting, seeds: Sequence[int], folder: Path, start: starts.Start | None, manifest: Manifest, console: Any
+) -> int:
     """Each run as `metadisco discover` does it."""
     for seed in seeds:
         out = folder / setting.name / f"seed{seed}"
         try:
-            done = discovery.discover(setting.preset, out, seed=seed, resume=True, console=console)
+            done = discovery.discover(setting.preset, out, seed=seed, resume=True, start=start, console=console)
         except loop.TrainingError as error:
             manifest.note(setting.name, seed, Run(FAILED, reason=str(error)))
             continue
@@ -224,11 +240,13 @@ def _one_by_one(setting: Setting, seeds: Sequence[int], folder: Path, manifest: 
     return 0
 
 
-def _together(setting: Setting, seeds: tuple[int, ...], folder: Path, manifest: Manifest, console: Any) -> int:
+def _together(
+    setting: Setting, seeds: tuple[int, ...], folder: Path, start: starts.Start | None, manifest: Manifest, console: Any
+) -> int:
     """Train seeds by one program, then test each."""
     home, preset = folder / setting.name, setting.preset
     if any(manifest.find(setting.name, seed) is None for seed in seeds):
-        exit_code = _train_together(setting, seeds, home, manifest, console)
+        exit_code = _train_together(setting, seeds, home, start, manifest, console)
         if exit_code:
             return exit_code
     for seed in seeds:
@@ -245,18 +263,21 @@ def _together(setting: Setting, seeds: tuple[int, ...], folder: Path, manifest: 
     return 0
 
 
-def _train_together(setting: Setting, seeds: tuple[int, ...], home: Path, manifest: Manifest, console: Any) -> int:
+def _train_together(
+    setting: Setting, seeds: tuple[int, ...], home: Path, start: starts.Start | None, manifest: Manifest, console: Any
+) -> int:
     """Train seeds by one program, and leave each in a run folder of its own."""
     preset, single = setting.preset, setting.preset.trainer
-    trainer = BatchedSeeds(single, seeds)
+    trainer, origin = BatchedSeeds(single, seeds), {"preset": preset.name, **starts.details(start)}
+    init = starts.init_for(trainer, start, single)
     for seed in seeds:
-        with opened(home / f"seed{seed}", single, seed, True, {"preset": preset.name}):
+        with opened(home / f"seed{seed}", single, seed, True, origin):
             pass  # written now, since levels are left there on the way
     options = loop.RunOptions(
         seeds[0],
         minutes=None if preset.minutes is None else preset.minutes * len(seeds),
         resume=True,
-        provenance={"preset": preset.name},
+        provenance=origin,
     )
     try:
         result = loop.run(
@@ -265,6 +286,7 @@ def _train_together(setting: Setting, seeds: tuple[int, ...], home: Path, manife
             options,
             _hooks(preset, trainer, home),
             track=(trackers.tensorboard, partial(SeedLogs, homes={seed: home / f"seed{seed}" for seed in seeds})),
+            begin=lambda _: init,
             console=console,
         )
     except loop.TrainingError as error:  # none of the seeds can go on

@@ -110,6 +110,8 @@ def on_each_device(run: Callable[..., Results], mesh: Mesh, in_specs: tuple) -> 
     Returns:
         The same function of whole populations.
     """
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # op by op, a device cannot loop on its own
+        return run
     # vma checks fail on scans whose carry begins as a constant.
     return jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=SPREAD, check_vma=False)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.core import trees
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, Metrics, Task
 from metadisco.curricula.base import Proposal
 from metadisco.curricula.buffer import LevelBuffer
@@ -18,6 +19,7 @@ from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.tasks import Mutable, TaskDistribution, immutable_parts
 
 
+@own_defaults
 @dataclass(frozen=True)
 class ACCEL:
     """Prioritized level replay in which a replayed level is mutated with a fixed probability.

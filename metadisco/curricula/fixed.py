@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.core import trees
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, Metrics, Task
 from metadisco.curricula.base import Proposal, propose_new
 from metadisco.curricula.level_files import load_levels
@@ -80,6 +81,7 @@ class SavedTasks:
         return load_levels(self.path).played()
 
 
+@own_defaults
 @dataclass(frozen=True)
 class FixedSet:
     """Every life gets a task of a fixed set, uniformly and independently.

@@ -16,6 +16,7 @@ import safetensors.numpy
 
 from metadisco.core import config
 from metadisco.core.files import CheckpointError, leaf_types, named_leaves
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.tensor_folder import TensorFolder
 from metadisco.core.types import Task
 from metadisco.curricula import buffer as level_buffer
@@ -70,6 +71,7 @@ class Levels:
         return jax.tree.map(lambda leaf: np.asarray(leaf)[places], self.buffer.tasks)
 
 
+@own_defaults
 def save_levels(levels: Levels, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
     """Write a level buffer as a folder.
 
@@ -97,6 +99,7 @@ def save_levels(levels: Levels, folder: str | os.PathLike, *, overwrite: bool = 
     return folder
 
 
+@own_defaults
 def load_levels(folder: str | os.PathLike, *, allow: tuple[str, ...] = ()) -> Levels:
     """Read a level buffer and verify it.
 

@@ -18,6 +18,7 @@ from flax import struct
 from metadisco.agents.networks import MLP
 from metadisco.agents.optimizers import Adam, Optimizer
 from metadisco.core import trees
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Key, Metrics
 from metadisco.curricula.base import Proposal, propose_new
 from metadisco.curricula.tasks import TaskDistribution, undesignable_parts
@@ -39,6 +40,7 @@ class PairedState:
     weight: jax.Array  # [] float32 in [0, 1], how much the two are made of scores
 
 
+@own_defaults
 @dataclass(frozen=True)
 class PAIRED:
     """Tasks made by a teacher that is trained on their scores by PPO.

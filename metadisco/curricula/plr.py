@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.core import config, trees
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, Metrics
 from metadisco.curricula import buffer as level_buffer
 from metadisco.curricula.base import Proposal
@@ -21,6 +22,7 @@ from metadisco.curricula.prioritization import Prioritization, RankPrioritizatio
 from metadisco.curricula.tasks import TaskDistribution
 
 
+@own_defaults
 @dataclass(frozen=True)
 class PrioritizedLevelReplay:
     """Each life gets a replayed level with a fixed probability, otherwise a new one.

@@ -10,6 +10,8 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from metadisco.core.jax_defaults import own_defaults
+
 
 class Prioritization(Protocol):
     """A preference among levels."""
@@ -18,6 +20,7 @@ class Prioritization(Protocol):
         """Weights [C] float32 of places with scores [C] float32, 0 where not filled [C] bool."""
 
 
+@own_defaults
 @dataclass(frozen=True)
 class RankPrioritization:
     """h(rank) = (1 / rank)^(1 / temperature), rank 1 for the highest score.
@@ -55,6 +58,7 @@ class RankPrioritization:
         return normalize(jnp.zeros_like(by_rank).at[order].set(shared), is_filled)
 
 
+@own_defaults
 @dataclass(frozen=True)
 class ProportionalPrioritization:
     """score^(1 / temperature).
@@ -80,6 +84,7 @@ class ProportionalPrioritization:
         return normalize(powers, is_filled)
 
 
+@own_defaults
 @dataclass(frozen=True)
 class TopKPrioritization:
     """The k best levels equally, the others never. Among equal scores the lower place counts as better.

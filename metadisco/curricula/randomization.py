@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import jax
 
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, Metrics
 from metadisco.curricula.base import Proposal, propose_new
 from metadisco.curricula.tasks import TaskDistribution
 
 
+@own_defaults
 @dataclass(frozen=True)
 class DomainRandomization:
     """Independent draws from a fixed distribution of tasks.

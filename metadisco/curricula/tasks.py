@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import jax
 import jax.numpy as jnp
 
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, Task
 from metadisco.envs.base import Level
 from metadisco.envs.level_design import Designable, NumberDesign, TaskDesign
@@ -54,6 +55,7 @@ class Uneven(Protocol):
         """The mean lifetime over the longest, in (0, 1]."""
 
 
+@own_defaults
 @dataclass(frozen=True)
 class OneLevel:
     """The only level of an environment that has no arrays to vary.
@@ -69,6 +71,7 @@ class OneLevel:
         return ()
 
 
+@own_defaults
 @dataclass(frozen=True)
 class FixedLifetime:
     """The same lifetime for all agents.
@@ -104,6 +107,7 @@ class FixedLifetime:
         return NumberDesign(self, 1)
 
 
+@own_defaults
 @dataclass(frozen=True)
 class LogUniformLifetime:
     """Lifetimes whose logarithm is uniform (arXiv:2402.05828 trains on [10, 250]).
@@ -162,6 +166,7 @@ class DrawsTasks(Protocol):
         """The distribution."""
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Tasks:
     """Levels and lifetimes drawn independently.

@@ -13,6 +13,7 @@ from flax import struct
 
 from metadisco.agents.networks import Heads, Table, Torso
 from metadisco.core import trees
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Key, Outputs, Task
 from metadisco.envs.base import Box, Discrete, EnvSpec
 from metadisco.envs.level_design import Design
@@ -47,6 +48,7 @@ class TeacherObservations:
     options: jax.Array  # [S, num_options] bool
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Teacher:
     """A design and the network that makes its choices. Logits and value are sums of a network's and a table's.

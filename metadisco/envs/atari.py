@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metadisco.core.config import nearest
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.envs.base import Box, Discrete, EnvSpec
 from metadisco.envs.host import require
 
@@ -60,6 +61,7 @@ GAMES: Mapping[str, Game] = MappingProxyType(
 )
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Atari:
     """A game, in parallel threads.

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from metadisco.core.config import nearest
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, Obs
 from metadisco.envs.base import Box, EnvSpec, Step
 
@@ -65,6 +66,7 @@ class BraxState:
     time: jax.Array  # [] int32, steps taken
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Brax:
     """One of brax's environments on one of its physics backends.

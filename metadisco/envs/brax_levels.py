@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.core.config import nearest
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key
 from metadisco.envs.brax_adapter import FACTORS, Brax, BraxLevel
 
 LONGEST_STEP = 0.1  # of a mutation, as a share of the range
 
 
+@own_defaults
 @dataclass(frozen=True)
 class BraxLevels:
     """Independent, uniform factors; those without a range are 1, as published.

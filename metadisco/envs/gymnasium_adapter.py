@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.envs.base import EnvSpec
 from metadisco.envs.host import require, spec_of
 
 Option = bool | int | float | str
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Gymnasium:
     """A vector of environments that gymnasium makes by name.

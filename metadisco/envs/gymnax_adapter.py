@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from metadisco.core.config import nearest
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, Obs
 from metadisco.envs.base import Box, Discrete, EnvSpec, Level, State, Step
 
@@ -68,6 +69,7 @@ class StepKeys:
     reset: Key  # []
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Gymnax:
     """An environment of gymnax, by its name there.

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.core.config import nearest
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key
 from metadisco.envs.base import Level
 from metadisco.envs.gridworld.levels import uniform_integer
@@ -30,6 +31,7 @@ _DERIVED: dict[str, dict[str, Callable[[Level], jax.Array]]] = {
 }
 
 
+@own_defaults
 @dataclass(frozen=True)
 class GymnaxLevels:
     """Levels whose parameters are uniform in ranges, and gymnax's defaults where there is none.

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from metadisco.core.config import ConfigError
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, Obs
 from metadisco.envs.base import Box, Discrete, EnvSpec, Level, State, Step
 
@@ -42,6 +43,7 @@ class Source(Protocol):
         """Observations [B, ...] as agents see them, of what gymnasium returned."""
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Hosted:
     """An environment that is stepped on the host.

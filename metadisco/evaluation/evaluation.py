@@ -16,6 +16,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Heads
+from metadisco.core import nan_checks
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.keys import SeedPurpose
 from metadisco.core.sharding import SHARED, SPREAD, deal, num_slots, on_each_device, population_mesh
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Task, Trajectory
@@ -27,6 +29,7 @@ from metadisco.evaluation.results import Evaluation
 from metadisco.evaluation.test_sets import TestSet
 from metadisco.lives import host
 from metadisco.lives.life import InitialCondition, InnerLoop, Life, only_of_finite
+from metadisco.meta_training import nan_search
 from metadisco.objectives.base import Objective, ObjectiveState, Predictions, Targets
 
 NUM_PICTURES = 6  # tasks of which a trained agent is kept
@@ -135,6 +138,9 @@ def evaluate(
 
     def evaluate(lives: Life) -> np.ndarray:
         found = gather(_evaluate(lives, inner=inner, mesh=mesh, slots=slots))
+        if nan_checks.is_on() and not np.isfinite(found).all():
+            lost = places[np.argmin(np.isfinite(found))]
+            nan_search.find_in_life(inner, meta_params, jax.tree.map(lambda leaf: leaf[lost], initials))
         return np.where(np.isfinite(found), found, test_set.random_return[:, None]).astype(np.float32)
 
     on_progress(0.0)
@@ -201,6 +207,7 @@ def _record(
     )
 
 
+@own_defaults
 def compare(
     agents: Sequence[AgentUnderTest],
     test_set: TestSet,

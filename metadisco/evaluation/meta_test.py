@@ -13,6 +13,7 @@ from typing import Any
 from metadisco.checkpoints import checkpoint
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.core import config, devices, score_table
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.curricula.tasks import DrawsTasks, FixedLifetime, LogUniformLifetime, Tasks
 from metadisco.evaluation import agents_under_test, evaluation, results, suites
 from metadisco.evaluation.agents_under_test import FOR_TABLES, PlannedTest, TrainedObjective
@@ -56,6 +57,7 @@ def load_all(references: Sequence[str]) -> dict[str, Discovered]:
     return found
 
 
+@own_defaults
 def meta_test(
     discovered: Discovered | Mapping[str, Discovered],
     suite_names: Sequence[str] = ("grid-unseen",),
@@ -95,6 +97,7 @@ def meta_test(
     ).results
 
 
+@own_defaults
 def run(
     named: Mapping[str, Discovered],
     suite_names: Sequence[str],

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metadisco.core import config
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Task
 from metadisco.envs.base import Environment
 from metadisco.envs.gridworld.hand_designed import HAND_DESIGNED
@@ -74,6 +75,7 @@ class Suite(Protocol):
         """The tasks, at another lifetime than the suite's own or only the first ones, if so asked."""
 
 
+@own_defaults
 @dataclass(frozen=True)
 class EnvSuite:
     """One environment of `metadisco.evaluation.environments`, at its own level, with its own agents.

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metadisco.core import config, trees
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, Task
 from metadisco.envs.base import Environment
 from metadisco.envs.gridworld import oracle
@@ -54,6 +55,7 @@ class LevelSource(Protocol):
         """Levels of one round, leading axis `len(names)`."""
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Generated:
     """Levels of a random distribution.
@@ -76,6 +78,7 @@ class Generated:
         return trees.stack([self.levels.sample(key)])
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Designed:
     """A hand-designed level; start and object cells, which the paper leaves open, are drawn.
@@ -106,6 +109,7 @@ class Designed:
         return trees.stack([HAND_DESIGNED[self.name].sample(key)])
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Mazes:
     """All mazes, once each.
@@ -155,6 +159,7 @@ class TestSet:
         return len(self.names)
 
 
+@own_defaults
 @dataclass(frozen=True)
 class GridSuite:
     """A fixed set of grid-world levels.

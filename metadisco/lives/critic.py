@@ -16,6 +16,7 @@ from metadisco.agents import agent
 from metadisco.agents.networks import Table, Torso
 from metadisco.agents.optimizers import SGD, Optimizer, OptState
 from metadisco.core import returns
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Key, Obs, Trajectory
 from metadisco.envs.base import EnvSpec
 
@@ -40,6 +41,7 @@ class CriticOutput:
     best_return: jax.Array  # [] float32, highest discounted return so far, episodes that are under way included
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Critic:
     """V(s), regressed on lambda-returns, and generalised advantages (arXiv:1506.02438) by it.

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metadisco.core import keys
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.keys import KeyPurpose
 from metadisco.core.types import Key, MetaParams, Metrics, Obs, Task, Trajectory
 from metadisco.envs.host import Hosted, Source, Workers
@@ -30,6 +31,7 @@ class LearningHistory:
     lives: list[Life]  # at their end
 
 
+@own_defaults
 def spend(
     inner: InnerLoop,
     meta_params: MetaParams,

@@ -15,12 +15,14 @@ from metadisco.agents.agent import Agent
 from metadisco.agents.networks import POLICY_HEADS
 from metadisco.agents.optimizers import SGD, Optimizer, OptState
 from metadisco.core.config import check_counts
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Progress, Trajectory
 from metadisco.objectives.base import Objective, ObjectiveState, Targets, predict
 
 POLICY_GROUP = POLICY_HEADS | {"torso"}
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Learner:
     """How an agent follows the gradient of its objective.

@@ -16,6 +16,7 @@ from metadisco.agents.networks import Torso
 from metadisco.agents.optimizers import OptState
 from metadisco.core import keys, lowrank, trees
 from metadisco.core.config import check_counts
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.keys import KeyPurpose
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Obs, Outcome, Progress, Task, Trajectory
 from metadisco.envs import rollout
@@ -76,6 +77,7 @@ class EvaluationRollout:
     num_rollouts: jax.Array  # [] int32, number of the next rollout, from `keys.FIRST_ROLLOUT` on
 
 
+@own_defaults
 @dataclass(frozen=True)
 class InnerLoop:
     """Environment, agent, objective and learner: all that happens inside a life.

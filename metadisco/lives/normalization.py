@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Obs, Trajectory
 from metadisco.envs.base import Box, EnvSpec
 
@@ -59,6 +60,7 @@ class NormalizerState:
     running_return: jax.Array  # [B] float32, discounted reward so far of the workers' present episodes
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Normalizer:
     """Observations of zero mean and unit variance, rewards divided by the deviation of discounted returns.

@@ -17,6 +17,7 @@ import optax
 from flax import struct
 
 from metadisco.core import trees
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, MetaParams, Metrics, Population
 from metadisco.meta_optimizers.base import mean_where
 from metadisco.meta_optimizers.schedules import Decay
@@ -31,6 +32,7 @@ class EvolutionState:
     meta_params: MetaParams  # its mean
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Evolution:
     """A strategy of evosax on antithetic task pairs.
@@ -77,9 +79,9 @@ class Evolution:
         """
         check_learnable(meta_params)
         strategy = self._build(2 * num_tasks, meta_params)
-        state = strategy.init(key, meta_params, self._settings(strategy))
-        # evosax begins with Python numbers, whose weak types would make the first meta-step compile twice.
-        state = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.asarray(leaf).dtype), state)
+        with jax.debug_nans(False):
+            state = strategy.init(key, meta_params, self._settings(strategy))
+            state = jax.tree.map(_filled, state)
         if "std_schedule" in _options(type(strategy)):
             state = state.replace(std=self.sigma(jnp.zeros((), jnp.int32)))
         return EvolutionState(state, meta_params)
@@ -145,6 +147,16 @@ class Evolution:
         if hasattr(settings, "std_init"):
             settings = settings.replace(std_init=self.sigma.start)
         return settings
+
+
+def _filled(leaf: Any) -> jax.Array:
+    """A leaf of a first state: without NaN, which evosax has where nothing is read before it is written.
+
+    Who looks for NaN (`JAX_DEBUG_NANS`) would find these. Python numbers become arrays: their weak types would make the
+    first meta-step compile twice.
+    """
+    array = jnp.array(leaf, jnp.asarray(leaf).dtype)
+    return jnp.where(jnp.isnan(array), 0, array) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 def _options(strategy_class: type) -> Mapping[str, inspect.Parameter]:

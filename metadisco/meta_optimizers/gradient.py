@@ -15,6 +15,7 @@ from flax import struct
 
 from metadisco.core import trees
 from metadisco.core.config import check_positive
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, MetaParams, Metrics
 from metadisco.meta_optimizers.base import mean_where
 from metadisco.meta_optimizers.evolution import check_learnable
@@ -67,6 +68,7 @@ class GradientState:
     opt_state: optax.OptState
 
 
+@own_defaults
 @dataclass(frozen=True)
 class MetaGradient:
     """Adam on the mean gradient of the outer loss over lives.

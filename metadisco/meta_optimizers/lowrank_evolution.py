@@ -14,6 +14,7 @@ import optax
 from flax import struct
 
 from metadisco.core import trees
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.lowrank import LowRank
 from metadisco.core.types import Key, MetaParams, Metrics, Population
 from metadisco.meta_optimizers.base import repeat
@@ -39,6 +40,7 @@ class _Thin:
     right: jax.Array  # [N, outputs, rank]
 
 
+@own_defaults
 @dataclass(frozen=True)
 class LowRankEvolution:
     """OpenES with Adam, antithetic task pairs and low-rank perturbations of every matrix.

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from metadisco.agents.networks import Constant, Table
 from metadisco.core import trees
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, Task
 from metadisco.envs.gridworld import oracle
 from metadisco.lives.learner import Learner
@@ -50,6 +51,7 @@ class SolvedAntagonist(Antagonist, Protocol):
         """
 
 
+@own_defaults
 @dataclass(frozen=True)
 class LearningAntagonist:
     """An agent that learns by hand-written rules, from the same key and with the same budget (arXiv:2310.02782).
@@ -86,6 +88,7 @@ class LearningAntagonist:
         return replace(inner, objective=self.objective, learner=self.learner, critic=None)
 
 
+@own_defaults
 @dataclass(frozen=True)
 class RandomPolicy:
     """All actions are equally likely; its return is estimated by `num_test_workers` episodes.
@@ -108,6 +111,7 @@ class RandomPolicy:
         return jnp.mean(ignorant.evaluate(lives, slots=1))
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Expert:
     """The best policy, which may depend on time, by exact dynamic programming (`gridworld_oracle`).

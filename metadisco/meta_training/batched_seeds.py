@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from metadisco.core.types import Key, Metrics
+from metadisco.core.jax_defaults import own_defaults
+from metadisco.core.types import Key, MetaParams, Metrics
 from metadisco.meta_training.trainer import Trainer
 from metadisco.runs import trackers
 from metadisco.runs.compiled_steps import first_key, step_key
@@ -32,6 +33,7 @@ class SeedStates:
     states: Any  # of the trainer, leading axis S
 
 
+@own_defaults
 @dataclass(frozen=True)
 class BatchedSeeds:
     """Several seeds of one trainer, as a trainer.
@@ -58,10 +60,10 @@ class BatchedSeeds:
         """Meta-steps of each run."""
         return self.trainer.num_steps
 
-    def init(self, key: Key) -> SeedStates:
-        """The first state of every seed. The key is not used: each seed has its own."""
+    def init(self, key: Key, meta_params: MetaParams | None = None) -> SeedStates:
+        """The first state of every seed, all at `meta_params` if given. The key is not used: each seed has its own."""
         del key
-        states = jax.lax.map(lambda root: self.trainer.init(first_key(root)), self._roots)
+        states = jax.lax.map(lambda root: self.trainer.init(first_key(root), meta_params), self._roots)
         return SeedStates(jnp.zeros((), jnp.int32), states)
 
     def step(self, key: Key, state: SeedStates) -> tuple[SeedStates, Metrics]:

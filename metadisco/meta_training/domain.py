@@ -4,15 +4,18 @@ A trainer has one domain or several. Under `jax.vmap`, as when several seeds are
 (`metadisco.meta_training.batched_seeds`), the lives of all seeds are one population.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
 from metadisco.core import lowrank, trees
 from metadisco.core.config import check_counts
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.keys import KeyPurpose
 from metadisco.core.sharding import num_slots, population_mesh, scatter
 from metadisco.core.types import Key, Metrics, Outcome, Population
@@ -28,6 +31,29 @@ MAX_CPU_SLOTS = 4  # what narrow nets like best on a CPU core, measured in docs/
 CPU_CACHE = 2**20  # bytes of meta-parameters that stay in the cache of a core: the wider the net, the fewer slots
 
 
+class Recorded(NamedTuple):
+    """A population whose lives were lived in a meta-step, for somebody who looks into them."""
+
+    inner: InnerLoop
+    population: Population
+    initials: InitialCondition
+    fitness: jax.Array  # [M] float32
+
+
+_RECORDED: ContextVar[list[Recorded] | None] = ContextVar("recorded", default=None)
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[Recorded]]:
+    """A context in which `Domain.live` leaves what it lived in a list, while a meta-step is traced."""
+    token = _RECORDED.set([])
+    try:
+        yield cast(list[Recorded], _RECORDED.get())
+    finally:
+        _RECORDED.reset(token)
+
+
+@own_defaults
 @dataclass(frozen=True)
 class Domain:
     """One environment of a meta-training run.
@@ -108,7 +134,10 @@ class Domain:
         def spend(population: Population, items: tuple[InitialCondition, jax.Array]) -> Outcome:
             return scatter(self._live, population, items, work=items[0].task.lifetime, mesh=population_mesh())
 
-        return _as_one_population(spend)(population, items)
+        outcomes = _as_one_population(spend)(population, items)
+        if (recorded := _RECORDED.get()) is not None:
+            recorded.append(Recorded(self.inner, population, items[0], outcomes.fitness))
+        return outcomes
 
     def _live(self, population: Population, items: tuple[InitialCondition, jax.Array]) -> Outcome:
         initials, antagonist_returns = items

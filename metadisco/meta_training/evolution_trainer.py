@@ -15,11 +15,12 @@ from flax import struct
 
 from metadisco.core import lowrank
 from metadisco.core.config import check_counts
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, MetaParams, Metrics, Outcome, Population
 from metadisco.curricula.base import Curriculum, CurriculumState, Proposal
 from metadisco.lives.life import InitialCondition, InnerLoop
 from metadisco.meta_optimizers.base import MetaOptimizer, MetaState, mean_where, repeat
-from metadisco.meta_training import memory_estimate
+from metadisco.meta_training import memory_estimate, nan_search
 from metadisco.meta_training.domain import Domain, of_better
 from metadisco.meta_training.level_scores import LevelScore, Return
 
@@ -33,6 +34,7 @@ class TrainState:
     curricula: tuple[CurriculumState, ...]  # one for each domain
 
 
+@own_defaults
 @dataclass(frozen=True)
 class EvolutionTrainer:
     """A meta-training run by evolution over whole lives, in one domain or several. It is its own configuration.
@@ -132,6 +134,10 @@ class EvolutionTrainer:
     def meta_params(self, state: TrainState) -> MetaParams:
         """The objective's present meta-parameters."""
         return self.meta_optimizer.meta_params(state.meta)
+
+    def find_nan(self, key: Key, state: TrainState) -> None:
+        """See `metadisco.runs.compiled_steps.FindsNaN`."""
+        nan_search.find_in_population(self, key, state)
 
     def num_slots(self, domain: Domain) -> int:
         """How many of the lives of a domain a device advances side by side."""

@@ -14,6 +14,7 @@ from flax import struct
 
 from metadisco.core import trees
 from metadisco.core.config import check_counts
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.sharding import SHARED, SPREAD, num_slots, population_mesh, run_sharded, sharded_sum
 from metadisco.core.types import Key, MetaParams, Metrics
 from metadisco.curricula.base import CurriculumState, Proposal
@@ -21,7 +22,7 @@ from metadisco.lives.critic import CriticOutput
 from metadisco.lives.life import Life, only_of_finite
 from metadisco.meta_optimizers.base import mean_where
 from metadisco.meta_optimizers.gradient import GradientState, MetaGradient
-from metadisco.meta_training import level_scores, memory_estimate
+from metadisco.meta_training import level_scores, memory_estimate, nan_search
 from metadisco.meta_training.domain import Domain
 from metadisco.meta_training.truncation import Unroll, UnrollState
 
@@ -38,6 +39,7 @@ class GradientTrainState:
     proposal: Proposal  # leading axis N, what each life was begun with, to be given back to the curriculum
 
 
+@own_defaults
 @dataclass(frozen=True)
 class GradientTrainer:
     """Everything that one meta-training run by meta-gradients consists of. It is its own configuration.
@@ -79,6 +81,10 @@ class GradientTrainer:
     def replicas(self) -> int:
         """One life for each task."""
         return 1
+
+    def find_nan(self, key: Key, state: GradientTrainState) -> None:
+        """See `metadisco.runs.compiled_steps.FindsNaN`."""
+        nan_search.find_in_gradients(self, key, state)
 
     def num_slots(self, domain: Domain) -> int:
         """How many of its lives a device advances side by side."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.keys import KeyPurpose
 from metadisco.core.types import Key, Task
 from metadisco.lives.critic import CriticOutput
@@ -71,6 +72,7 @@ def trained_antagonist(score: LevelScore, inner: InnerLoop) -> InnerLoop | None:
     return score.antagonist.inner_loop(inner) if isinstance(score.antagonist, TrainedAntagonist) else None
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Return:
     """The return of the agent: levels on which much can be had."""
@@ -83,6 +85,7 @@ class Return:
         return jnp.mean(evidence.episode_return)
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Uniform:
     """A random number: levels are kept and replayed whatever happens on them. The control of a comparison."""
@@ -95,6 +98,7 @@ class Uniform:
         return jax.random.uniform(jax.random.fold_in(evidence.key, KeyPurpose.SCORE))
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Regret:
     """Return of an antagonist, less that of the agent.
@@ -119,6 +123,7 @@ class Regret:
         return evidence.antagonist_return - jnp.mean(evidence.episode_return)
 
 
+@own_defaults
 @dataclass(frozen=True)
 class L1ValueLoss:
     """mean_t |A_t|, A the generalised advantage by the critic (arXiv:2010.03934)."""
@@ -131,6 +136,7 @@ class L1ValueLoss:
         return jnp.mean(jnp.abs(_critic_output(evidence).advantage))
 
 
+@own_defaults
 @dataclass(frozen=True)
 class PositiveValueLoss:
     """mean_t max(A_t, 0), A the generalised advantage by the critic (arXiv:2110.02439)."""
@@ -143,6 +149,7 @@ class PositiveValueLoss:
         return jnp.mean(jnp.maximum(_critic_output(evidence).advantage, 0.0))
 
 
+@own_defaults
 @dataclass(frozen=True)
 class MaxMC:
     """mean_t (R - V(s_t)), R the highest discounted episode return of the life (arXiv:2110.02439).
@@ -161,6 +168,7 @@ class MaxMC:
         return critic_output.best_return - jnp.mean(critic_output.value)
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Learnability:
     """p (1 - p), p the share of the trained agent's episodes that succeed (arXiv:2408.15099).

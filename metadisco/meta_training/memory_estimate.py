@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.trees import num_bytes
 from metadisco.core.types import Key, MetaParams, Task
 from metadisco.lives.life import InitialCondition
@@ -64,6 +65,7 @@ def of_unrolls(domain: Domain, unroll: Unroll, slots_per_device: int) -> int:
     return lives + (backward + 3 * num_bytes(meta_params)) * num_slots
 
 
+@own_defaults
 def check(trainer: "Trainer") -> None:
     """Refuse a run that cannot fit.
 
@@ -81,11 +83,13 @@ def check(trainer: "Trainer") -> None:
             )
 
 
+@own_defaults
 def estimate(trainer: "Trainer") -> int:
     """Bytes that a meta-step needs, over all devices: those of its most demanding domain, which come in turn."""
     return max(trainer.memory(domain) for domain in trainer.domains)
 
 
+@own_defaults
 def num_side_by_side(trainer: "Trainer") -> int:
     """How many such runs fit into memory at the same time; at least 1."""
     return max(1, int(_available() // estimate(trainer)))

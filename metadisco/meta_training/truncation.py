@@ -13,6 +13,7 @@ from flax import struct
 
 from metadisco.agents import distributions
 from metadisco.core import trees
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.keys import KeyPurpose
 from metadisco.core.types import Key, MetaParams, Metrics, Task
 from metadisco.lives.critic import CriticOutput
@@ -37,6 +38,7 @@ class UnrollState:
         return self.life.num_updates >= self.until
 
 
+@own_defaults
 @dataclass(frozen=True)
 class Unroll:
     """K updates, a validation rollout by the updated agent, and the outer loss.

@@ -12,6 +12,7 @@ from flax import struct
 from metadisco.agents import distributions
 from metadisco.agents.agent import Agent
 from metadisco.core import returns
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Heads, Key, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import EnvSpec
 from metadisco.objectives.base import Predictions
@@ -47,6 +48,7 @@ def check_actor_critic(objective: Any) -> None:
             raise ValueError(f"{kind}.{name} must not be negative and must be finite, got {value}")
 
 
+@own_defaults
 @dataclass(frozen=True)
 class A2C:
     """Policy gradient with generalised advantages and a value baseline.

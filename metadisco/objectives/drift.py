@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.core.config import check_positive
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.lowrank import project
 from metadisco.core.types import Key, MetaParams
 
@@ -51,6 +52,7 @@ class Drift(Protocol):
         """
 
 
+@own_defaults
 def drift(
     rule: Drift,
     meta_params: MetaParams,
@@ -99,6 +101,7 @@ def lpo_features(log_ratio: jax.Array, advantage: jax.Array) -> jax.Array:
     return jnp.concatenate([x, advantage[..., None] * x], axis=-1)
 
 
+@own_defaults
 @dataclass(frozen=True)
 class PPODrift:
     """Proximal policy optimization (arXiv:1707.06347) as a drift: r A - D is its clipped objective.
@@ -134,6 +137,7 @@ class PPODrift:
         return ppo_drift(log_ratio, advantage, self.clip)
 
 
+@own_defaults
 @dataclass(frozen=True)
 class DPODrift:
     """Discovered policy optimization (arXiv:2210.05639): a formula for what LPO learned.
@@ -171,6 +175,7 @@ class DPODrift:
         return dpo_drift(log_ratio, advantage, self.alpha, self.beta)
 
 
+@own_defaults
 @dataclass(frozen=True)
 class LPODrift:
     """Learned policy optimization (arXiv:2210.05639), and its temporally-aware form (arXiv:2402.05828).
@@ -230,6 +235,7 @@ class LPODrift:
         return jax.nn.relu(learned - self.threshold)
 
 
+@own_defaults
 def violations(
     rule: Drift, meta_params: MetaParams, *, largest_log_ratio: float = 3.0, largest_advantage: float = 3.0
 ) -> dict[str, float]:

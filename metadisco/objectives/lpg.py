@@ -15,6 +15,7 @@ from flax import struct
 from metadisco.agents import distributions
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Heads
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.lowrank import project
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
@@ -33,6 +34,7 @@ class LPGTargets:
     log_y_hat: jax.Array  # [T, B, m] float32, normalised
 
 
+@own_defaults
 @dataclass(frozen=True)
 class LPG:
     """A learned policy gradient.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from metadisco.agents import distributions
 from metadisco.agents.agent import Agent
 from metadisco.core import returns
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Heads, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import EnvSpec
 from metadisco.objectives.actor_critic import A2CTargets, check_actor_critic, estimate
@@ -19,6 +20,7 @@ from metadisco.objectives.base import Predictions
 from metadisco.objectives.drift import LARGEST_LOG_RATIO, Drift, PPODrift
 
 
+@own_defaults
 @dataclass(frozen=True)
 class MirrorLearning:
     """Policy optimization with a drift, generalised advantages and a value baseline; with the default drift, PPO.

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from metadisco.core.config import ConfigError
 from metadisco.core.files import CheckpointError, write_atomically
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.evaluation import results, stats, suites
 from metadisco.evaluation.results import Results
 from metadisco.reports import chart_style, drift_section, gallery, markup, sections, tables
@@ -60,6 +61,7 @@ class Run:
         return max((number(row.get("seconds"), 0.0) for row in self.rows), default=0.0)
 
 
+@own_defaults
 def write(folder: str | os.PathLike) -> Path:
     """Write `report.html` into a run folder.
 
@@ -100,7 +102,7 @@ def write(folder: str | os.PathLike) -> Path:
         title=f"{run.objective} · {run.name} · metadisco",
         name=run.name,
         verdict=stack(_verdict(run), *map(missing, run.damaged)),
-        parts=[
+        sections=[
             {"id": identifier, "title": title, "content": contents[identifier]}
             for identifier, (title, _) in parts.items()
             if contents[identifier]

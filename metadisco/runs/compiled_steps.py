@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from metadisco.core.files import is_key
+from metadisco.core import nan_checks
+from metadisco.core.files import is_key, named_leaves
 from metadisco.core.keys import SeedPurpose
 from metadisco.core.processes import lost_processes
 from metadisco.core.sharding import SHARED, population_mesh
@@ -53,6 +54,18 @@ class PlacesState(Protocol):
         """`PartitionSpec`s at the nodes of a tree like the state, for a mesh of so many devices."""
 
 
+@runtime_checkable
+class FindsNaN(Protocol):
+    """A trainer that can say where NaN comes from. Optional."""
+
+    def find_nan(self, key: Key, state: Any) -> None:
+        """Do the meta-step of this key from this state again, and stop at the first operation that makes NaN.
+
+        Raises:
+            FloatingPointError: there; where no operation makes NaN, with what was found instead.
+        """
+
+
 def first_key(root: Key) -> Key:
     """What `init` draws from in a run whose root key is `root`."""
     return jax.random.fold_in(root, np.uint32(SeedPurpose.INIT))
@@ -79,48 +92,72 @@ def compile_chunk(trainer: Trainer) -> tuple[Advance, Any]:
             state, metrics = trainer.step(step_key(root, state.step), state)
             return state, jax.tree.map(lambda row, value: row.at[index].set(value), rows, metrics)
 
-        shapes = jax.eval_shape(trainer.step, root, state)[1]
+        with jax.disable_jit(False):  # only shapes are asked for
+            shapes = jax.eval_shape(trainer.step, root, state)[1]
         for name, leaf in shapes.items():
             if leaf.shape:
                 raise ValueError(f"Metric {name!r} has shape {leaf.shape}: a trainer's metrics are scalars.")
         rows = {name: jnp.zeros((MAX_CHUNK,), leaf.dtype) for name, leaf in shapes.items()}
         return jax.lax.fori_loop(0, count, body, (state, rows))
 
-    state = jax.eval_shape(trainer.init, jax.random.key(0))
+    state = _state_shapes(trainer)
     placement, everywhere = _placement(trainer, state), NamedSharding(population_mesh(), SHARED)
     seed, count = jax.ShapeDtypeStruct((), jnp.uint32), jax.ShapeDtypeStruct((), jnp.int32)
-    compiled = (
-        jax.jit(
-            advance,
-            donate_argnums=1,
-            keep_unused=True,
-            in_shardings=(everywhere, placement, everywhere),
-            out_shardings=(placement, everywhere),
-        )
-        .lower(seed, state, count)
-        .compile()
+    jitted = jax.jit(
+        advance,
+        donate_argnums=1,
+        keep_unused=True,
+        in_shardings=(everywhere, placement, everywhere),
+        out_shardings=(placement, everywhere),
     )
+    is_op_by_op = jax.config.jax_disable_jit  # type: ignore[attr-defined]  # nothing can be compiled ahead then
+    compiled: Callable[..., Any] = advance if is_op_by_op else jitted.lower(seed, state, count).compile()
 
     def advance_and_fetch(seed: int, state: Any, count: int) -> tuple[Any, HostMetrics]:
-        with lost_processes():
+        before = nan_checks.copy_of(state)
+        with lost_processes(), nan_checks.unchecked():
             state, metrics = compiled(np.uint32(seed), state, np.int32(count))
             _wait(state.step)
-            return state, jax.device_get(metrics)
+            metrics = jax.device_get(metrics)
+        if before is not None:
+            _look_for_nan(trainer, step_key(jax.random.key(seed), before.step), before, state, metrics)
+        return state, metrics
 
     return advance_and_fetch, placement
 
 
-def restore(trainer: Trainer, seed: int, checkpoints: Checkpoints, placement: Any) -> Any:
-    """Return the newest intact state, or the first one of a new run, placed as the compiled chunk wants it."""
-    shapes = jax.eval_shape(trainer.init, jax.random.key(0))
+def _look_for_nan(trainer: Trainer, key: Key, before: Any, after: Any, metrics: HostMetrics) -> None:
+    """Look for NaN in a meta-step, the one between two states.
+
+    Raises:
+        FloatingPointError: at the operation that made the first NaN, or, where that is not found, with what is known.
+    """
+    with nan_checks.unchecked():
+        if float(metrics.get("finite_fraction", np.ones(1))[0]) < 1.0 and isinstance(trainer, FindsNaN):
+            trainer.find_nan(key, before)
+        spoiled = [name for name, leaf in named_leaves(after).items() if nan_checks.has_nan(leaf)]
+        if spoiled:
+            raise FloatingPointError(
+                f"meta-step {int(after.step)} made NaN in {spoiled[0]} of the train state, though no life was lost."
+            )
+
+
+def restore(
+    trainer: Trainer, seed: int, checkpoints: Checkpoints, placement: Any, init: Callable[[Key], Any] | None = None
+) -> Any:
+    """Return the newest intact state, or the first one of a new run, placed as the compiled chunk wants it.
+
+    `init` makes the first state from its key; the trainer's by default.
+    """
+    shapes = _state_shapes(trainer)
     found = checkpoints.restore_latest(jax.tree.map(_shape_at, shapes, placement))
     if found is not None:
         return found.state
 
-    def init(seed: jax.Array) -> Any:
-        return trainer.init(first_key(jax.random.key(seed)))
+    def begin(seed: jax.Array) -> Any:
+        return (init or trainer.init)(first_key(jax.random.key(seed)))
 
-    return jax.jit(init, out_shardings=placement)(np.uint32(seed))
+    return jax.jit(begin, out_shardings=placement)(np.uint32(seed))
 
 
 def on_this_process(state: Any) -> Any:
@@ -144,8 +181,13 @@ def on_all_processes(state: Any) -> Any:
 
 def shared_shapes(trainer: Trainer) -> Any:
     """The shapes of such a state, for `Checkpoints.restore_latest`."""
-    at, shapes = NamedSharding(population_mesh(), SHARED), jax.eval_shape(trainer.init, jax.random.key(0))
+    at, shapes = NamedSharding(population_mesh(), SHARED), _state_shapes(trainer)
     return jax.tree.map(lambda leaf: _shape_at(leaf, at), shapes)
+
+
+def _state_shapes(trainer: Trainer) -> Any:
+    with jax.disable_jit(False):
+        return jax.eval_shape(trainer.init, jax.random.key(0))
 
 
 def _shape_at(leaf: Any, at: NamedSharding) -> jax.ShapeDtypeStruct:

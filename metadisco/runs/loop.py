@@ -9,12 +9,15 @@ loop side by side (see `metadisco.core.processes`): what depends on a clock or a
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
+from metadisco.core import nan_checks
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.processes import agree, is_first, require_same
+from metadisco.core.types import Key
 from metadisco.runs import trackers
 from metadisco.runs.compiled_steps import MAX_CHUNK, HostMetrics, Trainer, compile_chunk, on_this_process, restore
 from metadisco.runs.hooks import Hook, HookCalls, intervals
@@ -24,6 +27,8 @@ from metadisco.runs.signals import Signals
 from metadisco.runs.train_state import Checkpoints
 
 CHUNK_SECONDS = 1.0  # between looks at clock and signals, where meta-steps are shorter than that
+Begin = Callable[[Path], Callable[[Key], Any]]
+"""(run folder) -> (key -> first state)."""
 Status = Literal["finished", "paused", "interrupted", "out_of_time", "spent"]
 
 
@@ -120,6 +125,7 @@ class RunOptions:
         return trainer.num_steps if self.steps is None else self.steps
 
 
+@own_defaults
 def run(
     trainer: Trainer,
     folder: str | os.PathLike,
@@ -127,6 +133,7 @@ def run(
     hooks: Sequence[Hook] = (),
     *,
     track: Sequence[trackers.MakeTracker] = (trackers.tensorboard,),
+    begin: Begin | None = None,
     console: Any = None,
 ) -> Result:
     """Run meta-steps from the start, or from the newest intact checkpoint, until the run is finished or has to stop.
@@ -142,6 +149,8 @@ def run(
         options: Seed, where to stop, and how to go on.
         hooks: What to call every so often; see `metadisco.runs.hooks` for when exactly.
         track: Where else the curves go.
+        begin: Given the folder, says how the first state is made of its key; the trainer's `init` if None. It is not
+            called where there is a checkpoint.
         console: The `rich` console to show progress on.
 
     Raises:
@@ -151,6 +160,8 @@ def run(
         TrainingError: If no candidate of a generation is finite. The checkpoint before it stays the newest.
         files.CheckpointError: If a checkpoint cannot be written, or is of another version of the trainer.
     """
+    if nan_checks.is_on():  # every meta-step is looked at
+        options = replace(options, chunk=1)
     started, seed = time.monotonic(), options.seed
     last, every = options.last_step(trainer), intervals(hooks)
     pace = _Pace(started, last, options, tuple(every.values()))
@@ -162,7 +173,8 @@ def run(
         checkpoints = Checkpoints(home / "checkpoints")
         display.say("Compiling a meta-step ...")
         advance, placement = compile_chunk(trainer)
-        state = restore(trainer, seed, checkpoints, placement)
+        is_new = begin is not None and not agree(bool(checkpoints.steps()))[0]
+        state = restore(trainer, seed, checkpoints, placement, begin(home) if begin and is_new else None)
         step = int(state.step)
         pace.spend(read_metrics(home / "metrics.jsonl", step))
         calls = HookCalls(hooks, home, trainer.num_steps)

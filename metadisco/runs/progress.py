@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import jax
 
+from metadisco.core import terminal
 from metadisco.core.files import write_atomically
 from metadisco.core.processes import is_first
 from metadisco.runs.run_folder import Row
@@ -77,10 +78,9 @@ class Display:
     plain_seconds = 60.0
 
     def __init__(self, console: Any, last: int, num_steps: int) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, TextColumn
 
-        self.console = console or Console()
+        self.console = terminal.console_for(console)
         self.is_shown = is_first()
         self.last, self.num_steps, self.started = last, num_steps, time.monotonic()
         self.is_live = (self.console.is_terminal or self.console.is_jupyter) and not os.environ.get("CI")

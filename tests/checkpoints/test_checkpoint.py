@@ -3,17 +3,24 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import pytest
+from flax.core import FrozenDict
 
-from metadisco.checkpoints import checkpoint
+from metadisco.checkpoints import checkpoint, stored_trees
 from metadisco.checkpoints.checkpoint import Discovered, load, save
-from metadisco.core import config
+from metadisco.commands import discovery
+from metadisco.core import config, moved
 from metadisco.core.files import CheckpointError, hash_document
 from metadisco.core.provenance import provenance
+from metadisco.meta_optimizers.evolution import Evolution
+from metadisco.objectives.lpg import LPG
+from metadisco.presets.registry import preset
+from metadisco.runs.train_state import Checkpoints
 from tests.support.disk import flip, names, trees_equal, truncate
 
 
@@ -81,13 +88,99 @@ def test_leftovers_of_a_killed_save_do_no_harm(tmp_path):
     assert names(tmp_path) == ["rule"]
 
 
+W = jnp.arange(6.0).reshape(2, 3)
+TREES = {
+    "list": [W, {"b": [W + 1, W + 2]}],
+    "tuple": (W, (W + 1,)),
+    "frozen dict": FrozenDict({"net": {"w": W}, "rest": [W]}),
+    "none": {"w": W, "bias": None},
+    "bare array": W,
+    "keys": {"a/b": W, "a": {"b": W + 1, "~": W + 2}, "": {"": W + 3}, "__metadata__": W + 4},
+    "empty": {"w": W, "none": {}, "nor": [], "here": ()},
+    "no arrays": {},
+}
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """An objective whose meta-parameters are one of TREES, as far as they are concerned."""
+
+    tree: str
+
+    def init(self, key):
+        return jax.tree.map(lambda leaf: leaf + jax.random.normal(key, leaf.shape), TREES[self.tree])
+
+
+@pytest.mark.parametrize("name", list(TREES))
+def test_meta_params_come_back_with_their_structure(tmp_path, name):
+    before = Discovered(Shaped(name), TREES[name])
+    after = load(save(before, tmp_path / "rule")).meta_params
+    assert type(after) is type(TREES[name])
+    assert jax.tree.structure(after) == jax.tree.structure(TREES[name])
+    assert trees_equal(after, TREES[name])
+    stored_trees.check_init(Shaped(name))
+
+
+@pytest.mark.parametrize("name", ["list", "frozen dict", "bare array", "keys"])
+def test_a_train_state_of_any_structure_can_be_kept(tmp_path, name):
+    state = Evolution().init(jax.random.key(0), TREES[name], 2)
+    Checkpoints(tmp_path).save(1, state)
+    assert trees_equal(Checkpoints(tmp_path).restore_latest(state).state, state)
+
+
+class Pair(NamedTuple):
+    first: jax.Array
+    second: jax.Array
+
+
 @pytest.mark.parametrize(
-    "meta_params", [[1.0], {"a/b": jnp.ones(1)}, {"a": jax.random.key(0)}, {"a": "text"}, {"a": {}}]
+    ("meta_params", "words"),
+    [
+        ([1.0], r"meta_params\[0\] is a float"),
+        ({"a": jax.random.key(0)}, r"meta_params\['a'\] is an array of key"),
+        ({"a": "text"}, "is a str"),
+        ({"a": {1: W}}, "has the key 1"),
+        ({"a": Pair(W, W)}, "is a Pair"),
+        ({"a": W + 1j}, "array of complex64"),
+    ],
 )
-def test_meta_params_that_are_not_nested_dicts_of_arrays_are_refused(tmp_path, meta_params):
-    with pytest.raises(CheckpointError, match="meta_params"):
+def test_meta_params_that_cannot_be_built_again_are_refused(tmp_path, meta_params, words):
+    with pytest.raises(CheckpointError, match=words):
         save(Discovered(Rule(), meta_params), tmp_path / "rule")
     assert names(tmp_path) == []
+
+
+@dataclass(frozen=True)
+class Paired(LPG):
+    def init(self, key):
+        return Pair(W, W)
+
+
+def test_an_objective_that_cannot_be_kept_is_refused_before_it_is_trained(monkeypatch):
+    monkeypatch.setattr(discovery.memory_estimate, "check", lambda _: pytest.fail("too late"))
+    smoke = preset("smoke")
+    trainer = config.replace_fields(smoke.trainer, {"inner.objective": Paired()})
+    with pytest.raises(CheckpointError, match="meta_params is a Pair"):
+        discovery.discover(replace(smoke, trainer=trainer), "not-used")
+
+
+@pytest.mark.parametrize("name", checkpoint.zoo_names())
+def test_shipped_objectives_are_written_as_they_were(tmp_path, name):
+    """The arrays byte for byte, and the document in present names."""
+    folder = save(load(name), tmp_path / name)
+    assert (folder / TENSORS).read_bytes() == (checkpoint.ZOO / name / TENSORS).read_bytes()
+    ours, shipped = (json.loads((each / JSON).read_text()) for each in (folder, checkpoint.ZOO / name))
+    assert ours | {"sha256": ""} == moved.current(shipped) | {"sha256": ""}
+
+
+@pytest.mark.parametrize(
+    "change", [lambda tree: tree["list"].append("/9"), lambda tree: tree["list"].pop(), lambda tree: tree.clear()]
+)
+def test_a_damaged_description_is_refused(tmp_path, change):
+    folder = save(Discovered(Shaped("list"), TREES["list"]), tmp_path / "rule")
+    edit(folder / JSON, lambda document: change(document["structure"]), sign=True)
+    with pytest.raises(CheckpointError, match="description of the meta-parameters"):
+        load(folder)
 
 
 def edit(path, change, *, sign=False):

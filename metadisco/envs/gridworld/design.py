@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from metadisco.core import trees
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.envs.gridworld.dynamics import GridLevel
 from metadisco.envs.level_design import share_in_bin
 
@@ -38,6 +39,7 @@ class GridDraft:
     max_steps: jax.Array  # [] float32, share of its range
 
 
+@own_defaults
 @dataclass(frozen=True)
 class GridDesign:
     """The rules of making a level of a `GridLevels`, see `metadisco.envs.level_design.Design`.

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from metadisco.core.config import check_counts
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, Obs
 from metadisco.envs.base import Box, Discrete, EnvSpec, Step
 
@@ -58,6 +59,7 @@ class GridNoise:
     placement: jax.Array  # [K] float32 in [0, 1) where objects have random positions, else [0]
 
 
+@own_defaults
 @dataclass(frozen=True)
 class GridWorld:
     """Grid-world dynamics over levels of at most `rows` x `columns` cells and `num_objects` objects.

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key
 from metadisco.envs.gridworld.dynamics import GridLevel, GridWorld
 from metadisco.envs.gridworld.levels import distinct_free_cells
@@ -48,6 +49,7 @@ class ObjectKind:
             raise ValueError(f"ObjectKind.count must be at least 1, got {self.count}; leave the kind out instead")
 
 
+@own_defaults
 @dataclass(frozen=True)
 class HandDesigned:
     """One hand-designed grid world. Walls and parameters are fixed, start and object cells are drawn for every level.

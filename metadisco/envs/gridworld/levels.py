@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metadisco.core import trees
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key
 from metadisco.envs.gridworld.design import GridDesign
 from metadisco.envs.gridworld.dynamics import GridLevel, GridWorld
@@ -21,6 +22,7 @@ from metadisco.envs.gridworld.features import walking_distances
 from metadisco.envs.gridworld.mutation import NUM_UNIFORMS, LevelRules, edit_level
 
 
+@own_defaults
 @dataclass(frozen=True)
 class GridLevels:
     """The general grid-world distribution ("all" in arXiv:2310.02782, appendix).

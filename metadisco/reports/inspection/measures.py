@@ -15,6 +15,7 @@ import numpy as np
 from metadisco.agents.networks import Table
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.core.config import ConfigError
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Task
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gridworld.levels import GridLevels
@@ -66,6 +67,7 @@ class Inspection:
     learner: Learner
 
 
+@own_defaults
 def inspect(discovered: Discovered, *, seed: int = 0) -> Inspection | None:
     """Measure what an objective does.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from metadisco.checkpoints.checkpoint import Discovered
+from metadisco.core.jax_defaults import own_defaults
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.reports import drift_plots
 from metadisco.reports.chart_style import PALETTE, label_ends, new_axes, styled, title_axes
@@ -133,6 +134,7 @@ def figures(discovered: Discovered, found: Inspection | None) -> dict[str, Calla
     return {each.__name__.replace("_", "-"): functools.partial(each, found) for each in charts}
 
 
+@own_defaults
 def write(discovered: Discovered, found: Inspection | None, folder: Path, *, overwrite: bool = False) -> list[Path]:
     """Write the pictures as PNG, and of a drift that changes over training a GIF too; say which files.
 
