@@ -16,7 +16,7 @@ WORKERS := 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup setup-dev discover notebooks test test-slow check lint types format docs clean
+.PHONY: help setup setup-dev discover notebooks test test-slow check lint types format docs report clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,7 +29,7 @@ setup-dev: $(VENV)/.dev ## Prepare .venv with what tests and checks need too
 discover: $(VENV)/.core ## Discover an objective (15 minutes, 2 cores) into runs/quickstart; again continues it
 	$(BIN)/metadisco discover quickstart --out $(RUN) $(if $(wildcard $(RUN)),--resume)
 
-notebooks: $(VENV)/.dev ## Execute the notebooks anew and store what they show (15 minutes, 2 cores)
+notebooks: $(VENV)/.dev ## Execute the notebooks into build/notebooks (15 minutes, 2 cores)
 	$(BIN)/python notebooks/execute.py
 
 test: $(VENV)/.dev ## Run the tests
@@ -53,6 +53,11 @@ format: $(VENV)/.dev ## Fix style and format
 
 docs: $(VENV)/.dev ## Build the documentation into site/; a broken link fails it
 	@$(BIN)/zensical build --strict
+
+report: $(VENV)/.dev ## Meta-train a little and put its report into build/report.html, as an example
+	@mkdir -p build && rm -rf build/run
+	@$(BIN)/metadisco discover smoke --out build/run
+	@mv build/run/report.html build/report.html && rm -rf build/run
 
 clean: ## Remove caches and build output; .venv and runs/ stay
 	@rm -rf .cache .ruff_cache .pytest_cache build dist site *.egg-info

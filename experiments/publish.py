@@ -2,7 +2,8 @@
 
     python experiments/publish.py runs/quickstart
 
-Run it from the root of the checkout. What an earlier run of the same preset has left there is replaced.
+Run it from the root of the checkout. What an earlier run of the same preset has left there is replaced. The report of
+the run stays beside the run: it is made of the run folder, and `metadisco report` makes it again.
 """
 
 import argparse
@@ -67,7 +68,6 @@ def main() -> None:
     checkpoint.save(discovered, checkpoint.ZOO / name, overwrite=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(run / "evaluation.json", RESULTS / f"{name}.json")
-    shutil.copyfile(run / "report.html", RESULTS / f"{name}.html")
     write_atomically(RESULTS / f"{name}.png", picture(run))
 
 

@@ -1,12 +1,12 @@
-"""Run the notebooks anew and store what they show: `make notebooks`, or python notebooks/execute.py notebooks/02*.ipynb
+"""Run the notebooks and write them with what they show: `make notebooks`, or python notebooks/execute.py notebooks/02*
 
-A notebook is executed from top to bottom by a new kernel in a folder of its own, so that its runs leave nothing here.
-What would differ from machine to machine is left out of the file. The tests execute them too, with METADISCO_TINY set.
+The files here have no outputs; executed notebooks go into build/notebooks, which git ignores. A notebook is executed
+from top to bottom by a new kernel in a folder of its own, so that its runs leave nothing here. What would differ from
+machine to machine is left out of the file. The tests execute them too, with METADISCO_TINY set.
 """
 
 import argparse
 import contextlib
-import hashlib
 import os
 import re
 import tempfile
@@ -18,6 +18,7 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
+BUILD = FOLDER.parent / "build" / "notebooks"
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
@@ -53,12 +54,6 @@ def execute(path: Path, folder: Path, *, is_tiny: bool = False, seconds: int = 9
     return notebook
 
 
-def digest(notebook: nbformat.NotebookNode) -> str:
-    """Of the code, by which one sees whether stored outputs are of this very code."""
-    code = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    return hashlib.sha256(code.encode()).hexdigest()
-
-
 def warnings(notebook: nbformat.NotebookNode) -> list[str]:
     """What cells wrote to stderr."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
@@ -66,8 +61,8 @@ def warnings(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Leave out what differs from machine to machine, and note which code the outputs are of."""
-    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}, "code_sha256": digest(notebook)}
+    """Leave out what differs from machine to machine."""
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times
         if cell.cell_type == "code":  # warnings name files of this machine
@@ -77,6 +72,15 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             data.pop("application/vnd.jupyter.widget-view+json", None)
             if "text/plain" in data:
                 data["text/plain"] = ESCAPES.sub("", data["text/plain"])
+    return notebook
+
+
+def without_outputs(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A notebook as it is kept in git: its cells alone."""
+    notebook = clean(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
     return notebook
 
 
@@ -102,13 +106,15 @@ def _set(values: dict[str, str | None]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", type=Path, help="[default: all]")
+    parser.add_argument("--out", type=Path, default=BUILD, help="folder [default: build/notebooks]")
     known = parser.parse_args()
+    known.out.mkdir(parents=True, exist_ok=True)
     for path in known.notebooks or notebooks():
         begun = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             notebook = execute(path, Path(folder))
         print(*warnings(notebook), f"{path.name}: {time.perf_counter() - begun:.0f} s", sep="\n")
-        nbformat.write(clean(notebook), path)
+        nbformat.write(clean(notebook), known.out / path.name)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,12 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)  # a worker begins with th
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Most of the time of tiny programs is compiling them. The slow tests (`make test-slow`) compile as users do.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Two thirds of the time of compiling for a CPU are those of the emitters of fused loops, and programs as small as these
+# gain nothing by them. A worker begins with the environment of the process that started it.
+_NO_EMITTERS = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+_flags = os.environ.get("XLA_FLAGS", "")
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and _NO_EMITTERS not in _flags:
+    os.environ["XLA_FLAGS"] = f"{_flags} {_NO_EMITTERS}".strip()
 os.environ["MPLBACKEND"] = "Agg"
 
 import jax  # noqa: E402 - it reads the environment when it is imported

@@ -1,25 +1,29 @@
 """The card of a portable objective: a README.md that says what it is, where it comes from and what it reached.
 
-Everything in it is read from the checkpoint's own document, so that the card cannot say anything else.
+What it says of the objective is read from the checkpoint's own document, so that the card cannot say anything else.
+Scores of further suites can be shown beside those of the document.
 """
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from metadisco.core import moved
 from metadisco.core.score_table import markdown, score_table
 
 COLUMNS = ("iqm", "optimality_gap", "cvar", "mean_return", "num_tasks", "num_seeds", "lifetime", "env_steps", "seed")
+ZOO_SCORES = "docs/results/zoo.json"  # of every shipped objective, in the repository
 
 
-def card(document: dict[str, Any], name: str, place: str, *, is_shipped: bool) -> str:
+def card(document: dict[str, Any], name: str, place: str, scores: Mapping[str, Any], *, is_shipped: bool) -> str:
     """Markdown of a card.
 
     Args:
         document: of `objective.json`.
         name: title.
         place: what `metadisco.load` is given.
+        scores: suite -> agent -> scores, of further suites, which the document does not have.
         is_shipped: whether it comes with metadisco, under its license.
     """
     origin = document["provenance"]
@@ -38,6 +42,8 @@ def card(document: dict[str, Any], name: str, place: str, *, is_shipped: bool) -
         sections.append(f"## Training\n\n{_training(origin)}")
     if document["evaluation"]:
         sections.append("## Scores\n\n" + _scores(document["evaluation"]))
+    if scores:
+        sections.append(f"## Scores on further suites\n\n{_where(name, is_shipped)}\n\n{_scores(scores)}")
     rest = {key: value for key, value in origin.items() if key != "trainer"}
     for title, content in (("Origin", rest), ("Trainer", origin.get("trainer"))):
         if content:
@@ -81,7 +87,16 @@ def _words(data: Any) -> str:
     return repr(data)
 
 
-def _scores(evaluation: dict[str, Any]) -> str:
+def _where(name: str, is_shipped: bool) -> str:
+    """Where every statistic of the further suites is kept."""
+    text = "`objective.json` has the numbers of the tables above; those below are in this card alone."
+    if is_shipped:
+        text = f"The tables above are in `objective.json`, too. Every statistic of those below is in `{ZOO_SCORES}`, "
+        text += f"where this objective is called `{name}`."
+    return text
+
+
+def _scores(evaluation: Mapping[str, Any]) -> str:
     """A table for each suite; what is no table is shown as JSON."""
     return "\n\n".join(f"{suite}\n\n{_table(agents)}" for suite, agents in evaluation.items())
 

@@ -8,8 +8,9 @@ another thing, see `metadisco.runs.train_state`.
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -86,13 +87,21 @@ class Discovered:
         return drift
 
 
-def save(discovered: Discovered, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
+def save(
+    discovered: Discovered,
+    folder: str | os.PathLike,
+    *,
+    overwrite: bool = False,
+    card_scores: Mapping[str, Any] = MappingProxyType({}),
+) -> Path:
     """Write a discovered objective as a portable folder; the folder appears complete or not at all.
 
     Args:
         discovered: What to write. The meta-parameters are nested dicts of arrays, or `()`.
         folder: Where to. Its parents are made.
         overwrite: Replace an older objective that is there. Anything else that is there is never replaced.
+        card_scores: More scores for the card alone, suite -> agent -> scores. They are not in `objective.json`, so that
+            every checkpoint does not carry numbers that are kept elsewhere.
 
     Raises:
         CheckpointError: If the folder exists, cannot be written, or the meta-parameters are not nested dicts of arrays.
@@ -109,7 +118,7 @@ def save(discovered: Discovered, folder: str | os.PathLike, *, overwrite: bool =
         "evaluation": discovered.evaluation,
     }
     sealed = FOLDER.seal(document, blob)
-    FOLDER.write(folder, sealed, blob, beside={_CARD: _card(sealed, folder).encode()}, overwrite=overwrite)
+    FOLDER.write(folder, sealed, blob, beside={_CARD: _card(sealed, folder, card_scores).encode()}, overwrite=overwrite)
     return folder
 
 
@@ -189,8 +198,8 @@ def _check_shapes(objective: Objective, meta_params: Any, folder: Path) -> None:
             )
 
 
-def _card(document: dict[str, Any], folder: Path) -> str:
-    """The README.md of a portable objective."""
+def _card(document: dict[str, Any], folder: Path, scores: Mapping[str, Any]) -> str:
+    """The README.md of a portable objective; `scores` are those that the document does not have."""
     is_shipped = folder.parent == ZOO
     place = folder.name if is_shipped else f"path/to/{folder.name}"
-    return card(document, folder.name, place, is_shipped=is_shipped)
+    return card(document, folder.name, place, scores, is_shipped=is_shipped)

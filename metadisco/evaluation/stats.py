@@ -321,9 +321,9 @@ def ks_distance(first: np.ndarray, second: np.ndarray) -> float:
     Returns:
         In [0, 1].
     """
-    values = np.union1d(first, second)
-    shares = (np.searchsorted(np.sort(each), values, side="right") / len(each) for each in (first, second))
-    return float(np.max(np.abs(np.subtract(*shares))))
+    from scipy import stats
+
+    return float(stats.ks_2samp(first, second, method="asymp").statistic)  # `method` is that of the p-value
 
 
 def ks_critical(num_first: int, num_second: int, *, level: float = 0.05) -> float:

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from metadisco.checkpoints import checkpoint
 from metadisco.core import config, moved
 from metadisco.objectives.drift import verdicts, violations
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.reports import drift_plots
-from metadisco.reports.sections import chart, grid, missing
-from metadisco.reports.tables import facts
+from metadisco.reports.markup import grid, missing, note, paragraph, part, stack
+from metadisco.reports.sections import chart
 from metadisco.runs.run_folder import objective_of
 
 NOTE = (
@@ -26,7 +28,7 @@ def has_drift(trainer: Mapping[str, Any]) -> bool:
     return moved.current_name(objective_of(trainer).get("class", "")) == config.class_name_of(MirrorLearning)
 
 
-def drift(folder: Path) -> str:
+def drift(folder: Path) -> Markup:
     """The drift of a run, from its folder."""
     if not (folder / "objective" / "objective.json").exists():
         return missing("The drift is shown when meta-training is over (objective/).")
@@ -37,7 +39,7 @@ def drift(folder: Path) -> str:
         spoken = f"Heat maps over the ratio r and the advantage A, {file.replace('-', ' ')}: {names}."
         charts[file] = chart(draw(), f"heat-{file}", spoken, "")
     side, strips = ([each for file, each in charts.items() if ("over" in file) is over] for over in (False, True))
-    strips = [f'<div class="wide strip">{each}</div>' for each in strips]  # wider than a phone
+    strips = [part("wide", each) for each in strips]  # wider than a phone
     rule = discovered.drift_rule
     rows = list(verdicts(violations(rule, discovered.meta_params)).items())
-    return "\n".join([f'<p class="note">{NOTE}</p>', grid(side), *strips, f"<p>{CONDITIONS}</p>", facts(rows)])
+    return stack(note(NOTE), grid(side), *strips, paragraph(CONDITIONS), part("facts", rows))

@@ -7,12 +7,12 @@ All is read from the run folder: what the run is from its settings, the levels f
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from markupsafe import Markup
 
 from metadisco.core import config
 from metadisco.core.files import CheckpointError
@@ -25,7 +25,8 @@ from metadisco.envs.gridworld.features import level_features
 from metadisco.envs.gridworld.rendering import render_image
 from metadisco.evaluation import stats
 from metadisco.reports import chart_style, plots
-from metadisco.reports.sections import QUANTILES, chart, grid, missing, png
+from metadisco.reports.markup import NOTHING, grid, missing, note, part, stack
+from metadisco.reports.sections import QUANTILES, chart, png
 from metadisco.reports.tables import decimal
 
 NUM_SHOWN = 6  # levels in a row of pictures
@@ -73,7 +74,7 @@ class Moment:
         return cls(step, levels.played(), score, age, num_plays)
 
 
-def kept_levels(folder: Path, trainer: Mapping[str, Any]) -> str:
+def kept_levels(folder: Path, trainer: Mapping[str, Any]) -> Markup:
     """The gallery of a run, and the shift of its levels. Nothing for a run on several domains, which leaves no levels.
 
     Args:
@@ -85,19 +86,19 @@ def kept_levels(folder: Path, trainer: Mapping[str, Any]) -> str:
     """
     domains = config.from_data(trainer).domains
     if len(domains) > 1:
-        return ""
+        return NOTHING
     curriculum, env = domains[0].curriculum, domains[0].inner.env
     keeper = level_keeper(curriculum)
     if keeper is None:
-        return f'<p class="note">{escape(type(curriculum).__name__)} keeps no levels.</p>'
+        return note(f"{type(curriculum).__name__} keeps no levels.")
     if not isinstance(env, GridWorld):
         return missing(f"Levels are shown of grid worlds only, and this run is on {type(env).__name__}.")
     moments, num_damaged = _read_moments(folder)
-    note = f"{num_damaged} of the snapshots in levels/ cannot be read and are left out."
-    damaged = missing(note) if num_damaged else ""
+    text = f"{num_damaged} of the snapshots in levels/ cannot be read and are left out."
+    damaged = [missing(text)] if num_damaged else []
     if not moments:
-        return damaged or missing("No snapshot of the kept levels yet (levels/).")
-    return f"{_gallery(env, moments)}\n{_shift(env, keeper.tasks, moments)}\n{damaged}"
+        return stack(*damaged or [missing("No snapshot of the kept levels yet (levels/).")])
+    return stack(_gallery(env, moments), _shift(env, keeper.tasks, moments), *damaged)
 
 
 def _read_moments(folder: Path) -> tuple[list[Moment], int]:
@@ -116,45 +117,41 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
     return [items[place] for place in chart_style.evenly(len(items), count)]
 
 
-def _gallery(env: GridWorld, moments: Sequence[Moment]) -> str:
+def _gallery(env: GridWorld, moments: Sequence[Moment]) -> Markup:
     """Rows of pictures, one row for each moment."""
     shown = spread(moments, MAX_ROWS)
     images = [[_picture(env, moment, i) for i in range(min(NUM_SHOWN, len(moment.score)))] for moment in shown]
     widest = max(image.shape[1] for row in images for image in row)
     rows = []
     for moment, row in zip(shown, images):
-        figures = "\n".join(_figure(moment, i, image, widest) for i, image in enumerate(row))
+        figures = [_figure(moment, i, image, widest) for i, image in enumerate(row)]
         title = f"After meta-step {moment.step:,}: the {len(row)} best of {len(moment.score):,} levels"
-        rows.append(f'<h3>{title}</h3>\n<div class="gallery">\n{figures}\n</div>')
-    note = (
+        rows.append(part("gallery", title, figures))
+    text = (
         "Score: of the latest life that ended on the level; the curriculum keeps the levels with the highest scores. "
         "Lifetime in agent updates, episodes in steps; age in meta-steps since the level was first kept; plays: lives "
         "that ended on it. Cells of all pictures are equally large. Blue: where the agent starts. Green objects reward "
         "and red ones punish, large ones more; the darker the rim, the likelier the object ends the episode."
     )
-    return f'<p class="note">{note}</p>\n' + "\n".join(rows)
+    return stack(note(text), *rows)
 
 
 def _picture(env: GridWorld, moment: Moment, i: int) -> np.ndarray:
     return render_image(env, jax.tree.map(lambda leaf: leaf[i], moment.tasks.level), cell_size=CELL_SIZE)
 
 
-def _figure(moment: Moment, i: int, image: np.ndarray, widest: int) -> str:
+def _figure(moment: Moment, i: int, image: np.ndarray, widest: int) -> Markup:
     """A picture with its caption; narrower than its place where the level is small."""
     lifetime, max_steps = int(moment.tasks.lifetime[i]), int(moment.tasks.level.max_steps[i])
     age, num_plays = int(moment.age[i]), int(moment.num_plays[i])
     plays = "1 play" if num_plays == 1 else f"{num_plays} plays"
     spoken = f"Level {i + 1} of those kept after meta-step {moment.step}."
-    width = f"{image.shape[1] / widest:.1%}"
-    source = f'<img alt="{spoken}" src="{png(image)}" style="width:{width}">'
-    caption = (
-        f"<b>score {decimal(float(moment.score[i]))}</b><br>lifetime {lifetime}<br>{max_steps} steps<br>"
-        f"age {age}, {plays}"
-    )
-    return f"<figure>{source}<figcaption>{caption}</figcaption></figure>"
+    size = {"style": f"width:{image.shape[1] / widest:.1%}"}
+    texts = [f"lifetime {lifetime}", f"{max_steps} steps", f"age {age}, {plays}"]
+    return part("picture", png(image), spoken, f"score {decimal(float(moment.score[i]))}", texts, size)
 
 
-def _shift(env: GridWorld, tasks: TaskDistribution, moments: Sequence[Moment]) -> str:
+def _shift(env: GridWorld, tasks: TaskDistribution, moments: Sequence[Moment]) -> Markup:
     """Charts of features against meta-steps, and a table of how far the last kept levels are from the base."""
     base, *kept = task_features(env, [draw_tasks(tasks), *(moment.tasks for moment in moments)])
     steps, last_step = np.array([moment.step for moment in moments]), moments[-1].step
@@ -178,16 +175,16 @@ def _shift(env: GridWorld, tasks: TaskDistribution, moments: Sequence[Moment]) -
             add("unreachable", "no reward in reach, % of levels", shares, np.array([_unreachable(base[name])]))
     add("score", "score", np.stack([_quantiles(moment.score) for moment in moments], axis=1), None)
     add("age", "age, meta-steps", np.stack([_quantiles(moment.age) for moment in moments], axis=1), None)
-    note = (
+    text = (
         "Dots: median of the levels that were kept; thick and thin bars: the middle 50% and 80% of them. Dashed line, "
         f"gray area and dotted lines: the same of {NUM_BASE:,} draws from the base distribution, from which new levels "
         "come."
     )
-    table = _shift_table(base, kept[-1], moments[-1])
-    return f'<h3>How they differ from the base distribution</h3>\n<p class="note">{note}</p>\n{grid(charts)}\n{table}'
+    title = part("heading", "How they differ from the base distribution")
+    return stack(title, note(text), grid(charts), _shift_table(base, kept[-1], moments[-1]))
 
 
-def _shift_table(base: Values, last: Values, moment: Moment) -> str:
+def _shift_table(base: Values, last: Values, moment: Moment) -> Markup:
     """Kolmogorov-Smirnov distances between the base and the last levels, with what chance would give."""
     num_kept = len(moment.score)
     critical = stats.ks_critical(num_kept, NUM_BASE)
@@ -195,12 +192,8 @@ def _shift_table(base: Values, last: Values, moment: Moment) -> str:
     for name in base:
         distance = stats.ks_distance(base[name], last[name])
         cells = (_median(base[name]), _median(last[name]), decimal(distance), "yes" if distance > critical else "no")
-        title = f'<th scope="row">{escape(FEATURES[name].title)}</th>'
-        rows.append(f"<tr>{title}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    caption = f"Kept levels after meta-step {moment.step:,} <span>against the base distribution</span>"
-    heads = ("median of base", "median of kept", "KS distance", f"above {decimal(critical)}")
-    head = "".join(f'<th scope="col">{each}</th>' for each in ("feature", *heads))
-    note = (
+        rows.append((FEATURES[name].title, cells))
+    text = (
         "KS distance: two-sample Kolmogorov-Smirnov, the largest difference of the two distribution functions, from 0 "
         f"to 1. Two samples of one distribution, of {num_kept:,} and {NUM_BASE:,} independent levels, would be more "
         f"than {decimal(critical)} apart in at most 5% of all cases, for each feature by itself; mutated levels are "
@@ -208,10 +201,7 @@ def _shift_table(base: Values, last: Values, moment: Moment) -> str:
         "an object with a positive reward; where none is in reach it counts as longer than any other here, and is left "
         "out of its chart."
     )
-    return (
-        f'<div class="wide"><table class="shift">\n<caption>{caption}</caption>\n<thead><tr>{head}</tr></thead>\n'
-        f'<tbody>\n{chr(10).join(rows)}\n</tbody>\n</table></div>\n<p class="note">{note}</p>'
-    )
+    return stack(part("features", f"{moment.step:,}", decimal(critical), rows), note(text))
 
 
 def draw_tasks(tasks: TaskDistribution) -> Task:

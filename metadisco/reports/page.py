@@ -2,8 +2,8 @@
 
 It reads `config.json`, `metrics.jsonl`, `levels/`, `evaluation.json`, `curves.npz` and `objective/`; only the first has
 to be there, so a run that is still going has a report too. A file that is not there or cannot be read is said to be so
-in its place. Anything else that goes wrong is a mistake in this package, and is raised. The frame and style of the page
-are in `templates/report.html`, its pictures in `metadisco.reports.sections`, `metadisco.reports.gallery` and
+in its place. Anything else that goes wrong is a mistake in this package, and is raised. The HTML is in `templates` (see
+`metadisco.reports.markup`), the pictures are in `metadisco.reports.sections`, `metadisco.reports.gallery` and
 `metadisco.reports.drift_section`.
 """
 
@@ -11,21 +11,21 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
+
+from markupsafe import Markup
 
 from metadisco.core.config import ConfigError
 from metadisco.core.files import CheckpointError, write_atomically
 from metadisco.evaluation import results, stats, suites
 from metadisco.evaluation.results import Results
-from metadisco.reports import chart_style, drift_section, gallery, sections, tables
-from metadisco.reports.sections import missing, number
+from metadisco.reports import chart_style, drift_section, gallery, markup, sections, tables
+from metadisco.reports.markup import NOTHING, missing, note, paragraph, part, stack
+from metadisco.reports.sections import number
 from metadisco.reports.tables import NO_BREAK, interval
 from metadisco.runs import run_folder
 
-TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 _UNREADABLE = (OSError, CheckpointError, ConfigError, run_folder.RunError)  # what can be wrong with a run's files
 
 
@@ -77,9 +77,9 @@ def write(folder: str | os.PathLike) -> Path:
     """
     run = read(folder)
     is_drift = drift_section.has_drift(run.config["trainer"])
-    parts: dict[str, tuple[str, Callable[[], str]]] = {
+    parts: dict[str, tuple[str, Callable[[], Markup]]] = {
         "scores": ("Scores", lambda: _score_tables(run)),
-        "drift": ("The drift", lambda: drift_section.drift(Path(folder)) if is_drift else ""),
+        "drift": ("The drift", lambda: drift_section.drift(Path(folder)) if is_drift else NOTHING),
         "training": ("Meta-training", lambda: sections.training(run.rows, run.seconds)),
         "distribution": (
             "How scores are spread" if is_drift else "Scores level by level",
@@ -95,14 +95,17 @@ def write(folder: str | os.PathLike) -> Path:
         "settings": ("Settings", lambda: _settings(run)),
         "provenance": ("Provenance", lambda: _provenance(run)),
     }
-    damaged = "".join(f"\n{missing(text)}" for text in run.damaged)
-    body = [f"<header>\n<h1>metadisco · {escape(run.name)}</h1>\n{_verdict(run)}{damaged}\n</header>"]
-    for identifier, (title, section) in parts.items():
-        content = _noted(section)
-        if content:
-            body.append(f'<section id="{identifier}">\n<h2>{title}</h2>\n{content}\n</section>')
-    template = Template(TEMPLATE.read_text(encoding="utf-8"))
-    page = template.substitute(title=escape(f"{run.objective} · {run.name} · metadisco"), body="\n".join(body))
+    contents = {identifier: _noted(section) for identifier, (_, section) in parts.items()}
+    page = markup.page(
+        title=f"{run.objective} · {run.name} · metadisco",
+        name=run.name,
+        verdict=stack(_verdict(run), *map(missing, run.damaged)),
+        parts=[
+            {"id": identifier, "title": title, "content": contents[identifier]}
+            for identifier, (title, _) in parts.items()
+            if contents[identifier]
+        ],
+    )
     path = Path(folder) / "report.html"
     write_atomically(path, page.encode())
     return path
@@ -142,7 +145,7 @@ def _read_provenance(path: Path) -> dict[str, Any]:
     return provenance
 
 
-def _noted(section: Callable[[], str]) -> str:
+def _noted(section: Callable[[], Markup]) -> Markup:
     """A section, or which of its files cannot be read."""
     try:
         return section()
@@ -150,12 +153,12 @@ def _noted(section: Callable[[], str]) -> str:
         return missing(f"This part could not be made: {type(error).__name__}: {error}")
 
 
-def _verdict(run: Run) -> str:
+def _verdict(run: Run) -> Markup:
     """The result in one sentence, and how it is with other lifetimes."""
     time = f"{run.seconds / 60:.1f} min"
     if run.suite is None:
         steps = f"meta-step {run.rows[-1]['step'] if run.rows else 0} of {run.config['trainer'].get('num_steps', '?')}"
-        return f'<p class="verdict">{escape(run.objective)}, not tested yet: {escape(steps)} after {time}.</p>'
+        return part("paragraph", f"{run.objective}, not tested yet: {steps} after {time}.", "verdict")
     agents = run.scores[run.suite]
     row, beside = agents["discovered"], sections.baseline(agents)
     text = f"{run.objective} discovered in {time}: IQM{NO_BREAK}{interval(row)}"
@@ -168,16 +171,18 @@ def _verdict(run: Run) -> str:
         text += f", {_compared(row, agents[beside])} {chart_style.name(beside)} at {interval(agents[beside])}"
     if number(row.get("iqm_low"), 0.0) <= 0:
         text += "; not distinguishable from the random policy" if number(row.get("iqm_high")) >= 0 else "; below random"
-    lines = [f'<p class="verdict">{escape(text)}.</p>']
+    said = [part("paragraph", f"{text}.", "verdict")]
     for suite, others in run.scores.items():
         if suite != run.suite and suites.same_levels(suite, run.suite) and "discovered" in others:
-            lines.append(f"<p>{escape(_at_other_lifetime(run, suite, beside))}</p>")
-    lines.append(
-        '<p class="note">IQM: interquartile mean of normalised scores, where 0 is the random policy and 1 the optimum '
-        "(where that is not known: PPO at its usual budget), with its 95% bootstrap interval. Two objectives whose "
-        "intervals overlap are called not distinguishable.</p>"
+            said.append(paragraph(_at_other_lifetime(run, suite, beside)))
+    said.append(
+        note(
+            "IQM: interquartile mean of normalised scores, where 0 is the random policy and 1 the optimum "
+            "(where that is not known: PPO at its usual budget), with its 95% bootstrap interval. Two objectives whose "
+            "intervals overlap are called not distinguishable."
+        )
     )
-    return "\n".join(lines)
+    return stack(*said)
 
 
 def _at_other_lifetime(run: Run, suite: str, beside: str | None) -> str:
@@ -208,18 +213,18 @@ def _compared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     return "not distinguishable from"
 
 
-def _score_tables(run: Run) -> str:
+def _score_tables(run: Run) -> Markup:
     if not run.scores:
         return missing("No evaluation yet: the meta-test comes when meta-training is over.")
-    return "\n".join(tables.html_score_table(suite, agents) for suite, agents in run.scores.items())
+    return stack(*(tables.html_score_table(suite, agents) for suite, agents in run.scores.items()))
 
 
-def _settings(run: Run) -> str:
+def _settings(run: Run) -> Markup:
     rows = [("seed", str(run.config["seed"])), *tables.flatten(run.config["trainer"], "")]
-    return f"<details>\n<summary>All {len(rows)} settings of this run</summary>\n{tables.facts(rows)}\n</details>"
+    return part("folded", f"All {len(rows)} settings of this run", part("facts", rows))
 
 
-def _provenance(run: Run) -> str:
+def _provenance(run: Run) -> Markup:
     origin = {name: value for name, value in run.origin.items() if name not in ("trainer", "versions", "minutes")}
     first = ("command", "preset", "seed", "commit", "date", "hardware")
     origin = {"seed": run.config["seed"], **origin}
@@ -230,4 +235,4 @@ def _provenance(run: Run) -> str:
         rows.append(("minutes in all", str(run.origin["minutes"])))
     versions = run.origin.get("versions", {})
     rows.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))
-    return tables.facts(rows)
+    return part("facts", rows)

@@ -8,11 +8,11 @@ import base64
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from markupsafe import Markup
 
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gridworld.rendering import render_image
@@ -20,6 +20,7 @@ from metadisco.evaluation import suites
 from metadisco.evaluation.results import Evaluation, Results, lived, upper_anchor
 from metadisco.evaluation.test_sets import UPPER_ANCHORS
 from metadisco.reports import chart_style, plots
+from metadisco.reports.markup import NOTHING, grid, missing, note, paragraph, part, stack
 from metadisco.reports.plots import learning_curve
 from metadisco.reports.svg import to_svg
 
@@ -42,7 +43,7 @@ PANELS = {  # metric -> what its chart is called
 }
 
 
-def training(rows: Sequence[Row], seconds: float) -> str:
+def training(rows: Sequence[Row], seconds: float) -> Markup:
     """Validation score and fitness against meta-steps."""
     if not rows:
         return missing("No meta-step is logged yet.")
@@ -74,13 +75,13 @@ def training(rows: Sequence[Row], seconds: float) -> str:
             where = name.partition("/")[2]
             figure = plots.meta_training(steps, values, times, y_label=f"mean return on {where}", every_step=True)
             spoken = f"Mean return on {where} against meta-steps, from {values[0]:.2f} to {values[-1]:.2f}."
-            charts.append(chart(figure, f"fitness-{len(charts)}", spoken, f"{escape(where)}, one of the environments."))
-    return f"<p>{text}</p>\n{grid(charts)}" if charts else f"<p>{text}</p>\n{missing('No finite fitness is logged.')}"
+            charts.append(chart(figure, f"fitness-{len(charts)}", spoken, f"{where}, one of the environments."))
+    return stack(paragraph(text), grid(charts) if charts else missing("No finite fitness is logged."))
 
 
-def distribution(results: Results) -> str:
+def distribution(results: Results) -> Markup:
     """How scores are spread over levels; the first suite open, the others folded."""
-    blocks: list[tuple[str, str]] = []
+    blocks: list[tuple[Markup, Markup]] = []
     for suite, agents in _lived(results):
         scores = {agent: each.scores[-1] for agent, each in agents.items() if np.isfinite(each.scores[-1]).all()}
         charts = []
@@ -102,13 +103,12 @@ def distribution(results: Results) -> str:
         blocks.append((_title(agents), grid(charts) if charts else missing(f"{suite} has scores that are not finite.")))
     if not blocks:
         return no_curves()
-    folded = [f"<details>\n<summary>{title}</summary>\n{block}\n</details>" for title, block in blocks[1:]]
-    return "\n".join([f"<p>{blocks[0][0]}</p>", blocks[0][1], *folded])
+    return stack(paragraph(blocks[0][0]), blocks[0][1], *(part("folded", *block) for block in blocks[1:]))
 
 
-def learning(results: Results) -> str:
+def learning(results: Results) -> Markup:
     """Learning curves of agents, one chart for each suite."""
-    charts: list[str] = []
+    charts: list[Markup] = []
     for suite, agents in _lived(results):
         curves = {agent: learning_curve(each) for agent, each in agents.items()}
         lifetime = next(iter(agents.values())).lifetime
@@ -116,11 +116,11 @@ def learning(results: Results) -> str:
         spoken = f"Learning curves of agents on {suite}. At the end: {ends}."
         figure = plots.learning(curves, lifetime=lifetime, upper_anchor=upper_anchor(results[suite]))
         charts.append(chart(figure, f"learning-{len(charts)}", spoken, _title(agents)))
-    note = "Each agent begins from nothing. IQM over levels and seeds, with its 95% bootstrap interval."
-    return f'<p class="note">{note}</p>\n{grid(charts)}' if charts else no_curves()
+    text = "Each agent begins from nothing. IQM over levels and seeds, with its 95% bootstrap interval."
+    return stack(note(text), grid(charts)) if charts else no_curves()
 
 
-def history(results: Results, suite: str | None) -> str:
+def history(results: Results, suite: str | None) -> Markup:
     """What the objective says and what becomes of the policy, against n/N, on one suite and its other lifetimes."""
     by_suite = dict(_lived(results))
     if suite not in by_suite or "discovered" not in by_suite[suite]:
@@ -152,23 +152,23 @@ def history(results: Results, suite: str | None) -> str:
             "an action, its size how much. y is the agent's prediction, ŷ what the objective says that it should have "
             "been."
         )
-    note = (
+    text = (
         f"Median over lives on {suite}, lifetime {agents['discovered'].lifetime}, with the middle 50% and 80% of them."
     )
     if others:
         counts = [f" on {len(each.names)} levels" if len(each.names) > 1 else "" for each in others]
         dashes = " and ".join(f"lifetime {each.lifetime}{count}" for each, count in zip(others, counts))
-        note += f" Dashed: the discovered objective at {dashes}."
-    return f'<p>{meaning}</p>\n<p class="note">{escape(note)}</p>\n{grid(charts)}'
+        text += f" Dashed: the discovered objective at {dashes}."
+    return stack(paragraph(meaning), note(text), grid(charts))
 
 
-def levels(results: Results, suite: str | None) -> str:
+def levels(results: Results, suite: str | None) -> Markup:
     """Pictures of the first levels of a suite, with the policies learnt on them; nothing on other environments."""
     agents = results.get(suite or "", {})
     if "discovered" not in agents:
         return no_curves()
     if upper_anchor(agents) != "optimal":
-        return ""
+        return NOTHING
     evaluation = agents["discovered"]
     tables = evaluation.agent_params.get("logits")
     if tables is None or tables.ndim != 3:
@@ -195,35 +195,22 @@ def levels(results: Results, suite: str | None) -> str:
             if not each.is_exact
         ]
         spoken = f"Level {name} with the policy that the discovered objective taught."
-        source = f'<img alt="{escape(spoken)}" src="{png(image)}" width="{image.shape[1]}" height="{image.shape[0]}">'
-        pictures.append(
-            f"<figure>{source}<figcaption><b>{escape(name)}</b><br>{escape(' · '.join(scores))}</figcaption></figure>"
-        )
+        size = {"width": image.shape[1], "height": image.shape[0]}
+        pictures.append(part("picture", png(image), spoken, name, [" · ".join(scores)], size))
     key = (
         "Blue: where the agent starts. Green objects reward and red ones punish, large ones more; the darker the rim, "
         "the likelier the object ends the episode. Arrows: how likely each move is at the end of the lifetime with all "
         "objects there; dot: staying. Where the agent has learnt nothing, arrows are equal. Scores: of the agent shown."
     )
-    return f'<p class="note">{key}</p>\n<div class="levels">\n' + "\n".join(pictures) + "\n</div>"
+    return stack(note(key), part("grid", pictures, "levels"))
 
 
-def chart(figure: "Figure", identifier: str, spoken: str, caption: str) -> str:
-    """A chart with its caption (HTML); `spoken` is for readers who cannot see it."""
-    below = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f"<figure>{to_svg(figure, identifier, spoken)}{below}</figure>"
+def chart(figure: "Figure", identifier: str, spoken: str, caption: str | Markup) -> Markup:
+    """A chart with its caption; `spoken` is for readers who cannot see it."""
+    return part("chart", to_svg(figure, identifier, spoken), caption)
 
 
-def grid(charts: Iterable[str]) -> str:
-    """Charts side by side where there is room."""
-    return '<div class="charts">\n' + "\n".join(charts) + "\n</div>"
-
-
-def missing(text: str) -> str:
-    """Say that something is not there."""
-    return f'<p class="missing">{escape(text)}</p>'
-
-
-def no_curves() -> str:
+def no_curves() -> Markup:
     """Say that there is nothing to draw."""
     return missing("Nothing to show: the run has no curves of a meta-test (curves.npz).")
 
@@ -252,11 +239,11 @@ def _lived(results: Results) -> list[tuple[str, dict[str, Evaluation]]]:
     return [(suite, lived(agents)) for suite, agents in results.items() if lived(agents)]
 
 
-def _title(agents: Mapping[str, Evaluation]) -> str:
-    """Suite, levels and lifetime, as HTML."""
+def _title(agents: Mapping[str, Evaluation]) -> Markup:
+    """Suite, levels and lifetime."""
     each = next(iter(agents.values()))
     where = "" if len(each.names) == 1 else f"{len(each.names)} levels, "
-    return f"<b>{escape(each.suite)}</b>: {where}lifetime {each.lifetime} agent updates"
+    return part("suite", each.suite, f"{where}lifetime {each.lifetime} agent updates")
 
 
 def _quantiles(evaluation: Evaluation, metric: str) -> tuple[np.ndarray, np.ndarray]:

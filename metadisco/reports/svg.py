@@ -6,16 +6,18 @@ font, which can be searched and read aloud.
 
 import io
 import re
-from html import escape
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
 from metadisco.reports import chart_style
+from metadisco.reports.markup import part
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def to_svg(figure: "Figure", identifier: str, description: str) -> str:
+def to_svg(figure: "Figure", identifier: str, description: str) -> Markup:
     """A figure as an SVG element to put into a web page.
 
     Args:
@@ -36,8 +38,8 @@ def to_svg(figure: "Figure", identifier: str, description: str) -> str:
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{identifier}-", svg)
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box is not None, "matplotlib writes a viewBox"
-    head = f'<svg role="img" aria-label="{escape(description)}" {box[0]}>'
+    head = part("svg_head", description, Markup(box[0]))
     svg = re.sub(r"<svg.*?>", lambda _: head, svg, count=1, flags=re.DOTALL)
     for variable, value in chart_style.PALETTE.items():
         svg = svg.replace(value, f"var(--{variable})")
-    return re.sub(r"\n\s*", "\n", svg).strip()
+    return Markup(re.sub(r"\n\s*", "\n", svg).strip())

@@ -1,13 +1,18 @@
 """What is shipped: every objective of the zoo loads, says where it came from, and has been tested."""
 
+import json
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from metadisco.checkpoints import checkpoint
+from experiments import compare_zoo
+from metadisco.checkpoints import card, checkpoint
 from metadisco.commands import discovery
 from metadisco.evaluation import comparison, results
 
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 FAST = ("quickstart", "lpo-quick")  # whose nets are small
 
 
@@ -25,15 +30,28 @@ def test_a_shipped_objective_is_verified_and_says_where_it_came_from(name):
         assert "discovered" in agents
         assert len(agents) > 3, suite  # the two ends of the scale, and somebody to compare with
     assert len(discovered.evaluation) >= 2
-    card = (checkpoint.ZOO / name / "README.md").read_text()
+    text = (checkpoint.ZOO / name / "README.md").read_text()
     for told in (
         f'metadisco.load("{name}")',
         "Apache-2.0",
         discovered.provenance["command"],
         "## Inputs",
         *discovered.evaluation,
+        card.ZOO_SCORES,
     ):
-        assert told in card
+        assert told in text
+
+
+@pytest.mark.parametrize("name", checkpoint.zoo_names())
+def test_the_document_keeps_headline_suites_and_the_card_shows_all(name):
+    """Scores stand in docs/results; in the document there are those of its own meta-test and of one small suite."""
+    measured = json.loads((RESULTS / "zoo.json").read_text())["scores"]
+    meta_test = json.loads((RESULTS / f"{name}.json").read_text())
+    evaluation = checkpoint.load(name).evaluation
+    assert {suite: evaluation[suite] for suite in meta_test} == meta_test
+    assert set(evaluation) == {*meta_test, compare_zoo.QUICK}
+    shown = (checkpoint.ZOO / name / "README.md").read_text().split("\n")
+    assert not [suite for suite, agents in measured.items() if name in agents and suite not in shown]
 
 
 @pytest.mark.parametrize("name", checkpoint.zoo_names())

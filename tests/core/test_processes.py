@@ -15,7 +15,7 @@ from metadisco.core.files import is_key, named_leaves
 from metadisco.runs import compiled_steps
 from metadisco.runs.train_state import Checkpoints
 from tests.support import toy
-from tests.support.many import finish, start
+from tests.support.many import finish, start, trainer_named
 
 # What the order of a reduction may change: a few units in the last place of float32 in every sum, over few meta-steps.
 # Relative to the largest number of an array.
@@ -100,9 +100,8 @@ def test_a_signal_to_one_process_saves_and_stops_all_in_time(folder, stopped):
 def test_what_two_processes_saved_one_goes_on_with(folder, stopped):
     out = folder / "stopped"
     before = Checkpoints(out / "checkpoints").steps()[-1]
-    spec = {"trainer": "long spread", "out": str(out), "devices": 4, "options": {"chunk": 4, "steps": before + 4}}
-    codes, said = finish(start(spec, stderr=subprocess.PIPE))
-    assert codes == [0], said
+    result = toy.run(trainer_named("long spread"), out, resume=True, chunk=4, steps=before + 4)
+    assert result.step == before + 4
     rows = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert rows == list(range(1, before + 5))
 
