@@ -33,7 +33,7 @@ def terminal() -> str:
 
 def of_card() -> str:
     document = {"provenance": {}, "objective": {}, "features": [], "meta_params": {}, "evaluation": {"grid": AGENTS}}
-    return card(document, "mine", "path/to/mine", is_shipped=False)
+    return card(document, "mine", "path/to/mine", {}, is_shipped=False)
 
 
 @pytest.mark.parametrize(
