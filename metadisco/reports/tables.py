@@ -32,7 +32,7 @@ def html_score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> Mar
                 "few": [row.get(name, "–") for name in ("num_tasks", "num_seeds")],
             }
         )
-    scale = {"zero": _place(0.0), "one": _place(1.0), "top": chart_style.name(upper_anchor(agents))}
+    scale = {"zero": _place(0.0), "one": _place(1.0), "anchor": chart_style.name(upper_anchor(agents))}
     return part("scores", suite=suite, about=_about(agents), rows=rows, **scale)
 
 

@@ -10,7 +10,7 @@ import pytest
 from experiments import compare_zoo
 from metadisco.checkpoints import card, checkpoint
 from metadisco.commands import discovery
-from metadisco.evaluation import comparison, results
+from metadisco.evaluation import meta_test, results
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 FAST = ("quickstart", "lpo-quick")  # whose nets are small
@@ -70,7 +70,7 @@ def test_a_number_of_its_card_comes_out_again(name):
     """Other machines round otherwise, and a life amplifies that; eight updates leave it small."""
     discovered = checkpoint.load(name)
     row = discovered.evaluation["grid-tiny"]["discovered"]
-    found = comparison.meta_test(discovered, ["grid-tiny"], num_seeds=row["num_seeds"], seed=row["seed"], baselines=())
+    found = meta_test.meta_test(discovered, ["grid-tiny"], num_seeds=row["num_seeds"], seed=row["seed"], baselines=())
     again = results.summarize(found["grid-tiny"]["discovered"])
     assert again["num_tasks"] == row["num_tasks"]
     assert again["mean_return"] == pytest.approx(row["mean_return"], abs=0.02)

@@ -27,7 +27,8 @@ LOOKED_AT = {
     "check_meta_optimizer": "one check after the other of what a meta-optimizer promises",
     "discover": "a third of it is the docstring; the stages of a run in their order",
     "evaluate": "a fourth of it is the docstring; options of one meta-test",
-    "run": "17 options of a run: to become RunOptions and hooks",
+    "run": "half of it is the docstring; the turns of a run in their order",
+    "update": "the learner is given the parts of a life one by one, since it knows nothing of lives",
     "stream": "the slots of the streaming loop and the one closure that fills them",
 }
 
