@@ -151,11 +151,14 @@ def _whole_path(component: Component, path: str) -> str:
     name = path.partition(".")[0]
     if not is_component(component) or name in _fields(component):
         return path
-    for field in _fields(component):
-        value = getattr(component, field)
-        if type(value) is tuple and len(value) == 1 and is_component(value[0]) and name in _fields(value[0]):
-            return f"{field}.0.{path}"
-    return path
+    return f"{tuple_of}.0.{path}" if (tuple_of := _in_tuples_of_one(component).get(name)) else path
+
+
+def _in_tuples_of_one(component: Component) -> dict[str, str]:
+    """Fields of what is the only item of a tuple, each with the name of the tuple."""
+    values = {name: getattr(component, name) for name in _fields(component)}
+    items = {name: value[0] for name, value in values.items() if type(value) is tuple and len(value) == 1}
+    return {field: name for name, item in items.items() if is_component(item) for field in _fields(item)}
 
 
 class Difference(NamedTuple):
@@ -295,7 +298,8 @@ def _replace(component: Component, overrides: Mapping[str, object], path: str) -
     for name, group in groups.items():
         where = join(path, name)
         if name not in names:
-            raise ConfigError(f"Unknown field {where!r}.{nearest(where, [join(path, known) for known in names])}")
+            known = names if path else [*names, *_in_tuples_of_one(component)]
+            raise ConfigError(f"Unknown field {where!r}.{nearest(where, [join(path, each) for each in known])}")
         present = component[int(name)] if type(component) is tuple else getattr(component, name)
         hint = hints.get(name, Any if present is None or is_component(present) else type(present))
         value = _replace(present, group, where)

@@ -60,9 +60,9 @@ def test_the_evaluation_has_every_agent_and_field(run):
 
 
 def test_settings_on_the_command_line_reach_the_run(run):
-    trainer = json.loads((run / "config.json").read_text())["trainer"]
-    assert trainer["num_tasks"] == 2
-    assert trainer["inner"]["num_workers"] == 2
+    (domain,) = json.loads((run / "config.json").read_text())["trainer"]["domains"]
+    assert domain["num_tasks"] == 2
+    assert domain["inner"]["num_workers"] == 2
 
 
 def test_the_objective_can_be_loaded_and_taught_with(run):

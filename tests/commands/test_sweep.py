@@ -200,7 +200,7 @@ def test_a_run_that_fails_is_noted_and_the_others_are_tabled(tmp_path, monkeypat
     planned = sweep.plan(replace(registry.preset("smoke"), env_steps=1e9), {}, (0, 1, 2))
     asked = []
 
-    def discover(preset, out, *, seed, resume, console):
+    def discover(preset, out, *, seed, resume, start, console):
         asked.append(seed)
         if seed == 1:
             raise metadisco.runs.loop.TrainingError("No candidate of meta-step 7 has a finite fitness")
