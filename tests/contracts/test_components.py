@@ -26,6 +26,7 @@ from metadisco.meta_optimizers.shaping import CenteredRanks
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.drift import DPODrift, LPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
+from metadisco.objectives.scheduled_a2c import ScheduledA2C
 from metadisco.testing import check_curriculum, check_environment, check_meta_optimizer, check_objective
 from tests.support import small, two_states
 from tests.support.remembering import Remembering
@@ -59,6 +60,7 @@ REPLAY = PrioritizedLevelReplay(Numbers(), capacity=6, fill_before_replay=0.3)
         (MirrorLearning(DPODrift()), two_states.TwoStates.spec),
         (MirrorLearning(LPODrift(width=4, temporal=True)), two_states.TwoStates.spec),
         (Remembering(), two_states.TwoStates.spec),
+        (ScheduledA2C(width=4), two_states.TwoStates.spec),
     ],
     ids=repr,
 )

@@ -1,0 +1,270 @@
+"""A2C whose coefficients follow a discovered schedule: a tiny net that sees how an agent's learning goes.
+
+What is searched is not an update rule from nothing but how the strongest hand-written one should change over a life:
+some hundred meta-parameters instead of thousands. With the output layer at zero, as it is initialized, it is A2C on
+scaled rewards, so a search begins there and can only move away from it. It knows n/N and log N, as temporally-aware
+objectives do (arXiv:2402.05828), and statistics of the agent, so that a schedule can react.
+
+It does not depend on the scale of rewards: they are divided by the largest |reward| of the life so far.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metadisco.agents import distributions
+from metadisco.agents.agent import Agent
+from metadisco.agents.networks import Heads
+from metadisco.core import returns
+from metadisco.core.jax_defaults import own_defaults
+from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
+from metadisco.envs.base import Discrete, EnvSpec
+from metadisco.objectives.base import Predictions
+
+INPUTS = (
+    "fraction_of_lifetime",
+    "log_lifetime",
+    "mean_reward",
+    "reward_trend",
+    "best_mean_reward",
+    "reward_density",
+    "reward_seen",
+    "entropy",
+    "value_error",
+)
+OUTPUTS = (
+    "policy_rate",
+    "entropy_weight",
+    "gae_lambda",
+    "gamma",
+    "value_weight",
+    "advantage_power",
+    "advantage_offset",
+)
+_TYPICAL_LOG_LIFETIME = 3.7  # of 40 updates, the middle of the grid worlds' lifetimes
+_MAX_LOG_FACTOR = 5.0  # rates move by at most e^5
+_FAST, _SLOW = 0.5, 0.125  # rates of the two running means of rewards
+
+
+@struct.dataclass
+class RewardHistory:
+    """Statistics of the rewards that one agent has had, in units of the environment. [] each."""
+
+    largest: jax.Array  # float32, |reward|
+    fast: jax.Array  # float32, running mean over updates of the rollouts' mean reward
+    slow: jax.Array  # float32, likewise, over about eight updates
+    best: jax.Array  # float32, highest mean reward of a rollout
+    num_updates: jax.Array  # int32
+
+
+@struct.dataclass
+class ScheduledTargets:
+    """Constants of the loss; the weights are the same at all steps."""
+
+    advantage: jax.Array  # [T, B] float32, times the policy's rate
+    value: jax.Array  # [T, B] float32, lambda-returns of scaled rewards
+    value_weight: jax.Array  # [T, B] float32
+    entropy_weight: jax.Array  # [T, B] float32
+
+
+@struct.dataclass
+class Coefficients:
+    """What the net says for one update. [] float32 each."""
+
+    policy_rate: jax.Array  # factor of the learner's rate for the policy
+    entropy_weight: jax.Array  # before the factor
+    gae_lambda: jax.Array  # in (0, 1)
+    gamma: jax.Array  # in (0, 1)
+    value_weight: jax.Array  # factor of the learner's rate for the value
+    advantage_power: jax.Array  # advantages are divided by (their root mean square)^power
+    advantage_offset: jax.Array  # share of the mean advantage that is subtracted
+
+
+@own_defaults
+@dataclass(frozen=True)
+class ScheduledA2C:
+    """A2C with coefficients from a net of one hidden layer.
+
+    loss = mean_t[ -rate log pi(a_t|s_t) A_t + value_weight (V(s_t) - G_t)^2 / 2 - rate entropy_weight H(pi(.|s_t)) ]
+
+    A_t and G_t are generalised advantages and lambda-returns of rewards divided by the largest |reward| so far, this
+    rollout included; A_t less `advantage_offset` times its mean, divided by (its root mean square)^`advantage_power`.
+    With o the net's outputs, tanh in between: rate = exp(2 o), value_weight = exp(2 o), entropy_weight = o / 50,
+    gamma and gae_lambda are moved by 2 o in log-odds from the settings below. At o = 0 it is A2C without entropy bonus.
+
+    Attributes:
+        width: hidden units.
+        gamma: discount at o = 0, in (0, 1).
+        gae_lambda: lambda at o = 0, in (0, 1).
+
+    Note:
+        Steps of an optimizer that normalizes gradients, such as Adam, do not follow `policy_rate`: it is meant for SGD.
+
+    Example:
+        >>> import jax
+        >>> meta_params = ScheduledA2C().init(jax.random.key(0))
+        >>> sum(leaf.size for leaf in jax.tree.leaves(meta_params))
+        143
+    """
+
+    width: int = 8
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"ScheduledA2C.width must be at least 1, got {self.width}")
+        for name in ("gamma", "gae_lambda"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise ValueError(f"ScheduledA2C.{name} must be in (0, 1), got {getattr(self, name)}")
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Inputs of the net, in order."""
+        return INPUTS
+
+    def heads(self, spec: EnvSpec) -> Heads:
+        """A policy and a value. Raises ValueError where actions are continuous."""
+        if not isinstance(spec.action, Discrete):
+            raise ValueError(
+                f"ScheduledA2C reads the entropy of a policy over finitely many actions, got {spec.action}; use A2C or "
+                "MirrorLearning"
+            )
+        return {"logits": spec.num_actions, "value": 1}
+
+    def init(self, key: Key) -> MetaParams:
+        """Random hidden units, and outputs of zero: A2C."""
+        hidden = jax.nn.initializers.lecun_normal()(key, (len(INPUTS), self.width), jnp.float32)
+        return {
+            "hidden": hidden,
+            "hidden_bias": jnp.zeros(self.width),
+            "out": jnp.zeros((self.width, len(OUTPUTS))),
+            "out_bias": jnp.zeros(len(OUTPUTS)),
+        }
+
+    def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> RewardHistory:
+        """No reward has been seen."""
+        del key, agent, agent_params, num_workers
+        zero = jnp.zeros((), jnp.float32)
+        return RewardHistory(zero, zero, zero, zero, jnp.zeros((), jnp.int32))
+
+    def targets(
+        self,
+        meta_params: MetaParams,
+        state: RewardHistory,
+        predictions: Predictions,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[ScheduledTargets, RewardHistory]:
+        """Coefficients of this update, and advantages and returns by them, over time for each worker."""
+        predictions = jax.lax.stop_gradient(predictions)
+        state = observe(state, trajectory.reward)
+        reward = trajectory.reward / _unit(state)
+        value, next_value = predictions.now["value"][..., 0], predictions.next["value"][..., 0]
+        inputs = self._inputs(state, reward, value, next_value, predictions.now["logits"], trajectory, progress)
+        said = self.coefficients(meta_params, inputs)
+
+        def of_worker(*columns: jax.Array) -> jax.Array:
+            return returns.generalized_advantages(*columns, gamma=said.gamma, gae_lambda=said.gae_lambda)
+
+        advantage = jax.vmap(of_worker, in_axes=1, out_axes=1)(
+            reward, trajectory.terminated, trajectory.truncated, value, next_value
+        )
+        targets = value + advantage
+        size = jnp.sqrt(jnp.mean(jnp.square(advantage)) + 1e-6)
+        advantage = (advantage - said.advantage_offset * jnp.mean(advantage)) * size**-said.advantage_power
+        weights = said.value_weight, said.policy_rate * said.entropy_weight
+        return ScheduledTargets(
+            said.policy_rate * advantage, targets, *(jnp.broadcast_to(weight, reward.shape) for weight in weights)
+        ), state
+
+    def coefficients(self, meta_params: MetaParams, inputs: jax.Array) -> Coefficients:
+        """What the net makes of its inputs, in the order of `features`. [9] float32."""
+        hidden = jnp.tanh(inputs @ meta_params["hidden"] + meta_params["hidden_bias"])
+        said = dict(zip(OUTPUTS, hidden @ meta_params["out"] + meta_params["out_bias"], strict=True))
+
+        def factor(name: str) -> jax.Array:
+            return jnp.exp(jnp.clip(2.0 * said[name], -_MAX_LOG_FACTOR, _MAX_LOG_FACTOR))
+
+        def moved(name: str) -> jax.Array:
+            usual = getattr(self, name)
+            return jax.nn.sigmoid(math.log(usual / (1.0 - usual)) + 2.0 * said[name])
+
+        return Coefficients(
+            policy_rate=factor("policy_rate"),
+            entropy_weight=said["entropy_weight"] / 50.0,
+            gae_lambda=moved("gae_lambda"),
+            gamma=moved("gamma"),
+            value_weight=factor("value_weight"),
+            advantage_power=said["advantage_power"],
+            advantage_offset=said["advantage_offset"],
+        )
+
+    def loss(
+        self,
+        meta_params: MetaParams,
+        targets: ScheduledTargets,
+        outputs: Outputs,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[jax.Array, Metrics]:
+        """The equation above, averaged over steps and workers."""
+        del meta_params, progress
+        log_prob = distributions.log_prob(outputs, trajectory.action)
+        policy_loss = -jnp.mean(log_prob * targets.advantage)
+        square = jnp.square(outputs["value"][..., 0] - targets.value)
+        entropy = distributions.entropy(outputs)
+        loss = policy_loss + 0.5 * jnp.mean(targets.value_weight * square) - jnp.mean(targets.entropy_weight * entropy)
+        return loss, {
+            "entropy": jnp.mean(entropy),
+            "value_loss": 0.5 * jnp.mean(square),
+            "value_weight": jnp.mean(targets.value_weight),
+            "entropy_weight": jnp.mean(targets.entropy_weight),
+        }
+
+    def _inputs(
+        self,
+        state: RewardHistory,
+        reward: jax.Array,
+        value: jax.Array,
+        next_value: jax.Array,
+        logits: jax.Array,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> jax.Array:
+        """Inputs of the net, all of order 1. Means of rewards are small numbers per step, so they are stretched."""
+        unit = _unit(state)
+        entropy = jnp.mean(distributions.entropy_categorical(logits)) / math.log(logits.shape[-1])
+        error = reward + self.gamma * jnp.where(trajectory.terminated, 0.0, next_value) - value
+        columns = {
+            "fraction_of_lifetime": 2.0 * progress.fraction - 1.0,
+            "log_lifetime": progress.log_lifetime - _TYPICAL_LOG_LIFETIME,
+            "mean_reward": jnp.tanh(10.0 * state.fast / unit),
+            "reward_trend": jnp.tanh(30.0 * (state.fast - state.slow) / unit),
+            "best_mean_reward": jnp.tanh(10.0 * state.best / unit),
+            "reward_density": jnp.tanh(10.0 * jnp.mean((trajectory.reward != 0.0).astype(jnp.float32))),
+            "reward_seen": (state.largest > 0.0).astype(jnp.float32),
+            "entropy": 2.0 * entropy - 1.0,
+            "value_error": jnp.log(1e-3 + jnp.sqrt(jnp.mean(jnp.square(error)))) / 3.0 + 1.0,
+        }
+        return jnp.stack([columns[name] for name in INPUTS])
+
+
+def observe(state: RewardHistory, reward: jax.Array) -> RewardHistory:
+    """The history after a rollout of rewards [T, B]. The first rollout sets both running means."""
+    mean, is_first = jnp.mean(reward), state.num_updates == 0
+    return RewardHistory(
+        largest=jnp.maximum(state.largest, jnp.max(jnp.abs(reward))),
+        fast=jnp.where(is_first, mean, state.fast + _FAST * (mean - state.fast)),
+        slow=jnp.where(is_first, mean, state.slow + _SLOW * (mean - state.slow)),
+        best=jnp.where(is_first, mean, jnp.maximum(state.best, mean)),
+        num_updates=state.num_updates + 1,
+    )
+
+
+def _unit(state: RewardHistory) -> jax.Array:
+    """What rewards are divided by: 1 where none has been seen."""
+    return jnp.where(state.largest > 0.0, state.largest, 1.0)

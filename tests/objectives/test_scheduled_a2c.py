@@ -1,0 +1,158 @@
+"""A2C by a schedule: against a slow reference, as A2C where the net says nothing, and on any scale of rewards."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metadisco.agents.optimizers import SGD
+from metadisco.core.types import Progress, Trajectory
+from metadisco.envs.base import Box, EnvSpec
+from metadisco.lives.learner import Learner
+from metadisco.objectives.actor_critic import A2C
+from metadisco.objectives.base import Predictions
+from metadisco.objectives.scheduled_a2c import INPUTS, OUTPUTS, ScheduledA2C, observe
+from tests.support import probes, small
+from tests.support.reference import scheduled_a2c as reference
+
+T, B, A = 6, 3, 4
+OBJECTIVE = ScheduledA2C(width=5)
+PROGRESS = Progress(jnp.int32(3), jnp.int32(20))
+
+
+def experience(seed=0, scale=1.0):
+    rng = np.random.default_rng(seed)
+    terminated = rng.random((T, B)) < 0.2
+    truncated = ~terminated & (rng.random((T, B)) < 0.2)
+    index = jnp.zeros((T, B), jnp.int32)
+    reward = np.where(rng.random((T, B)) < 0.5, rng.normal(size=(T, B)), 0.0)
+    trajectory = Trajectory(
+        obs=index,
+        action=jnp.asarray(rng.integers(0, A, (T, B)), jnp.int32),
+        log_prob=jnp.zeros((T, B)),
+        reward=jnp.asarray(scale * reward, jnp.float32),
+        terminated=jnp.asarray(terminated),
+        truncated=jnp.asarray(truncated),
+        next_obs=index,
+    )
+    draw = lambda width: jnp.asarray(rng.normal(size=(T, B, width)), jnp.float32)  # noqa: E731
+    return trajectory, Predictions({"logits": draw(A), "value": draw(1)}, {"logits": draw(A), "value": draw(1)})
+
+
+def random_net(objective, seed=1):
+    leaves, structure = jax.tree.flatten(objective.init(jax.random.key(seed)))
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    return jax.tree.unflatten(structure, [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+
+
+def first_state():
+    return OBJECTIVE.init_state(jax.random.key(0), None, (), B)
+
+
+def test_targets_equal_the_numpy_reference_over_two_updates():
+    net, state, history = random_net(OBJECTIVE), first_state(), None
+    for n, seed in ((0, 0), (1, 5)):
+        trajectory, predictions = experience(seed)
+        found, state = OBJECTIVE.targets(net, state, predictions, trajectory, Progress(jnp.int32(n), jnp.int32(20)))
+        reward = np.asarray(trajectory.reward)
+        mean, largest = reward.mean(), np.abs(reward).max()
+        if history is None:
+            history = {"largest": largest, "fast": mean, "slow": mean, "best": mean}
+        else:
+            history = {
+                "largest": max(history["largest"], largest),
+                "fast": history["fast"] + (mean - history["fast"]) / 2,
+                "slow": history["slow"] + (mean - history["slow"]) / 8,
+                "best": max(history["best"], mean),
+            }
+        rollout = {
+            "reward": reward,
+            "terminated": np.asarray(trajectory.terminated),
+            "truncated": np.asarray(trajectory.truncated),
+            "logits": np.asarray(predictions.now["logits"]),
+            "value": np.asarray(predictions.now["value"])[..., 0],
+            "next_value": np.asarray(predictions.next["value"])[..., 0],
+        }
+        as_numpy = jax.tree.map(np.asarray, net)
+        wanted = reference.targets(as_numpy, history, rollout, n, 20, OBJECTIVE.gamma, OBJECTIVE.gae_lambda)
+        np.testing.assert_allclose(found.advantage, wanted[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found.value, wanted[1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found.value_weight, np.full((T, B), wanted[2]), rtol=1e-4)
+        np.testing.assert_allclose(found.entropy_weight, np.full((T, B), wanted[3]), rtol=1e-4, atol=1e-6)
+    assert state.num_updates == 2
+
+
+def test_a_net_that_says_nothing_is_a2c_on_rewards_whose_largest_is_1():
+    meta_params, (trajectory, predictions) = OBJECTIVE.init(jax.random.key(0)), experience()
+    trajectory = replace(trajectory, reward=trajectory.reward / jnp.max(jnp.abs(trajectory.reward)))
+    a2c = A2C(OBJECTIVE.gamma, OBJECTIVE.gae_lambda, entropy_weight=0.0)
+    theirs, _ = a2c.targets((), (), predictions, trajectory, PROGRESS)
+    ours, _ = OBJECTIVE.targets(meta_params, first_state(), predictions, trajectory, PROGRESS)
+    np.testing.assert_allclose(ours.advantage, theirs.advantage, rtol=1e-4, atol=1e-5)
+    losses = [
+        jax.value_and_grad(
+            lambda outputs, rule=rule, params=params, told=told: rule.loss(params, told, outputs, trajectory, PROGRESS)[
+                0
+            ]
+        )(predictions.now)
+        for rule, params, told in ((OBJECTIVE, meta_params, ours), (a2c, (), theirs))
+    ]
+    small.assert_trees_close(*losses, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_rewards_of_any_scale_give_the_same_targets(scale):
+    net, (trajectory, predictions) = random_net(OBJECTIVE), experience()
+    scaled, _ = experience(scale=scale)
+    plain, _ = OBJECTIVE.targets(net, first_state(), predictions, trajectory, PROGRESS)
+    other, _ = OBJECTIVE.targets(net, first_state(), predictions, scaled, PROGRESS)
+    small.assert_trees_close(plain, other, rtol=1e-4, atol=1e-5)
+
+
+def test_rewards_of_zero_are_left_as_they_are():
+    trajectory, predictions = experience(scale=0.0)
+    found, state = OBJECTIVE.targets(random_net(OBJECTIVE), first_state(), predictions, trajectory, PROGRESS)
+    assert state.largest == 0.0
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(found))
+
+
+def test_the_largest_reward_is_remembered_over_updates():
+    state = observe(observe(first_state(), jnp.full((T, B), -4.0)), jnp.full((T, B), 0.5))
+    assert (state.largest, state.best, state.num_updates) == (4.0, 0.5, 2)
+    assert (state.fast, state.slow) == (-4.0 + 0.5 * 4.5, -4.0 + 0.125 * 4.5)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_every_output_changes_what_is_learned(output):
+    meta_params, (trajectory, predictions) = OBJECTIVE.init(jax.random.key(0)), experience()
+    changed = meta_params | {"out_bias": meta_params["out_bias"].at[OUTPUTS.index(output)].set(0.5)}
+    losses = []
+    for each in (meta_params, changed):
+        targets, _ = OBJECTIVE.targets(each, first_state(), predictions, trajectory, PROGRESS)
+        losses.append(OBJECTIVE.loss(each, targets, predictions.now, trajectory, PROGRESS)[0])
+    assert abs(float(losses[0] - losses[1])) > 1e-5
+
+
+@pytest.mark.parametrize("column", range(len(INPUTS)), ids=INPUTS)
+def test_every_input_reaches_the_coefficients(column):
+    net, inputs = random_net(OBJECTIVE), jnp.zeros(len(INPUTS))
+    before, after = (OBJECTIVE.coefficients(net, each) for each in (inputs, inputs.at[column].set(1.0)))
+    assert before.policy_rate != after.policy_rate
+    assert before.gamma != after.gamma
+
+
+def test_it_learns_from_the_start():
+    inner = probes.inner_loop(probes.RewardByAction(), ScheduledA2C(), Learner(SGD(5.0), SGD(1.0)))
+    life, _ = probes.learn(inner, meta_params=inner.objective.init(jax.random.key(0)))
+    assert jnp.all(jax.nn.softmax(probes.outputs(inner, life)["logits"])[:, 1] > 0.9)
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(ValueError, match="width must be at least 1"):
+        ScheduledA2C(width=0)
+    with pytest.raises(ValueError, match=r"gamma must be in \(0, 1\)"):
+        ScheduledA2C(gamma=1.0)
+    with pytest.raises(ValueError, match="use A2C or"):
+        ScheduledA2C().heads(EnvSpec(Box((4,)), Box((2,), -1.0, 1.0)))

@@ -1,0 +1,69 @@
+"""Targets of `ScheduledA2C` in plain NumPy, step by step."""
+
+import numpy as np
+
+ORDER = (
+    *("fraction_of_lifetime", "log_lifetime", "mean_reward", "reward_trend", "best_mean_reward"),
+    *("reward_density", "reward_seen", "entropy", "value_error"),
+)
+
+
+def coefficients(net, inputs, gamma, gae_lambda):
+    """Rate, entropy weight, lambda, gamma, value weight, power and offset."""
+    hidden = np.tanh(np.array([inputs[name] for name in ORDER]) @ net["hidden"] + net["hidden_bias"])
+    rate, entropy, lam, discount, value, power, offset = hidden @ net["out"] + net["out_bias"]
+
+    def moved(usual, by):
+        odds = usual / (1 - usual) * np.exp(2 * by)
+        return odds / (1 + odds)
+
+    return (
+        np.exp(np.clip(2 * rate, -5, 5)),
+        entropy / 50,
+        moved(gae_lambda, lam),
+        moved(gamma, discount),
+        np.exp(np.clip(2 * value, -5, 5)),
+        power,
+        offset,
+    )
+
+
+def inputs(history, rollout, n, lifetime, gamma):
+    """What the net is told. `history` has the largest |reward|, two running means and the best, with this rollout."""
+    unit = history["largest"] or 1.0
+    probs = np.exp(rollout["logits"]) / np.exp(rollout["logits"]).sum(-1, keepdims=True)
+    entropy = -(probs * np.log(probs)).sum(-1).mean() / np.log(probs.shape[-1])
+    following = np.where(rollout["terminated"], 0.0, rollout["next_value"])
+    error = rollout["reward"] / unit + gamma * following - rollout["value"]
+    return {
+        "fraction_of_lifetime": 2 * n / lifetime - 1,
+        "log_lifetime": np.log(lifetime) - 3.7,
+        "mean_reward": np.tanh(10 * history["fast"] / unit),
+        "reward_trend": np.tanh(30 * (history["fast"] - history["slow"]) / unit),
+        "best_mean_reward": np.tanh(10 * history["best"] / unit),
+        "reward_density": np.tanh(10 * (rollout["reward"] != 0).mean()),
+        "reward_seen": float(history["largest"] > 0),
+        "entropy": 2 * entropy - 1,
+        "value_error": np.log(1e-3 + np.sqrt((error**2).mean())) / 3 + 1,
+    }
+
+
+def targets(net, history, rollout, n, lifetime, gamma, gae_lambda):
+    """Advantages times the rate, value targets, and both weights."""
+    said = coefficients(net, inputs(history, rollout, n, lifetime, gamma), gamma, gae_lambda)
+    rate, entropy_weight, lam, discount, value_weight, power, offset = said
+    reward = rollout["reward"] / (history["largest"] or 1.0)
+    num_steps, num_workers = reward.shape
+    advantage = np.zeros_like(reward)
+    for b in range(num_workers):
+        running = 0.0
+        for t in reversed(range(num_steps)):
+            following = 0.0 if rollout["terminated"][t, b] else rollout["next_value"][t, b]
+            delta = reward[t, b] + discount * following - rollout["value"][t, b]
+            ended = rollout["terminated"][t, b] or rollout["truncated"][t, b]
+            running = delta + (0.0 if ended else discount * lam * running)
+            advantage[t, b] = running
+    value = rollout["value"] + advantage
+    size = np.sqrt((advantage**2).mean() + 1e-6)
+    scaled = rate * (advantage - offset * advantage.mean()) / size**power
+    return scaled, value, value_weight, rate * entropy_weight
