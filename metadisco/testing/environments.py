@@ -126,7 +126,7 @@ def _check_shapes(name: str, env: Environment, level: Level) -> None:
 
 
 def _check_walk(name: str, env: Environment, course: dict[str, Any]) -> None:
-    """What a random walk must and must not do. Leaves of the course: [examples, steps, ...]."""
+    """What a random walk must and must not do. Leaves of the walk: [examples, steps, ...]."""
     space, step = env.spec.observation, course["step"]
     for what in ("obs", "next_obs"):
         contract.check_finite(

@@ -582,7 +582,7 @@ class Welcoming(Wrapped):
 
 @dataclass(frozen=True)
 class Plain(Wrapped):
-    """A plain mean of gradients: a life that is no number spoils it."""
+    """A plain mean of gradients: one NaN life spoils it."""
 
     def descend(self, state, lives, loss_fn, *, train_mask):
         def total(meta_params):
