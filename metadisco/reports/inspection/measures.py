@@ -24,7 +24,7 @@ from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.objectives.lpg import LPGTargets
 from metadisco.reports.inspection import probes
-from metadisco.reports.inspection.probes import INPUTS, LIFETIMES, NUM_PROBES, NUM_STEPS, Responder, Probe, Response
+from metadisco.reports.inspection.probes import INPUTS, LIFETIMES, NUM_PROBES, NUM_STEPS, Probe, Responder, Response
 
 FRACTIONS = np.linspace(0.0, 1.0, 11)  # n/N of a schedule
 PROBS = (0.1, 0.25, 0.5, 0.9)  # of the action whose reward is varied
