@@ -60,7 +60,7 @@ def _heed_sigterm() -> None:
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
-    """The exit code of a failure and what to say about it. What nobody foresaw is raised, or said in full to others."""
+    """The exit code and the message of a failure. Unexpected errors are raised, or sent to the other processes."""
     from metadisco.checkpoints import checkpoint
     from metadisco.core import config, processes
     from metadisco.runs import loop, run_folder

@@ -1,7 +1,7 @@
 """Where random numbers come from: every purpose for which a key is folded, and every order in which one is split.
 
 Whatever draws from the key of a life or of a seed folds it with a purpose of its own, so no two draw the same numbers,
-and lives that are lived in another way (in JAX or on the host) draw the same ones. Values never change: checkpoints,
+and lives in JAX and on the host draw the same ones. Values never change: checkpoints,
 published scores and runs that are resumed depend on them.
 """
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gridworld.rendering import render_image
 from metadisco.evaluation import suites
-from metadisco.evaluation.results import Evaluation, Results, lived, upper_anchor
+from metadisco.evaluation.results import Evaluation, Results, learning_agents, upper_anchor
 from metadisco.evaluation.test_sets import UPPER_ANCHORS
 from metadisco.reports import chart_style, plots
 from metadisco.reports.markup import NOTHING, grid, missing, note, paragraph, part, stack
@@ -82,7 +82,7 @@ def training(rows: Sequence[Row], seconds: float) -> Markup:
 def distribution(results: Results) -> Markup:
     """How scores are spread over levels; the first suite open, the others folded."""
     blocks: list[tuple[Markup, Markup]] = []
-    for suite, agents in _lived(results):
+    for suite, agents in _learning_agents(results):
         scores = {agent: each.scores[-1] for agent, each in agents.items() if np.isfinite(each.scores[-1]).all()}
         charts = []
         if scores:
@@ -109,7 +109,7 @@ def distribution(results: Results) -> Markup:
 def learning(results: Results) -> Markup:
     """Learning curves of agents, one chart for each suite."""
     charts: list[Markup] = []
-    for suite, agents in _lived(results):
+    for suite, agents in _learning_agents(results):
         curves = {agent: learning_curve(each) for agent, each in agents.items()}
         lifetime = next(iter(agents.values())).lifetime
         ends = ", ".join(f"{chart_style.name(agent)} {curve.middle[-1]:.2f}" for agent, curve in curves.items())
@@ -122,7 +122,7 @@ def learning(results: Results) -> Markup:
 
 def history(results: Results, suite: str | None) -> Markup:
     """What the objective says and what becomes of the policy, against n/N, on one suite and its other lifetimes."""
-    by_suite = dict(_lived(results))
+    by_suite = dict(_learning_agents(results))
     if suite not in by_suite or "discovered" not in by_suite[suite]:
         return no_curves()
     agents = by_suite[suite]
@@ -234,9 +234,9 @@ def _series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray, np.
     return columns[:, 0], columns[:, 1], columns[:, 2]
 
 
-def _lived(results: Results) -> list[tuple[str, dict[str, Evaluation]]]:
+def _learning_agents(results: Results) -> list[tuple[str, dict[str, Evaluation]]]:
     """The agents that learn, by suite."""
-    return [(suite, lived(agents)) for suite, agents in results.items() if lived(agents)]
+    return [(suite, learning_agents(agents)) for suite, agents in results.items() if learning_agents(agents)]
 
 
 def _title(agents: Mapping[str, Evaluation]) -> Markup:

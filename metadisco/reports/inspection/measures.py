@@ -30,7 +30,7 @@ FRACTIONS = np.linspace(0.0, 1.0, 11)  # n/N of a schedule
 PROBS = (0.1, 0.25, 0.5, 0.9)  # of the action whose reward is varied
 REWARDS = np.linspace(-2.0, 2.0, NUM_PROBES // len(PROBS)).astype(np.float32)
 LEVELS = GridLevels(max_side=5, num_walls=3, max_objects=3, max_steps=(10, 40))
-NUM_LIVES, NUM_POINTS, LIVED = 16, 16, (32, 128)  # lives that are lived through, moments of each, their lifetimes
+NUM_LIVES, NUM_POINTS, LIVED = 16, 16, (32, 128)  # number of lives, points of each, lifetimes
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,5 +216,5 @@ def _lives(discovered: Discovered, learner: Learner) -> np.ndarray:
         return jnp.append(entropy(first), jax.lax.scan(go_on, first, length=NUM_POINTS)[1])
 
     keys = jnp.tile(jax.random.split(jax.random.key(0), NUM_LIVES), len(LIVED))
-    lived = live(keys, jnp.repeat(jnp.array(LIVED, jnp.int32), NUM_LIVES))
-    return np.asarray(lived).reshape(len(LIVED), NUM_LIVES, -1).mean(axis=1)
+    entropies = live(keys, jnp.repeat(jnp.array(LIVED, jnp.int32), NUM_LIVES))
+    return np.asarray(entropies).reshape(len(LIVED), NUM_LIVES, -1).mean(axis=1)
