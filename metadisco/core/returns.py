@@ -12,8 +12,8 @@ def generalized_advantages(
     value: jax.Array,
     next_value: jax.Array,
     *,
-    gamma: float,
-    gae_lambda: float,
+    gamma: float | jax.Array,
+    gae_lambda: float | jax.Array,
 ) -> jax.Array:
     """Generalised advantage estimates (arXiv:1506.02438, eq. 16).
 

@@ -102,7 +102,7 @@ def write(folder: str | os.PathLike) -> Path:
         title=f"{run.objective} · {run.name} · metadisco",
         name=run.name,
         verdict=stack(_verdict(run), *map(missing, run.damaged)),
-        sections=[
+        parts=[
             {"id": identifier, "title": title, "content": contents[identifier]}
             for identifier, (title, _) in parts.items()
             if contents[identifier]

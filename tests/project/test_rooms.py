@@ -65,6 +65,11 @@ def test_every_module_has_a_room_that_the_page_of_the_architecture_describes():
     page = re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
     assert page == [name for name in ROOMS if name not in {"cli", "__main__", ""}]
     assert {path.stem for path in (ROOT / "metadisco").iterdir() if not path.name.startswith("__")} == {*page, "cli"}
+    for name, modules in re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", table, flags=re.MULTILINE):
+        present = {path.stem for path in (ROOT / "metadisco" / name).iterdir()} - {"__init__", "__pycache__"}
+        listed = set(re.findall(r"`(\w+)/?`", modules))
+        assert listed <= present, name
+        assert listed == present or name in {"envs", "testing"}, name  # of which the page names the kinds
 
 
 @pytest.mark.parametrize(
