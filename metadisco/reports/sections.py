@@ -116,12 +116,12 @@ def learning(results: Results) -> Markup:
         spoken = f"Learning curves of agents on {suite}. At the end: {ends}."
         figure = plots.learning(curves, lifetime=lifetime, upper_anchor=upper_anchor(results[suite]))
         charts.append(chart(figure, f"learning-{len(charts)}", spoken, _title(agents)))
-    text = "Each agent begins from nothing. IQM over levels and seeds, with its 95% bootstrap interval."
+    text = "Each agent is trained from scratch. IQM over levels and seeds, with its 95% bootstrap interval."
     return stack(note(text), grid(charts)) if charts else no_curves()
 
 
 def history(results: Results, suite: str | None) -> Markup:
-    """What the objective says and what becomes of the policy, against n/N, on one suite and its other lifetimes."""
+    """Outputs of the objective and statistics of the policy against n/N, on one suite and its other lifetimes."""
     by_suite = dict(_learning_agents(results))
     if suite not in by_suite or "discovered" not in by_suite[suite]:
         return no_curves()
@@ -145,10 +145,10 @@ def history(results: Results, suite: str | None) -> Markup:
         )
     if not charts:
         return missing("The evaluation kept no metrics of the objective.")
-    meaning = "What becomes of the policy and of what holds it while agents learn."
+    meaning = "Policy and drift while agents learn."
     if "pi_hat" in agents["discovered"].metrics:
         meaning = (
-            "π̂ is what the objective tells the policy in the place of an advantage: its sign says whether to reinforce "
+            "π̂ takes the place of an advantage: its sign says whether to reinforce "
             "an action, its size how much. y is the agent's prediction, ŷ what the objective says that it should have "
             "been."
         )

@@ -430,7 +430,7 @@ def test_a_whole_objective_that_remembers_passes():
         (InfiniteState(), "the state of InfiniteState.'mean'. is not finite"),
         (LaterNaN(), "the state of LaterNaN.'mean'. is not finite"),
         (ScaleOfRewards(), "the state of ScaleOfRewards.*where nothing is rewarded"),
-        (IdleState(), "what IdleState remembers makes no difference"),
+        (IdleState(), "the state of IdleState has no effect"),
     ],
     ids=lambda each: type(each).__name__,
 )

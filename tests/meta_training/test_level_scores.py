@@ -232,7 +232,7 @@ def test_under_evolution_scores_compare_with_antagonists():
     assert num_updates == jnp.sum(initials.task.lifetime)
 
 
-def test_under_evolution_the_critic_judges_the_trained_agent_and_changes_nothing():
+def test_under_evolution_the_critic_evaluates_the_trained_agent_and_changes_nothing():
     initials, population = small.initials(4), small.population(INNER.objective, 4)
     outcomes = jax.jit(trainer(L1ValueLoss()).domain.live)(population, (initials, jnp.zeros(4)))
     lives, _ = LIVE(population, initials)
