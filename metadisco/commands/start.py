@@ -129,7 +129,7 @@ def lineage_of(folder: Path) -> dict[str, Any] | None:
 
 
 def of_sweep(folder: Path, place: Place | None, *, resume: bool) -> Start | None:
-    """Where the runs of a sweep begin: at what was asked for, or, where it is gone on with, at what it began with."""
+    """The start of the runs of a sweep: the given one, or that of the sweep when it is resumed."""
     if place is not None or not resume or not (folder / "sweep.json").exists():
         return None if place is None else find(place)
     try:

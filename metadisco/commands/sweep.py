@@ -151,8 +151,8 @@ def run(
     Args:
         sweep: from `plan`.
         out: folder, new or empty unless `resume`.
-        start: begin every run at the meta-parameters of this objective, see `discovery.discover`; a sweep that is gone
-            on with keeps its beginning.
+        start: begin every run at the meta-parameters of this objective, see `discovery.discover`; a resumed sweep
+            keeps its start.
         resume: go on with the sweep in `out`, which must be the same.
         console: `rich` console for progress and the table.
 

@@ -85,7 +85,7 @@ class Learner:
             meta_params: of the objective.
             agent_params: before the update.
             opt_state: of both groups.
-            objective_state: what the objective remembers of this agent.
+            objective_state: state of the objective for this agent.
             trajectory: [T, B], acted by `agent_params`.
             progress: before the update.
 

@@ -44,7 +44,7 @@ class Life:
     task: Task
     agent_params: AgentParams
     opt_state: OptState
-    objective_state: ObjectiveState  # what the objective remembers of this agent; () for nothing
+    objective_state: ObjectiveState  # state of the objective for this agent; () if stateless
     obs: Obs  # [B, ...]
     env_state: State  # [B, ...]
     num_updates: jax.Array  # [] int32

@@ -97,7 +97,7 @@ def _check_init(name: str, objective: Objective) -> MetaParams:
     for leaf, drawn in named_leaves(shapes).items():
         demand(
             jnp.issubdtype(drawn.dtype, jnp.floating) and not drawn.weak_type,
-            f"meta_params{leaf} of {name} is {drawn.dtype}: it must be floating point, of a dtype that is said",
+            f"meta_params{leaf} of {name} is {drawn.dtype}: it must be floating point, of an explicit dtype",
         )
     begun = objective.init(key)
     contract.check_finite(f"the meta-parameters of {name}", begun, "Look at its init")

@@ -496,7 +496,7 @@ class NoLife(Mean):
 
 @dataclass(frozen=True)
 class HeedsTheUnfinished(Mean):
-    """Means over everybody."""
+    """Means over all agents."""
 
     def observe(self, key, state, proposal, scores, finished):
         return super().observe(key, state, proposal, scores, jnp.ones_like(finished))

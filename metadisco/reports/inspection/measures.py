@@ -1,8 +1,8 @@
-"""Numbers that say what an objective does.
+"""Measurements of an objective: sensitivities, schedules, credit and entropy.
 
 Sensitivity is Jansen's estimate of the total effect of an input (doi:10.1016/S0010-4655(98)00154-4): with f the answer
 to a probe and f' the answer with this input from another probe, E[(f - f')^2] / (2 Var f), the share of the variance
-that would be left if only this input were unknown. Shares add up to more than 1 where inputs act together.
+that would be left if only this input were unknown. Shares add up to more than 1 where inputs interact.
 """
 
 from dataclasses import dataclass
