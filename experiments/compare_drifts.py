@@ -33,7 +33,7 @@ COLORS = ("#6b7280", "#c85200", "#0072b2", "#8f4a86", "#007f5f", "#b58900")
 
 
 def agents(names: list[str], envs: list[str]) -> dict[str, tuple]:
-    """Objective and meta-parameters of everybody who competes."""
+    """Objective and meta-parameters of all agents."""
     found = {"PPO": (MirrorLearning(PPODrift()), ()), "DPO": (MirrorLearning(DPODrift()), ())}
     for name in names:
         discovered = checkpoint.load(name)

@@ -4,7 +4,7 @@
 
 Every arm is a preset: LPG by meta-gradients on levels drawn anew, and on levels replayed by each of seven scores. All
 arms of a seed begin with the same objective and stop after the same number of environment steps, those of antagonists
-included. Each is then tested on levels that nobody trained on. The script can be stopped at any time and goes on where
+included. Each is then tested on unseen levels. The script can be stopped at any time and goes on where
 it was; what is finished so far is in the table and the figure.
 """
 

@@ -84,7 +84,7 @@ def fits(discovered: checkpoint.Discovered, name: str) -> bool:
 
 
 def table(scores: dict[str, dict]) -> str:
-    """A line for each suite and horizon: the interquartile mean of everybody, the best in bold."""
+    """A line for each suite and horizon: the interquartile means of all agents, the best in bold."""
     agents = [*GRIDS, *checkpoint.zoo_names()]
     lines = []
     for suite, rows in scores.items():

@@ -1,4 +1,4 @@
-"""A discovered drift in somebody else's PPO: that of rejax, on CartPole.
+"""A discovered drift in the PPO of another library, rejax, on CartPole.
 
     pip install rejax
     python experiments/drift_in_rejax.py runs/my-run

@@ -60,7 +60,7 @@ def _heed_sigterm() -> None:
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
-    """The exit code of a failure and what to say about it. What nobody foresaw is raised, or said in full to others."""
+    """The exit code and the message of a failure. Unexpected errors are raised, or sent to the other processes."""
     from metadisco.checkpoints import checkpoint
     from metadisco.core import config, processes
     from metadisco.runs import loop, run_folder
@@ -81,7 +81,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="metadisco", description="Discover reinforcement-learning algorithms, and test what was found."
+        prog="metadisco", description="Discover reinforcement-learning algorithms and test them."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -94,47 +94,57 @@ def _parser() -> argparse.ArgumentParser:
     )
     discover.add_argument("preset", help="name of a preset (metadisco list presets)")
     discover.add_argument("--out", help="run folder, new unless --resume [default: runs/PRESET]")
-    discover.add_argument("--seed", type=int, default=0, help="of the whole run [default: 0]")
+    discover.add_argument("--seed", type=int, default=0, help="seed of the run [default: 0]")
     discover.add_argument(
         "--minutes", type=float, help="stop meta-training after this much time [default: the preset's]"
     )
     discover.add_argument(
-        "--env-steps", type=float, help="stop after so many environment steps, those of antagonists included"
+        "--env-steps", type=float, help="stop after this many environment steps, including those of antagonists"
     )
-    discover.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    discover.add_argument(
+        "--resume", action="store_true", help="resume the run in the folder; start it if there is none"
+    )
     discover.add_argument(
         "--from",
         dest="start",
         metavar="CHECKPOINT",
-        help="begin at the meta-parameters of this objective, a name in the zoo or a folder [default: random ones]",
+        help="start at the meta-parameters of this objective: a name in the zoo or a folder [default: random ones]",
     )
     discover.add_argument(
         "--sweep",
         action="append",
         default=[],
         metavar="FIELD=A,B,C",
-        help="one setting for each value; repeated, for each combination [default of --out: runs/PRESET-sweep]",
+        help="one setting per value; repeat it for all combinations [default of --out: runs/PRESET-sweep]",
     )
-    discover.add_argument("--seeds", type=int, help="runs of each setting, from --seed upward; one table of them all")
-    discover.add_argument("--other-code", action="store_true", help="resume a run that other code began, too")
     discover.add_argument(
-        "--wandb", choices=["offline", "online"], help="curves for Weights & Biases as well, kept in the folder or sent"
+        "--seeds", type=int, help="number of seeds per setting, from --seed upward; one table of all runs"
+    )
+    discover.add_argument("--other-code", action="store_true", help="resume even if the code has changed")
+    discover.add_argument(
+        "--wandb", choices=["offline", "online"], help="log to Weights & Biases: offline in the run folder, or online"
     )
     several = discover.add_argument_group("several processes", "One run on several hosts; see docs/batch.md.")
     several.add_argument(
         "--distributed",
         action="store_true",
-        help="join the other processes of this run; on Slurm, Kubernetes, Open MPI and Cloud TPU it is known which",
+        help="run on several processes; Slurm, Kubernetes, Open MPI and Cloud TPU are detected",
     )
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where it is not known")
-    several.add_argument("--num-processes", type=int, metavar="N", help="how many there are, likewise")
-    several.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0, likewise")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, where it is not detected")
+    several.add_argument("--num-processes", type=int, metavar="N", help="number of processes, where it is not detected")
     several.add_argument(
-        "--join-seconds", type=float, metavar="S", default=20.0, help="how long to wait for the others [default: 20]"
+        "--process-id", type=int, metavar="I", help="index of this process, from 0, where it is not detected"
+    )
+    several.add_argument(
+        "--join-seconds",
+        type=float,
+        metavar="S",
+        default=20.0,
+        help="time to wait for the other processes [default: 20]",
     )
     discover.set_defaults(run=_discover)
 
-    evaluate = commands.add_parser("evaluate", help="test discovered objectives on tasks that they never saw")
+    evaluate = commands.add_parser("evaluate", help="test discovered objectives on unseen tasks")
     evaluate.add_argument(
         "checkpoints",
         nargs="+",
@@ -148,8 +158,8 @@ def _parser() -> argparse.ArgumentParser:
         help="NAME, NAME@LIFETIME, NAME@xFACTOR or horizons:NAME; may be repeated [default: grid-unseen]",
     )
     evaluate.add_argument("--seeds", type=int, default=2, help="agents per task [default: 2]")
-    evaluate.add_argument("--seed", type=int, default=0, help="of the agents [default: 0]")
-    evaluate.add_argument("--levels", type=int, help="only the first so many tasks of each suite")
+    evaluate.add_argument("--seed", type=int, default=0, help="seed of the agents [default: 0]")
+    evaluate.add_argument("--levels", type=int, help="only the first LEVELS tasks of each suite")
     evaluate.add_argument(
         "--against", nargs="*", help="baselines: a2c, ppo, dpo [default: a2c on grids, ppo and dpo elsewhere]"
     )
@@ -158,17 +168,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--overwrite", action="store_true", help="replace an older comparison in that folder")
     evaluate.set_defaults(run=_evaluate)
 
-    inspect = commands.add_parser("inspect", help="explain a checkpoint: what it is, reads and does")
+    inspect = commands.add_parser("inspect", help="explain a checkpoint: its inputs, sensitivities and outputs")
     inspect.add_argument("checkpoint", help="name in the zoo, or a folder")
-    inspect.add_argument("--out", help="draw all that into this folder, and a drift beside those of PPO and DPO")
+    inspect.add_argument("--out", help="write pictures into this folder; a drift is drawn beside PPO and DPO")
     inspect.add_argument("--overwrite", action="store_true", help="replace pictures that are in the folder")
     inspect.set_defaults(run=_inspect)
 
-    report = commands.add_parser("report", help="write report.html of a run, also of one that is still going")
+    report = commands.add_parser("report", help="write report.html of a run, finished or not")
     report.add_argument("folder", help="run folder")
     report.set_defaults(run=_report)
 
-    listing = commands.add_parser("list", help="what there is to choose from")
+    listing = commands.add_parser("list", help="list presets, suites, objectives or checkpoints")
     listing.add_argument("kind", choices=["presets", "suites", "objectives", "checkpoints"])
     listing.set_defaults(run=_list)
     return parser

@@ -1,4 +1,4 @@
-"""An agent: a torso with the heads that an objective asks for, in an environment's spaces."""
+"""An agent: a torso with the heads of an objective, for an environment's spaces."""
 
 from dataclasses import dataclass
 
@@ -59,7 +59,7 @@ class Agent:
         return act
 
     def noise(self, key: Key, shape: tuple[int, ...]) -> jax.Array:
-        """What the policy needs to draw `shape` actions; begins with the axes `shape`."""
+        """Noise for `shape` actions; begins with the axes `shape`."""
         return self.distribution.noise(key, shape)
 
 

@@ -1,4 +1,4 @@
-"""Action distributions: what an agent's outputs say about actions.
+"""Action distributions, parameterized by an agent's outputs.
 
 Each equation is a function of arrays. `Categorical` and `Gaussian` give them one interface, so that an objective need
 not know the action space: `log_prob(outputs, action)` and `entropy(outputs)` go by the heads that are there.

@@ -1,4 +1,4 @@
-"""Torsos: what turns an observation into the outputs that an objective asks for.
+"""Torsos: networks and tables from observations to the outputs of an agent.
 
 Parameters are plain dicts with one entry per head, so that a head can have its own learning rate; a network has
 one more, `torso`. Torsos see exactly one leading axis; `metadisco.agents.agent` folds the others.
@@ -83,7 +83,7 @@ class Constant:
 
 
 class Activation(Protocol):
-    """What follows a hidden layer."""
+    """Activation function of a hidden layer."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Entry by entry."""
@@ -123,7 +123,7 @@ class MLP:
 
     Attributes:
         widths: units of each hidden layer.
-        activation: what follows each of them.
+        activation: of each hidden layer.
     """
 
     widths: tuple[int, ...] = (64, 64)
@@ -219,7 +219,7 @@ class Separate:
                 raise ValueError("Separate holds two torsos that are not Separate themselves")
 
     def init(self, key: Key, spec: EnvSpec, heads: Heads) -> AgentParams:
-        """As the two do."""
+        """See the two torsos."""
         policy_key, prediction_key = jax.random.split(key)
         of_policy = {name: width for name, width in heads.items() if name in POLICY_HEADS}
         others = {name: width for name, width in heads.items() if name not in POLICY_HEADS}

@@ -32,10 +32,10 @@ VALIDATION_SUITE = "grid-validation"
 
 @dataclass(frozen=True, eq=False)
 class Discovery:
-    """What came of a run.
+    """Result of a run.
 
     Attributes:
-        discovered: the objective, with its scores; None where the run stopped before its end, or process 0 has it.
+        discovered: the objective, with its scores; None if the run was interrupted, and on processes other than 0.
         folder: of the run.
         exit_code: 0, or 128 + the number of the signal that interrupted the run.
     """
@@ -127,7 +127,7 @@ def discover(
 def finish(
     preset: Preset, folder: Path, meta_params: MetaParams, *, seed: int, step: int, seconds: float, console: Any
 ) -> Discovered:
-    """Save what a run has come to, test it and write the report.
+    """Save the objective of a run, test it and write the report.
 
     Args:
         preset: what was run.
@@ -170,7 +170,7 @@ def inner_loop(discovered: Discovered) -> InnerLoop:
 
 @own_defaults
 def check(preset: Preset) -> None:
-    """Refuse what could not be tested after it has been trained, or on the way, or would leave devices idle."""
+    """Raise ValueError or ConfigError for a preset that cannot be tested or validated, or leaves devices idle."""
     trainer = preset.trainer
     stored_trees.check_init(trainer.domains[0].inner.objective)
     for i, domain in enumerate(trainer.domains):
@@ -181,7 +181,7 @@ def check(preset: Preset) -> None:
 
 
 def _objective(preset: Preset, meta_params: MetaParams = ()) -> TrainedObjective:
-    """What a run learns, as it is tested; who is tested on what does not depend on the meta-parameters."""
+    """The objective of a run for planning tests, which do not depend on the meta-parameters."""
     return TrainedObjective("discovered", inner_loops(preset.trainer), meta_params)
 
 
@@ -197,7 +197,7 @@ def hooks(preset: Preset, seed: int) -> list[Hook]:
 
 
 def snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:
-    """What leaves the levels of a train state in the run folder; None for a curriculum that keeps none."""
+    """Function that saves the levels of a train state in the run folder; None for a curriculum without a buffer."""
     keepers = [level_keeper(domain.curriculum) for domain in preset.trainer.domains]
     if len(keepers) > 1 or keepers[0] is None:  # files of levels are of one domain
         return None

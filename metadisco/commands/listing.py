@@ -1,4 +1,4 @@
-"""What there is to choose from, in words: for `metadisco list`."""
+"""Names and descriptions for `metadisco list`."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def _first_line(documented: Any) -> str:
 
 
 def _headline(discovered: checkpoint.Discovered) -> str:
-    """What it reached on the suites of its preset, or on all where there is none, and whom it was compared with."""
+    """Its scores and those of its baselines on the suites of its preset, or on all if there is no preset."""
     preset, scores = discovered.provenance.get("preset"), discovered.evaluation
     wanted = registry.PRESETS[preset]().suites if preset in registry.PRESETS else tuple(scores)
     lines = []

@@ -1,7 +1,7 @@
-"""Beginning at an objective that exists: the search starts at its meta-parameters instead of random ones.
+"""Start meta-training at the meta-parameters of an existing objective instead of random ones (`--from`).
 
-The run folder keeps a copy of it in `start/`, so that a run that is killed before its first checkpoint begins where it
-was to begin; and the provenance of the run and of what it discovers says what it was (its lineage).
+The run folder keeps a copy in `start/`, so that a run that is killed before its first checkpoint starts there again.
+The provenance of the run and of its objective names the origin (its lineage).
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ _ORIGIN = ("preset", "seed", "meta_steps", "date", FOLDER)  # what a lineage tel
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Start:
-    """Where a run begins.
+    """The objective at which a run starts.
 
     Attributes:
         discovered: the objective; its provenance is that of the run that it came from.
@@ -39,10 +39,10 @@ class Start:
     lineage: dict[str, Any]
 
     def meta_params_for(self, trainer: Trainer) -> MetaParams:
-        """The meta-parameters that a trainer begins at.
+        """Initial meta-parameters for a trainer.
 
         Raises:
-            config.ConfigError: where they are not those of its objective.
+            config.ConfigError: where they do not fit its objective.
         """
         misfit = checkpoint.misfit_of(inner_loops(trainer)[0].objective, self.discovered.meta_params)
         if misfit:
@@ -53,7 +53,7 @@ class Start:
         return self.discovered.meta_params
 
     def describe(self, trainer: Trainer) -> str:
-        """Where a run begins, and what its objective sets otherwise, in lines."""
+        """The start of a run, and differences between its objective and that of the run, as lines."""
         told = {key: self.lineage[key] for key in ("preset", "seed", "meta_steps") if key in self.lineage}
         words = ", ".join(f"{key.replace('_', '-')} {value}" for key, value in told.items())
         changed = config.diff(self.discovered.objective, inner_loops(trainer)[0].objective)
@@ -129,7 +129,7 @@ def lineage_of(folder: Path) -> dict[str, Any] | None:
 
 
 def of_sweep(folder: Path, place: Place | None, *, resume: bool) -> Start | None:
-    """Where the runs of a sweep begin: at what was asked for, or, where it is gone on with, at what it began with."""
+    """The start of the runs of a sweep: the given one, or that of the sweep when it is resumed."""
     if place is not None or not resume or not (folder / "sweep.json").exists():
         return None if place is None else find(place)
     try:

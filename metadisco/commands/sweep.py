@@ -1,6 +1,6 @@
-"""Sweeps: every combination of some settings, each with several seeds, and one table of what came of them.
+"""Sweeps: every combination of swept values, each with several seeds, and one table of scores.
 
-`plan` refuses what cannot work before anything runs. A run has a folder `SETTING/seed<k>` as
+`plan` raises errors before anything runs. A run has a folder `SETTING/seed<k>` as
 `metadisco.commands.discovery` leaves it. Seeds of one setting have the same shapes and are trained by one program
 (`metadisco.meta_training.batched_seeds`) where that is possible; settings are part of a program, so they come one after
 the other. What has been done is noted in `sweep.json` (`metadisco.commands.sweep_table`), so a sweep can be stopped or
@@ -53,7 +53,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is to be run: every setting with every seed."""
+    """The plan: every setting with every seed."""
 
     settings: tuple[Setting, ...]
     seeds: tuple[int, ...]
@@ -142,7 +142,7 @@ def _folder_name(values: Mapping[str, str], number: int) -> str:
 def run(
     sweep: Sweep, out: str | Path, *, start: starts.Place | None = None, resume: bool = False, console: Any = None
 ) -> int:
-    """Run a sweep, or go on with it, and write its table.
+    """Run or resume a sweep, and write its table.
 
     Leaves `sweep.json`, `sweep.md` and a run folder `SETTING/seed<k>` for each run in `out`. A run that fails, because
     no candidate of a meta-step is finite, is noted as failed, and the others go on. Several processes call this alike,
@@ -151,8 +151,8 @@ def run(
     Args:
         sweep: from `plan`.
         out: folder, new or empty unless `resume`.
-        start: begin every run at the meta-parameters of this objective, see `discovery.discover`; a sweep that is gone
-            on with keeps its beginning.
+        start: begin every run at the meta-parameters of this objective, see `discovery.discover`; a resumed sweep
+            keeps its start.
         resume: go on with the sweep in `out`, which must be the same.
         console: `rich` console for progress and the table.
 
@@ -186,7 +186,7 @@ def _run(sweep: Sweep, folder: Path, start: starts.Start | None, resume: bool, c
             pending = [seed for seed in seeds if not manifest.is_over(setting.name, seed)]
             if pending:
                 console.print(f"[bold]{setting.name}[/bold], seeds {', '.join(map(str, pending))}")
-                train = _one_by_one if len(seeds) == 1 else _together
+                train = _one_by_one if len(seeds) == 1 else _batched
                 exit_code = train(setting, seeds, folder, start, manifest, console)
                 if is_first():
                     write_table(folder, manifest)
@@ -200,7 +200,7 @@ def _run(sweep: Sweep, folder: Path, start: starts.Start | None, resume: bool, c
 
 
 def _describe(sweep: Sweep) -> dict[str, Any]:
-    """All that must not change when a sweep is gone on with."""
+    """The parts of a sweep that must be equal when it is resumed."""
     preset = sweep.settings[0].preset
     caps = {name: getattr(preset, name) for name in ("minutes", "env_steps", "num_seeds")}
     settings = {
@@ -214,8 +214,8 @@ def _describe(sweep: Sweep) -> dict[str, Any]:
 def _groups(preset: Preset, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Which seeds are trained by one program.
 
-    By meta-gradients, and with a cap on environment steps, which each run reaches at a meta-step of its own, every run
-    is on its own. So is a run that fills the memory.
+    Runs by meta-gradients, runs with a cap on environment steps (reached at different meta-steps), and runs that fill
+    the memory are trained one by one.
     """
     size = 1
     if preset.trainer.lives_end_with_the_meta_step and preset.env_steps is None and not nan_checks.is_on():
@@ -240,13 +240,13 @@ def _one_by_one(
     return 0
 
 
-def _together(
+def _batched(
     setting: Setting, seeds: tuple[int, ...], folder: Path, start: starts.Start | None, manifest: Manifest, console: Any
 ) -> int:
     """Train seeds by one program, then test each."""
     home, preset = folder / setting.name, setting.preset
     if any(manifest.find(setting.name, seed) is None for seed in seeds):
-        exit_code = _train_together(setting, seeds, home, start, manifest, console)
+        exit_code = _train_batched(setting, seeds, home, start, manifest, console)
         if exit_code:
             return exit_code
     for seed in seeds:
@@ -263,7 +263,7 @@ def _together(
     return 0
 
 
-def _train_together(
+def _train_batched(
     setting: Setting, seeds: tuple[int, ...], home: Path, start: starts.Start | None, manifest: Manifest, console: Any
 ) -> int:
     """Train seeds by one program, and leave each in a run folder of its own."""
@@ -311,7 +311,7 @@ def _train_together(
 
 
 def _hooks(preset: Preset, trainer: BatchedSeeds, home: Path) -> list[Hook]:
-    """What the run of each seed calls every so often, for all seeds; each leaves its levels in its own run folder."""
+    """Hooks of all seeds; each seed writes its levels into its own run folder."""
     found: list[Hook] = []
     if preset.validate_every:
         validate = discovery.validation(preset)

@@ -1,4 +1,4 @@
-"""What is on disk of a sweep: which runs are over (`sweep.json`), and the table of their scores (`sweep.md`)."""
+"""Files of a sweep: the manifest of its runs (`sweep.json`), and the table of scores (`sweep.md`)."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ VALIDATION = "validation"
 
 @dataclass(frozen=True)
 class Run:
-    """What has become of one run.
+    """Status of one run.
 
     Attributes:
         status: "trained", to be tested still; "done"; or "failed".
@@ -58,7 +58,7 @@ class Manifest:
         """Begin a sweep, or take up the one that is there.
 
         Raises:
-            RunError: if the folder holds something else, another sweep, or one that nobody asked to go on with.
+            RunError: if the folder holds something else, another sweep, or a sweep without `resume`.
         """
         path = folder / "sweep.json"
         if folder.exists() and not folder.is_dir():
@@ -91,7 +91,7 @@ class Manifest:
         return cls(folder, plan, runs)
 
     def find(self, setting: str, seed: int) -> Run | None:
-        """What has become of a run; None where nothing has yet."""
+        """Status of a run; None if it has not been trained."""
         return self.runs.get(_name(setting, seed))
 
     def is_over(self, setting: str, seed: int) -> bool:
@@ -100,7 +100,7 @@ class Manifest:
         return known is not None and known.status != TRAINED
 
     def note(self, setting: str, seed: int, run: Run) -> None:
-        """Write down what has become of a run. Every process calls it; the others wait for what process 0 says."""
+        """Record the status of a run. Every process calls it; the others wait for process 0."""
         self.runs[_name(setting, seed)] = run
         self.write()
         self._share()

@@ -1,7 +1,7 @@
 """Where random numbers come from: every purpose for which a key is folded, and every order in which one is split.
 
 Whatever draws from the key of a life or of a seed folds it with a purpose of its own, so no two draw the same numbers,
-and lives that are lived in another way (in JAX or on the host) draw the same ones. Values never change: checkpoints,
+and lives in JAX and on the host draw the same ones. Values never change: checkpoints,
 published scores and runs that are resumed depend on them.
 """
 
@@ -14,7 +14,7 @@ from metadisco.core.types import Key
 
 
 class KeyPurpose(enum.IntEnum):
-    """What the key of a life, or of its initial condition, is folded with."""
+    """Purposes with which the key of a life, or of its initial condition, is folded."""
 
     TRAIN = 0  # rollouts that updates learn from
     TEST = 1  # evaluation of the agent
@@ -37,7 +37,7 @@ FIRST_ROLLOUT = 1  # of an evaluation; 0 is the reset before it
 
 
 class InitialKeys(NamedTuple):
-    """What a life begins with."""
+    """Keys of a new life."""
 
     agent: Key  # first parameters
     env: Key  # first states of the workers
@@ -50,22 +50,22 @@ def split_initial(key: Key) -> InitialKeys:
 
 
 def at_update(life_key: Key, purpose: KeyPurpose, num_updates: jax.Array | int) -> Key:
-    """What is drawn from for a purpose after so many updates of a life."""
+    """The key for a purpose after `num_updates` updates of a life."""
     return jax.random.fold_in(jax.random.fold_in(life_key, purpose), num_updates)
 
 
 def of_evaluation(life_key: Key) -> Key:
-    """What the evaluation of an agent draws from, whenever it is: the same episodes at every point of a life."""
+    """The key of an agent's evaluations: the same episodes at every point of a life."""
     return jax.random.fold_in(life_key, KeyPurpose.TEST)
 
 
 def at_rollout(evaluation_key: Key, number: jax.Array | int) -> Key:
-    """What one rollout of an evaluation draws from: 0 for the reset, rollouts from `FIRST_ROLLOUT` on."""
+    """The key of one rollout of an evaluation: 0 for the reset, rollouts from `FIRST_ROLLOUT` on."""
     return jax.random.fold_in(evaluation_key, number)
 
 
 class RolloutKeys(NamedTuple):
-    """What a rollout draws from, all of it at once."""
+    """Keys of a rollout."""
 
     policy: Key
     env: Key

@@ -1,4 +1,4 @@
-"""Programs that may return NaN, for who asks JAX to look for it (`JAX_DEBUG_NANS`).
+"""Programs that may return NaN under `JAX_DEBUG_NANS`.
 
 JAX looks at what a compiled program returns. A meta-step returns no NaN where an agent diverged: the agent counts as
 failed and the others go on. And some NaN is meant, such as the fitness of a meta-step in which no life has ended. So
@@ -36,7 +36,7 @@ def unchecked() -> Iterator[None]:
 
 
 def copy_of(state: Any) -> Any:
-    """A train state that survives the meta-step that it is given to; None where nobody looks for NaN."""
+    """A train state that survives the meta-step that it is given to; None without `JAX_DEBUG_NANS`."""
 
     def copy(leaf: jax.Array) -> jax.Array:
         if is_key(leaf):

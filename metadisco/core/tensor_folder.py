@@ -43,7 +43,7 @@ class TensorFolder:
         """A document with its version and digests.
 
         Args:
-            document: what is said of the arrays, as JSON values.
+            document: metadata of the arrays, as JSON values.
             tensors: the safetensors file, written with `metadata`.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a curriculum is: it decides which tasks come next, and is told how they went.
+"""Protocol of curricula: propose tasks, observe their scores.
 
 It sees tasks, places in its level buffer, scores and finished flags; never agents, objectives or optimizers. With the
 scores it is given back the proposal, and nothing else, so lives may last many meta-steps: the trainer keeps a row of

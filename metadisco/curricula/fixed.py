@@ -101,7 +101,7 @@ class FixedSet:
     source: TaskSet
 
     def check(self, num_tasks: int) -> None:
-        """Any number will do."""
+        """All N are allowed."""
         del num_tasks
 
     def init(self, key: Key) -> Task:

@@ -1,4 +1,4 @@
-"""What an environment is: static sizes in the object, everything else in the level.
+"""Protocol of environments: static sizes in the object, everything else in the level.
 
 An environment is a frozen dataclass of static sizes. A *level* is a pytree of arrays, an argument of `reset` and
 `step`, so levels can be vmapped, sorted, mutated, saved and drawn. An environment never resets itself: `step`
@@ -40,14 +40,14 @@ class Box:
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What an agent needs to know before it sees a level."""
+    """Observation and action spaces, the same for all levels."""
 
     observation: Discrete | Box
     action: Discrete | Box
 
     @property
     def num_actions(self) -> int:
-        """How many actions there are to choose from; ValueError where they are not discrete."""
+        """The number of actions; ValueError where they are not discrete."""
         if not isinstance(self.action, Discrete):
             raise ValueError(f"only discrete action spaces have a number of actions, got {self.action}")
         return self.action.num
@@ -55,11 +55,11 @@ class EnvSpec:
 
 @struct.dataclass
 class Step:
-    """What a step gave, beside the observation."""
+    """Result of a step, beside the observation."""
 
     reward: jax.Array  # [] float32
     terminated: jax.Array  # [] bool
-    truncated: jax.Array  # [] bool, never together with `terminated`
+    truncated: jax.Array  # [] bool, never with `terminated`
 
 
 class Environment(Protocol):

@@ -88,7 +88,7 @@ class HostStep(NamedTuple):
 
     reward: np.ndarray  # float32
     terminated: np.ndarray  # bool
-    truncated: np.ndarray  # bool, never together with `terminated`
+    truncated: np.ndarray  # bool, never with `terminated`
     next_obs: np.ndarray  # what the action led to, before any reset
 
 

@@ -1,9 +1,9 @@
 """How a task is made by discrete choices, one after the other, so that a network can learn to make tasks.
 
 A design is the rules of a short game: it says which options are legal next, what there is to see of the draft so far,
-and what a choice does to it. It knows nothing of who chooses. Numbers are chosen by bin, and a uniform number that is
-nobody's choice says where in the bin they are. A step without a legal option is passed over, so a design of variable
-length has a fixed number of steps.
+and what a choice does to it. It is independent of the policy that chooses. Numbers are chosen by bin; a uniform random
+number is the position in the bin. A step without a legal option is passed over, so a design of variable length has a
+fixed number of steps.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""Who is tested on what: the plan of a meta-test, from the names of suites to the agents of each.
+"""The plan of a meta-test: from the names of suites to the agents under test of each.
 
 A grid suite tests the agents that an objective was meta-trained with in grid worlds. A suite of another environment has
 a reference agent (`metadisco.evaluation.environments`), which is given the objective. Hand-written objectives are
-tested beside them. `plan` says all this before a level is drawn, so that a mistake is known before anything runs.
+tested beside them. `plan` does not draw levels or train, so mistakes are found before anything runs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,8 +31,8 @@ class TrainedObjective:
     """An objective to be tested, with the agents of its meta-training.
 
     Attributes:
-        name: what it is called in tables.
-        inner_loops: how agents lived in meta-training, under the objective, for each of its environments.
+        name: in tables.
+        inner_loops: those of meta-training with the objective, one for each of its environments.
         meta_params: of the objective.
     """
 
@@ -46,10 +46,10 @@ class AgentUnderTest:
     """How an agent learns on a test set.
 
     Attributes:
-        name: what it is called in tables.
-        inner: how it lives; on a grid suite the environment is replaced by the suite's.
+        name: in tables.
+        inner: its inner loop; on a grid suite the environment is replaced by the suite's.
         meta_params: of `inner.objective`; () for a hand-written one.
-        is_hand_written: whether the objective is a baseline, which nobody meta-trained.
+        is_hand_written: whether the objective is a baseline, not a meta-trained one.
     """
 
     name: str
@@ -72,7 +72,7 @@ class PlannedTest:
 
 
 def inner_loops(trainer: Trainer) -> tuple[InnerLoop, ...]:
-    """How agents live in a meta-training run, for each of its environments."""
+    """Inner loops of a meta-training run, one for each of its environments."""
     return tuple(domain.inner for domain in trainer.domains)
 
 
@@ -92,7 +92,7 @@ def trainer_of(discovered: Discovered) -> Trainer:
 
 
 def trained_with(discovered: Discovered) -> tuple[InnerLoop, ...]:
-    """How agents lived in the meta-training of an objective, for each environment of it.
+    """Inner loops of the meta-training of an objective, one for each of its environments.
 
     Raises:
         config.ConfigError: where the checkpoint does not say.
@@ -108,7 +108,7 @@ def trained_objectives(named: Mapping[str, Discovered]) -> list[TrainedObjective
 def plan(
     objectives: Sequence[TrainedObjective], requested: Sequence[RequestedSuite], baselines: Sequence[str] | None = None
 ) -> list[PlannedTest]:
-    """Decide who is tested on what; nothing is drawn or trained.
+    """Plan a meta-test; nothing is drawn or trained.
 
     Args:
         objectives: one or more, of different names.
@@ -131,7 +131,7 @@ def plan(
 
 
 def differences(tests: Sequence[PlannedTest]) -> list[str]:
-    """What makes the learned objectives of one table unequal, a sentence each: budgets and settings of their agents."""
+    """Differences between the agents of several learned objectives (budgets, hyper-parameters), a sentence each."""
     found = []
     for test in tests:
         inners = {agent.name: agent.inner for agent in test.agents if not agent.is_hand_written}
@@ -153,7 +153,7 @@ def differences(tests: Sequence[PlannedTest]) -> list[str]:
 
 
 def tuned_a2c(inner: InnerLoop) -> InnerLoop:
-    """The same lives under A2C with its best settings for tables, found by `experiments/tune.py`.
+    """The inner loop with A2C and its tuned hyper-parameters for tables, found by `experiments/tune.py`.
 
     Raises:
         ValueError: where the agents are not tables; the settings would be far off.
@@ -162,7 +162,7 @@ def tuned_a2c(inner: InnerLoop) -> InnerLoop:
 
 
 def tuned_ppo(inner: InnerLoop) -> InnerLoop:
-    """The same lives under PPO with its best settings for tables, found by `experiments/tune.py`.
+    """The inner loop with PPO and its tuned hyper-parameters for tables, found by `experiments/tune.py`.
 
     Raises:
         ValueError: where the agents are not tables, or rollouts cannot be split into as many minibatches.
@@ -171,7 +171,7 @@ def tuned_ppo(inner: InnerLoop) -> InnerLoop:
 
 
 def tuned_dpo(inner: InnerLoop) -> InnerLoop:
-    """The same lives under DPO with the settings of the tuned PPO for tables.
+    """The inner loop with DPO and the hyper-parameters of the tuned PPO for tables.
 
     Raises:
         ValueError: as for `tuned_ppo`.
@@ -186,7 +186,7 @@ FOR_REFERENCE_AGENTS: Mapping[str, Drift] = {"ppo": PPODrift(), "dpo": DPODrift(
 def _agents(
     objectives: Sequence[TrainedObjective], suite: suites.Suite, baselines: Sequence[str] | None
 ) -> tuple[AgentUnderTest, ...]:
-    """Everybody who is tested on one suite."""
+    """The agents under test of one suite."""
     learned = []
     for objective in objectives:
         try:
@@ -203,7 +203,7 @@ def _agents(
 
 
 def _inner_on(suite: suites.Suite, candidates: Sequence[InnerLoop]) -> InnerLoop:
-    """How an agent lives on a suite, where agents lived like `candidates` in meta-training."""
+    """Inner loop of an objective on a suite; `candidates` are those of its meta-training."""
     if suite.inner is not None:
         return with_objective(candidates[0].objective, suite.inner)
     for inner in candidates:
@@ -217,14 +217,14 @@ def _inner_on(suite: suites.Suite, candidates: Sequence[InnerLoop]) -> InnerLoop
 
 
 def _default_baselines(suite: suites.Suite, inner: InnerLoop) -> tuple[str, ...]:
-    """Hand-written objectives to compare with, where nobody asks for others: those that have settings."""
+    """Default baselines of a suite: hand-written objectives with tuned hyper-parameters."""
     if suite.inner is not None:
         return ("ppo", "dpo")
     return ("a2c",) if isinstance(inner.torso, Table) else ()
 
 
 def _baseline(name: str, suite: suites.Suite, inner: InnerLoop) -> InnerLoop:
-    """How an agent lives on a suite by a hand-written objective, beside one that lives like `inner`."""
+    """Inner loop of a hand-written objective on a suite, beside agents with `inner`."""
     if name not in FOR_TABLES:
         raise config.ConfigError(f"unknown baseline {name!r}.{config.nearest(name, FOR_TABLES)}")
     if suite.inner is None:

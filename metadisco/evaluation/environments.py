@@ -2,7 +2,7 @@
 
 One place for the network, the rollout, the optimizer and PPO's own hyper-parameters on each environment. Suites test on
 them and presets train on them. The hyper-parameters are the usual ones of public PPO, scaled to budgets that a CPU
-finishes, and were chosen with PPO alone on these very environments: other drifts compete in settings that suit PPO.
+finishes, and were chosen with PPO on these environments, which favors PPO over other drifts.
 `experiments/scales.py` measures the score anchors.
 """
 
@@ -111,7 +111,7 @@ def _minatar(name: str, *, max_test_steps: int = 1024) -> EnvironmentConfig:
 def _bsuite(
     name: str, lifetime: int, *, gamma: float = 0.99, options: tuple[tuple[str, int], ...] = ()
 ) -> EnvironmentConfig:
-    """Tests of one skill each, whose optimum is known: both anchors are exact."""
+    """bsuite: environments with a known optimum; both anchors are exact."""
     env = Gymnax(name, options)
     inner = replace(_control(env), objective=PPO(gamma=gamma, value_weight=0.5, entropy_weight=0.01))
     inner = replace(inner, normalizer=Normalizer(gamma=gamma), num_test_workers=64)

@@ -1,7 +1,7 @@
-"""Meta-test: agents that learn by a frozen objective, on tasks that it was not trained on.
+"""Evaluation of frozen objectives: train new agents on the tasks of a test set.
 
-Every agent compared lives the same lives: life j on task i has the same key whatever objective it learns by, however
-many seeds there are and however many devices run them. Nothing is meta-trained here.
+All agents are compared on the same lives: life j on task i has the same key for every objective, any number of seeds
+and any number of devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,22 +37,22 @@ NUM_PICTURES = 6  # tasks of which a trained agent is kept
 
 @dataclass(frozen=True, eq=False)
 class Frozen:
-    """An objective with its meta-parameters fixed, so that a whole population shares them in large matrix products."""
+    """An objective with fixed meta-parameters, which a whole population shares in large matrix products."""
 
     objective: Objective
     meta_params: MetaParams
 
     def heads(self, spec: EnvSpec) -> Heads:
-        """As without fixing."""
+        """See `Objective`."""
         return self.objective.heads(spec)
 
     def init(self, key: Key) -> tuple[()]:
-        """Nothing is left to learn."""
+        """No meta-parameters."""
         del key
         return ()
 
     def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> ObjectiveState:
-        """As without fixing."""
+        """See `Objective`."""
         return self.objective.init_state(key, agent, agent_params, num_workers)
 
     def targets(
@@ -63,7 +63,7 @@ class Frozen:
         trajectory: Trajectory,
         progress: Progress,
     ) -> tuple[Targets, ObjectiveState]:
-        """As without fixing."""
+        """See `Objective`."""
         return self.objective.targets(self.meta_params, state, predictions, trajectory, progress)
 
     def loss(
@@ -74,7 +74,7 @@ class Frozen:
         trajectory: Trajectory,
         progress: Progress,
     ) -> tuple[jax.Array, Metrics]:
-        """As without fixing."""
+        """See `Objective`."""
         return self.objective.loss(self.meta_params, targets, outputs, trajectory, progress)
 
 
@@ -90,10 +90,10 @@ def evaluate(
     devices: Sequence[jax.Device] | None = None,
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> Evaluation:
-    """Live `num_seeds` lives on every task of a test set, and evaluate the agents on the way.
+    """Train `num_seeds` agents on every task of a test set, and evaluate them during training.
 
     Args:
-        inner: how to live; its environment is replaced by the test set's. Where a test set has an agent of its own,
+        inner: the inner loop; its environment is replaced by the test set's. Where a test set has an agent of its own,
             this must be that one, but for the objective (`metadisco.evaluation.environments.with_objective`).
         meta_params: of `inner.objective`.
         test_set: the tasks.
@@ -120,7 +120,7 @@ def evaluate(
         raise ValueError(
             f"{test_set.name} has an agent of its own: give that one the objective, environments.with_objective"
         )
-    inner = replace(inner, env=test_set.env, critic=None)  # nobody asks the critic here
+    inner = replace(inner, env=test_set.env, critic=None)  # not used here
     if isinstance(inner.env, Hosted):
         return _evaluate_on_host(inner, meta_params, test_set, seed, num_seeds, num_points, on_progress)
     devices = jax.local_devices() if devices is None else devices
@@ -191,7 +191,7 @@ def _evaluate_on_host(
 def _record(
     test_set: TestSet, inner: InnerLoop, returns: np.ndarray, metrics: dict[str, np.ndarray], agent_params: AgentParams
 ) -> Evaluation:
-    """What is reported of lives: returns [P + 1, N, S], metrics [P, N, S], parameters of some agents."""
+    """The evaluation of lives: returns [P + 1, N, S], metrics [P, N, S], parameters of some agents."""
     num_points = len(returns) - 1
     return Evaluation(
         suite=test_set.name,
@@ -222,8 +222,8 @@ def compare(
 
     Args:
         agents: such as `[AgentUnderTest("a2c", tuned_a2c(inner)), AgentUnderTest("discovered", inner, meta_params)]`.
-        test_set: what on.
-        seed: as the three that follow, see `evaluate`.
+        test_set: the tasks.
+        seed: see `evaluate`, as the three that follow.
         num_seeds: S.
         num_points: P; fewer where the lifetime is shorter.
         slots: on one device, see `evaluate`.

@@ -1,4 +1,4 @@
-"""Any number of objectives and hand-written algorithms on the same lives: the meta-test, and what it says.
+"""Meta-test: objectives and hand-written algorithms on the same lives, and tables of the results.
 
 An objective alone is called `discovered`, also in the files of a run. Several are called by their names, and no table
 has objectives whose agents had different budgets, or that were trained for other lifetimes, without saying so.
@@ -26,11 +26,11 @@ RESERVED = ("random", *UPPER_ANCHORS, *FOR_TABLES)
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What came of a meta-test."""
+    """Results of a meta-test."""
 
     results: Results
-    tests: list[PlannedTest]  # who was tested on what
-    differences: list[str]  # what makes objectives of one table unequal, a sentence each
+    tests: list[PlannedTest]  # the plan
+    differences: list[str]  # between the agents of several objectives, a sentence each
 
 
 def load_all(references: Sequence[str]) -> dict[str, Discovered]:
@@ -70,7 +70,7 @@ def meta_test(
 ) -> Results:
     """Test discovered objectives next to baselines.
 
-    Grid suites test the tabular agents that an objective was meta-trained with, others networks of their own.
+    Grid suites test the tabular agents of meta-training, other suites their own reference agents.
 
     Args:
         discovered: from `metadisco.load`; or several by name. One alone is called `discovered`.
@@ -108,7 +108,7 @@ def run(
     baselines: Sequence[str] | None = None,
     console: Any = None,
 ) -> Comparison:
-    """As `meta_test`, with who was tested on what and in what the objectives differ."""
+    """As `meta_test`, with the plan and the differences between the objectives."""
     tests = plan(agents_under_test.trained_objectives(named), suite_names, num_levels, baselines)
     unequal = _lifetimes_differ(named) + agents_under_test.differences(tests)
     outcome = run_tests(tests, num_seeds=num_seeds, seed=seed, console=console)
@@ -132,7 +132,7 @@ def plan(
 
 
 def run_tests(tests: Sequence[PlannedTest], *, num_seeds: int, seed: int, console: Any = None) -> Results:
-    """Do what was planned, showing progress: all levels are drawn and solved first, then agents live on them."""
+    """Run planned tests, showing progress: all levels are drawn and solved first, then agents are trained on them."""
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
     test_sets = [test.suite.build() for test in tests]

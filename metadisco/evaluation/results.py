@@ -25,12 +25,12 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """How one agent did on one test set of N tasks with S seeds, at P + 1 points of its lifetime."""
+    """Returns and scores of one agent on a test set of N tasks with S seeds, at P + 1 points of its lifetime."""
 
     suite: str
     lifetime: int  # agent updates
     env_steps: int  # of one life, all workers together; 0 for an exact return
-    is_exact: bool  # a policy's expected return: nobody lived
+    is_exact: bool  # an expected return of a policy, not of trained agents
     names: tuple[str, ...]  # [N] tasks
     fractions: np.ndarray  # [P + 1] of the lifetime, from 0 to 1
     returns: np.ndarray  # [P + 1, N, S] mean episode return
@@ -44,12 +44,12 @@ Results = dict[str, dict[str, Evaluation]]
 
 
 def summarize(evaluation: Evaluation) -> dict[str, Any]:
-    """One row of the table: where the agents were at the end of their lifetime.
+    """One row of the table: scores at the end of the lifetime.
 
     Returns:
         `iqm`, `optimality_gap`, `cvar` (mean of the worst tenth of the levels) and `mean_score` of the normalized
         scores, each with the ends of its 95% interval as `NAME_low` and `NAME_high`, and what they were computed from.
-        `resampled` says what the intervals are about, see `metadisco.evaluation.stats.bootstrap`.
+        `resampled` says what was resampled for the intervals, see `metadisco.evaluation.stats.bootstrap`.
     """
     returns, scores = evaluation.returns[-1], evaluation.scores[-1]
     row: dict[str, Any] = {}
@@ -66,18 +66,18 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def lived(agents: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+def learning_agents(agents: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     """The agents of a suite that learn: without the two anchors of its scores."""
     return {agent: each for agent, each in agents.items() if not each.is_exact}
 
 
 def improvement(agents: Mapping[str, Evaluation]) -> dict[str, dict[str, dict[str, float]]]:
-    """How probable it is that a run of one agent scores more than one of another, on a task of the suite.
+    """Probability of improvement of every agent over every other, on a task of the suite.
 
     Returns:
         Agent -> every other agent that learns -> `probability`, with the ends of its 95% interval as `low` and `high`.
     """
-    ends = {agent: each.scores[-1] for agent, each in lived(agents).items()}
+    ends = {agent: each.scores[-1] for agent, each in learning_agents(agents).items()}
     found: dict[str, dict[str, dict[str, float]]] = {agent: {} for agent in ends}
     for first, second in itertools.combinations(ends, 2):
         each = stats.improvement_interval(ends[first], ends[second])
@@ -87,7 +87,7 @@ def improvement(agents: Mapping[str, Evaluation]) -> dict[str, dict[str, dict[st
 
 
 def upper_anchor(agents: Mapping[str, Any]) -> str:
-    """Which row of a suite has the score 1, see `metadisco.evaluation.test_sets.UPPER_ANCHORS`."""
+    """The row of a suite with score 1, see `metadisco.evaluation.test_sets.UPPER_ANCHORS`."""
     return next((name for name in UPPER_ANCHORS if name in agents), "reference")
 
 
@@ -112,7 +112,7 @@ def table(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def read_table(path: str | os.PathLike) -> dict[str, dict[str, dict[str, Any]]]:
-    """Read an `evaluation.json`; what is no table of a suite is left out.
+    """Read an `evaluation.json`; entries other than tables of suites are left out.
 
     Raises:
         OSError: where it is not there.
@@ -129,7 +129,7 @@ def read_table(path: str | os.PathLike) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def write_json(path: str | os.PathLike, document: Mapping[str, Any]) -> None:
-    """Write a table so that it is there complete or not at all."""
+    """Write a table atomically."""
     write_atomically(Path(path), to_json(document))
 
 
@@ -139,7 +139,7 @@ def to_json(document: Mapping[str, Any]) -> bytes:
 
 
 def save_curves(path: str | os.PathLike, results: Results) -> None:
-    """Write everything so that it is there complete or not at all."""
+    """Write everything atomically."""
     arrays: dict[str, np.ndarray] = {}
 
     def store(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """Statistics of scores over tasks and seeds, as recommended by arXiv:2108.13264.
 
-The interquartile mean ignores the best and the worst quarter of all runs, so that neither a few lucky lives nor a few
-impossible levels decide. The optimality gap, the mean of the worst levels, performance profiles and the probability of
-improvement say what one mean hides. A stratified bootstrap says how far each of them would move with other seeds.
+The interquartile mean ignores the best and the worst quarter of all runs, so it is robust to a few lucky lives and a
+few impossible levels. The optimality gap, the mean of the worst levels, performance profiles and the probability of
+improvement show what one mean hides. A stratified bootstrap gives their confidence intervals over seeds.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Named suites: what objectives are tested on, and how they are asked for.
+"""Named suites of test tasks, and the syntax of their names.
 
     NAME              a suite, or each one of a group, at the lifetime that it is meant for
     NAME@250          at a lifetime of 250 agent updates
@@ -53,7 +53,7 @@ class Suite(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called on the command line."""
+        """Name on the command line."""
 
     @property
     def description(self) -> str:
@@ -72,7 +72,7 @@ class Suite(Protocol):
         """The agents that are tested, as in `TestSet.inner`."""
 
     def build(self, lifetime: int | None = None, num_levels: int | None = None) -> TestSet:
-        """The tasks, at another lifetime than the suite's own or only the first ones, if so asked."""
+        """The tasks, optionally at another lifetime or only the first ones."""
 
 
 @own_defaults

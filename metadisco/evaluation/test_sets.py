@@ -87,7 +87,7 @@ class Designed:
         name: a key of `HAND_DESIGNED`.
 
     Note:
-        In five of the designs objects also move within a life, which a table cannot observe and nobody can solve
+        In five of the designs objects also move within a life, which a table cannot observe and which cannot be solved
         exactly. Here they stay where they were drawn.
     """
 

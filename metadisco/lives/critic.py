@@ -1,7 +1,7 @@
-"""A value critic that lives beside an agent and learns from the same rollouts (arXiv:2310.02782).
+"""A value critic that is trained beside an agent, on the same rollouts (arXiv:2310.02782).
 
-It says how much better than expected an action was, which is what an outer loss and many scores of levels need. The
-objective never sees it: no gradient passes from the critic to anything else.
+It estimates advantages for outer losses and level scores. The objective never sees it, and no gradient passes from the
+critic to anything else.
 """
 
 from dataclasses import dataclass, replace
@@ -23,34 +23,34 @@ from metadisco.envs.base import EnvSpec
 
 @struct.dataclass
 class CriticState:
-    """What changes while a critic learns."""
+    """State of a critic."""
 
     params: AgentParams
     opt_state: OptState
-    running_return: jax.Array  # [B] float32, discounted to the start, of the workers' present episodes
-    discount: jax.Array  # [B] float32, of the next reward of these
-    best_return: jax.Array  # [] float32, highest discounted return of a whole episode so far; -inf before the first
+    running_return: jax.Array  # [B] float32, return of the current episodes so far, discounted to their start
+    discount: jax.Array  # [B] float32, discount of their next reward
+    best_return: jax.Array  # [] float32, highest discounted return of a completed episode; -inf before the first
 
 
 @struct.dataclass
 class CriticOutput:
-    """What a critic makes of a rollout."""
+    """Value estimates for a rollout."""
 
     value: jax.Array  # [T, B] float32, V(s_t)
     advantage: jax.Array  # [T, B] float32
-    best_return: jax.Array  # [] float32, highest discounted return so far, episodes that are under way included
+    best_return: jax.Array  # [] float32, highest discounted return so far, including unfinished episodes
 
 
 @own_defaults
 @dataclass(frozen=True)
 class Critic:
-    """V(s), regressed on lambda-returns, and generalised advantages (arXiv:1506.02438) by it.
+    """V(s), regressed on lambda-returns, and its generalised advantages (arXiv:1506.02438).
 
     loss = mean_t[ (V(s_t) - G_t)^2 / 2 ], G_t = V(s_t) + A_t constant.
 
     Attributes:
         torso: function approximator.
-        optimizer: of the loss. The default is the rate that suits the values of A2C on tables.
+        optimizer: of the loss. The default rate is that of the tuned A2C for tables.
         gamma: discount in [0, 1].
         gae_lambda: lambda of advantages and returns, in [0, 1].
 
@@ -72,7 +72,7 @@ class Critic:
                 raise ValueError(f"Critic.{name} must be in [0, 1], got {getattr(self, name)}")
 
     def init(self, key: Key, spec: EnvSpec, num_workers: int) -> CriticState:
-        """A critic that has seen nothing. Raises ValueError where the torso does not fit the observations."""
+        """Initial state. Raises ValueError where the torso does not fit the observations."""
         params = self.torso.init(key, spec, {"value": 1})
         return CriticState(
             params,
@@ -83,7 +83,7 @@ class Critic:
         )
 
     def advantages(self, spec: EnvSpec, params: AgentParams, trajectory: Trajectory) -> jax.Array:
-        """Advantages along a rollout, over time for each worker. [T, B] float32; constant: no gradient passes."""
+        """Advantages along a rollout, over time for each worker. [T, B] float32, stop-gradiented."""
         params, trajectory = jax.lax.stop_gradient((params, trajectory))
         value, next_value = self._value(spec, params, trajectory.obs), self._value(spec, params, trajectory.next_obs)
         estimate = partial(returns.generalized_advantages, gamma=self.gamma, gae_lambda=self.gae_lambda)
@@ -105,7 +105,7 @@ class Critic:
         return self._follow(state, trajectory), loss
 
     def assess(self, spec: EnvSpec, state: CriticState, trajectory: Trajectory) -> CriticOutput:
-        """What the critic makes of a rollout [T, B], without learning from it. No gradient passes."""
+        """Values and advantages of a rollout [T, B], without an update. Stop-gradiented."""
         state, trajectory = jax.lax.stop_gradient((state, trajectory))
         return CriticOutput(
             value=self._value(spec, state.params, trajectory.obs),
@@ -114,7 +114,7 @@ class Critic:
         )
 
     def _follow(self, state: CriticState, trajectory: Trajectory) -> CriticState:
-        """Add a rollout's rewards to the returns of the episodes that they belong to."""
+        """Accumulate the rewards of a rollout into the episode returns."""
 
         def step(carry: tuple, now: tuple) -> tuple[tuple, None]:
             running, discount, best = carry

@@ -1,8 +1,7 @@
 """Lives in environments that are stepped on the host, one after the other.
 
-Acting and learning are those of `InnerLoop`, compiled; only the steps in between are the host's. A life draws the same
-numbers as it would in an environment written in JAX, so in an environment without randomness of its own the two are
-the same life.
+Policy and update are the compiled ones of `InnerLoop`; only environment steps run on the host. A life uses the same
+random numbers as in an environment written in JAX, so the two agree in a deterministic environment.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,11 +23,11 @@ from metadisco.lives.life import InitialCondition, InnerLoop, Life, only_of_fini
 
 @dataclass(frozen=True, eq=False)
 class LearningHistory:
-    """How lives went: M of them, evaluated at P + 1 points. Numpy arrays."""
+    """Learning history of M lives, evaluated at P + 1 points. Numpy arrays."""
 
     returns: np.ndarray  # [P + 1, M] float32, mean episode return; NaN where an agent diverged
     metrics: dict[str, np.ndarray]  # name -> [P, M] means over the updates between two points
-    lives: list[Life]  # at their end
+    lives: list[Life]  # final
 
 
 @own_defaults
@@ -40,14 +39,14 @@ def spend(
     *,
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> LearningHistory:
-    """Begin each agent, train it, and evaluate it on the way.
+    """Train each agent and evaluate it at the given points.
 
     Args:
-        inner: how to live; its environment is `Hosted`.
+        inner: the inner loop; its environment is `Hosted`.
         meta_params: of `inner.objective`.
         initials: leading axis M.
         points: numbers of updates after which agents are evaluated, ascending; the last is the lifetime.
-        on_progress: called with the fraction that is over of all that is to be done.
+        on_progress: called with the fraction of all work that is done.
 
     Raises:
         config.ConfigError: where a library of the environment is missing.
@@ -76,7 +75,7 @@ def spend(
 
 
 def source_of(inner: InnerLoop) -> Source:
-    """What makes the environment of a life. Raises ValueError where it is not stepped on the host."""
+    """Source of the environment. Raises ValueError where it is not stepped on the host."""
     if not isinstance(inner.env, Hosted):
         raise ValueError(f"{inner.env} is not stepped on the host; lives in it are those of InnerLoop")
     return inner.env.source
@@ -131,14 +130,14 @@ def evaluate(inner: InnerLoop, life: Life) -> np.ndarray:
 
 
 def seed_of(key: Key) -> int:
-    """Seed of workers: what is random in them is the same for every objective that learns there."""
+    """Seed of the workers' environments, the same for every objective."""
     return int(
         jax.random.bits(jax.random.fold_in(key, KeyPurpose.ENVIRONMENT), dtype=jnp.uint32) >> 1
     )  # ale-py takes 31 bits
 
 
 def _steps(inner: InnerLoop, life: Life, workers: Workers, key: Key, num_workers: int) -> Iterator[Trajectory]:
-    """Steps [B, ...] of one rollout, as they come; numpy."""
+    """Yield the steps [B, ...] of one rollout; numpy."""
     draws = np.asarray(_draw(keys.split_rollout(key).policy, inner=inner, num_workers=num_workers))
     for drawn in draws:
         obs = workers.obs

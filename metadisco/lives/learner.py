@@ -1,7 +1,7 @@
 """One agent update: targets, loss, gradients, optimizers.
 
-Targets are computed once per rollout, on all of it, since they run over time. The loss is a mean over steps and
-workers, so it can be descended on minibatches of them, several times (arXiv:1707.06347).
+Targets run over time, so they are computed once per rollout, on all of it. The loss is a mean over steps and workers,
+so it can be minimized on minibatches of them, for several epochs (arXiv:1707.06347).
 """
 
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ POLICY_GROUP = POLICY_HEADS | {"torso"}
 @own_defaults
 @dataclass(frozen=True)
 class Learner:
-    """How an agent follows the gradient of its objective.
+    """Optimizers, epochs and minibatches of an agent's update.
 
     Attributes:
-        policy: for the heads of the policy and a network's `torso`.
-        prediction: for all other heads.
-        num_epochs: how often an update goes over its rollout.
-        num_minibatches: into how many parts of equal size, drawn anew in every epoch, the T * B samples of a rollout
-            are split; one gradient step is taken on each. They are shuffled unless both numbers are 1.
+        policy: optimizer of the policy heads and of a network's `torso`.
+        prediction: optimizer of all other heads.
+        num_epochs: passes over the rollout in one update.
+        num_minibatches: equal parts into which the T * B samples of a rollout are split, shuffled anew in every epoch;
+            one gradient step is taken on each. There is no shuffling if both numbers are 1.
 
     Example:
         >>> Learner(num_epochs=4, num_minibatches=2).num_gradient_steps
@@ -80,12 +80,12 @@ class Learner:
 
         Args:
             key: for minibatches.
-            agent: whose parameters are updated.
+            agent: the agent.
             objective: the learning rule.
             meta_params: of the objective.
             agent_params: before the update.
             opt_state: of both groups.
-            objective_state: what the objective remembers of this agent.
+            objective_state: state of the objective for this agent.
             trajectory: [T, B], acted by `agent_params`.
             progress: before the update.
 
@@ -163,11 +163,11 @@ def shuffle(key: Key, tree: Any, num_minibatches: int) -> Any:
 
 
 def permutation(key: Key, num: int) -> jax.Array:
-    """A random order of `num` things. [num] int32.
+    """A random permutation of range(num). [num] int32.
 
-    Each gets a random number whose low bits are replaced by its index, so that sorting plain integers does it: five
-    times as fast on a CPU as `jax.random.permutation`, which sorts pairs. Of numbers that are equal above their low
-    bits the first comes first; there are 2^32 / num different ones, many more than minibatches.
+    Sorts random integers whose low bits are replaced by their index: five times as fast on a CPU as
+    `jax.random.permutation`, which sorts pairs. Ties in the other bits keep their order, which is a negligible bias:
+    there are 2^32 / num different values.
     """
     if num > 2**20:
         raise ValueError(f"a rollout must have at most {2**20} samples, got {num}; use fewer workers or steps")

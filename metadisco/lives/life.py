@@ -1,4 +1,4 @@
-"""A life: one agent trained from scratch on one task by one objective.
+"""A life: one agent trained from scratch on one task with one objective.
 
 A life carries its own key, and update n draws from `fold_in(key, n)`. Two lives with the same key and task
 therefore see common random numbers, however they are batched: the basis of antithetic pairs and of exact
@@ -30,7 +30,7 @@ from metadisco.objectives.state import check_state
 
 @struct.dataclass
 class InitialCondition:
-    """A life that has not begun: all that its course depends on, beside the objective."""
+    """Initial condition of a life: key and task. With the meta-parameters it determines the life."""
 
     key: Key  # []
     task: Task
@@ -44,12 +44,12 @@ class Life:
     task: Task
     agent_params: AgentParams
     opt_state: OptState
-    objective_state: ObjectiveState  # what the objective remembers of this agent; () for nothing
+    objective_state: ObjectiveState  # state of the objective for this agent; () if stateless
     obs: Obs  # [B, ...]
     env_state: State  # [B, ...]
     num_updates: jax.Array  # [] int32
-    critic: CriticState | None = None  # None where nobody watches
-    normalizer: NormalizerState | None = None  # None where the agent sees the environment as it is
+    critic: CriticState | None = None  # None without a critic
+    normalizer: NormalizerState | None = None  # None without normalization
 
     @property
     def progress(self) -> Progress:
@@ -59,7 +59,7 @@ class Life:
 
 @struct.dataclass
 class UpdateBatch:
-    """What one update learned from."""
+    """The data of one update."""
 
     trajectory: Trajectory  # [T, B], as the agent perceived it
     targets: Targets  # of the objective
@@ -67,20 +67,20 @@ class UpdateBatch:
 
 @struct.dataclass
 class EvaluationRollout:
-    """A trained agent playing one episode with each worker."""
+    """State of an evaluation: one episode of a trained agent with each worker."""
 
     key: Key
     obs: Obs  # [B, ...]
     env_state: State  # [B, ...]
     episode_return: jax.Array  # [B] float32
-    is_over: jax.Array  # [B] bool
+    is_over: jax.Array  # [B] bool, whether the episode has ended
     num_rollouts: jax.Array  # [] int32, number of the next rollout, from `keys.FIRST_ROLLOUT` on
 
 
 @own_defaults
 @dataclass(frozen=True)
 class InnerLoop:
-    """Environment, agent, objective and learner: all that happens inside a life.
+    """The inner loop: environment, agent, objective and learner.
 
     Attributes:
         env: the environment.
@@ -90,9 +90,9 @@ class InnerLoop:
         num_workers: B, parallel environments of one agent.
         num_steps: T, rollout length.
         num_test_workers: episodes, one for each worker, from which the fitness of a trained agent is estimated.
-        max_test_steps: episodes are cut after about this many steps in tests, so that a broken environment cannot hang.
-        critic: watches the agent, for those who improve the objective or score levels; it changes nothing in the life.
-        normalizer: brings observations and rewards to unit scale; None to leave them as they are.
+        max_test_steps: evaluation episodes are cut after about this many steps, in case an environment never ends them.
+        critic: value critic trained beside the agent, for outer losses and level scores. It does not affect the agent.
+        normalizer: scales observations and rewards to about unit scale; None leaves them unchanged.
     """
 
     env: Environment
@@ -127,7 +127,7 @@ class InnerLoop:
         return self.begin_at(key, task, obs, env_state)
 
     def begin_at(self, key: Key, task: Task, obs: Obs, env_state: State) -> Life:
-        """A new agent whose workers are somewhere already; the key is that of `begin`."""
+        """A new agent whose workers have been reset already, to `obs` and `env_state`; the key is that of `begin`."""
         initial, agent = keys.split_initial(key), self.agent
         agent_params = agent.init(initial.agent)
         memory_key = jax.random.fold_in(initial.life, KeyPurpose.REMEMBER)
@@ -148,9 +148,9 @@ class InnerLoop:
         return None if self.critic is None else self.critic.init(key, self.env.spec, self.num_workers)
 
     def act(self, life: Life, purpose: KeyPurpose = KeyPurpose.TRAIN) -> tuple[Trajectory, Obs, State]:
-        """The rollout that the next update learns from, or one for another purpose, as it came from the environment.
+        """Rollout for the next update, or for another purpose: unnormalized observations and rewards.
 
-        No gradient passes through it: actions are drawn, which has no slope.
+        No gradient passes through it, since actions are sampled.
         """
         return rollout.rollout(
             keys.at_update(life.key, purpose, life.num_updates),
@@ -164,7 +164,7 @@ class InnerLoop:
         )
 
     def policy(self, life: Life) -> rollout.Policy:
-        """What the agent does, as a function of noise and of observations as they come from the environment."""
+        """The agent's policy as a function of noise and unnormalized observations."""
         act = self.agent.policy(life.agent_params)
         normalizer, state = self.normalizer, life.normalizer
         if normalizer is None or state is None:
@@ -172,7 +172,7 @@ class InnerLoop:
         return lambda noise, obs: act(noise, normalizer.observe(state, obs))
 
     def perceive(self, life: Life, trajectory: Trajectory) -> Trajectory:
-        """A rollout as the agent sees it, which is what agent, objective and critic are given."""
+        """Normalize a rollout: the input of agent, objective and critic."""
         if self.normalizer is None or life.normalizer is None:
             return trajectory
         return self.normalizer.perceive(jax.lax.stop_gradient(life.normalizer), trajectory)
@@ -183,14 +183,14 @@ class InnerLoop:
         return life, metrics
 
     def learn(self, meta_params: MetaParams, life: Life) -> tuple[Life, UpdateBatch, Metrics]:
-        """`update`, and what it learned from. Differentiable with respect to the meta-parameters."""
+        """`update`, and the data that it used. Differentiable with respect to the meta-parameters."""
         experience, obs, env_state = self.act(life)
         return self.learn_from(meta_params, replace(life, obs=obs, env_state=env_state), experience)
 
     def learn_from(
         self, meta_params: MetaParams, life: Life, experience: Trajectory
     ) -> tuple[Life, UpdateBatch, Metrics]:
-        """`learn`, from a rollout that was acted before, as it came from the environment."""
+        """`learn` from a given rollout, not yet normalized."""
         trajectory = self.perceive(life, experience)
         key = keys.at_update(life.key, KeyPurpose.SHUFFLE, life.num_updates)
         agent_params, opt_state, objective_state, targets, metrics = self.learner.update(
@@ -224,28 +224,28 @@ class InnerLoop:
         return jax.lax.stop_gradient(self.normalizer.update(life.normalizer, experience))
 
     def assess(self, life: Life, trajectory: Trajectory) -> CriticOutput:
-        """What the life's critic makes of a rollout as the agent perceived it. There must be a critic."""
+        """Critic output for a normalized rollout. Raises ValueError without a critic."""
         if self.critic is None or life.critic is None:
-            raise ValueError("InnerLoop.critic is None, so nobody can judge a rollout; use Critic()")
+            raise ValueError("InnerLoop.critic is None, so there are no values for a rollout; use Critic()")
         return self.critic.assess(self.env.spec, life.critic, trajectory)
 
     def live(self, population: MetaParams, initials: InitialCondition, *, slots: int) -> tuple[Life, Outcome]:
-        """Spend whole lives: begin each agent, train it to the end of its lifetime, evaluate it.
+        """Run whole lives: initialize each agent, train it for its lifetime, evaluate it.
 
         Args:
             population: meta-parameters, one set for each life: leading axis M (see `metadisco.core.lowrank`).
-            initials: leading axis M, of any mix of lifetimes; nobody is trained past its own.
+            initials: leading axis M; lifetimes may differ, and no agent is trained beyond its own.
             slots: lives that run side by side.
 
         Returns:
-            The lives at their end and their outcomes, leading axis M. The fitness of an agent that diverged is NaN.
+            Final lives and their outcomes, leading axis M. The fitness of a diverged agent is NaN.
         """
         lives, metrics = self.spend(population, initials, slots=slots)
         fitness = jnp.mean(only_of_finite(lives, self.evaluate(lives, slots=slots)), axis=1)
         return lives, Outcome(fitness, lives.num_updates, metrics)
 
     def spend(self, population: MetaParams, initials: InitialCondition, *, slots: int) -> tuple[Life, Metrics]:
-        """`live` without the evaluation: the lives at their end, and the means of their metrics. Leading axis M."""
+        """`live` without the evaluation: final lives and the means of their metrics. Leading axis M."""
         lives = jax.vmap(self.begin)(initials.key, initials.task)
         return self.advance(population, lives, initials.task.lifetime, slots=slots)
 
@@ -255,7 +255,7 @@ class InnerLoop:
         Args:
             population: as in `live`.
             lives: leading axis M.
-            until: [M] int32. A life that is as far already is returned as it is.
+            until: [M] int32. A life that has done as many already is returned unchanged.
             slots: lives that run side by side.
 
         Returns:
@@ -284,15 +284,15 @@ class InnerLoop:
         return lives, jax.tree.map(lambda total: total / jnp.maximum(remaining, 1), totals)
 
     def evaluate(self, lives: Life, *, slots: int, chosen: jax.Array | None = None) -> jax.Array:
-        """Undiscounted return of one episode by each of `num_test_workers` workers.
+        """Undiscounted return of one episode of each of `num_test_workers` workers.
 
         Args:
-            lives: leading axis M. They are not changed: the workers are new.
+            lives: leading axis M. They are not changed, since evaluation has its own workers.
             slots: lives evaluated side by side.
-            chosen: [M] bool, whom to evaluate; everybody by default. No work is done for the others.
+            chosen: [M] bool, which lives to evaluate; all by default. The others cost nothing.
 
         Returns:
-            [M, num_test_workers] float32, 0 for those who were not chosen.
+            [M, num_test_workers] float32, 0 where not chosen.
         """
         evaluations = jax.vmap(self._begin_evaluation)(lives)
         if chosen is not None:
@@ -344,10 +344,9 @@ class InnerLoop:
 
 
 def only_of_finite(lives: Life, returns: jax.Array) -> jax.Array:
-    """Returns [M, ...], NaN for agents that diverged.
+    """Set the returns [M, ...] of diverged agents to NaN: of those with a non-finite parameter, statistic or state.
 
-    A policy that is NaN still picks some action, whose luck must not count. An agent has diverged as well
-    where its objective remembers something that is not finite.
+    A NaN policy still picks some action, so its return alone does not show that it diverged.
     """
     leaves = jax.tree.leaves((lives.agent_params, lives.normalizer, lives.objective_state))
     leaves = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]

@@ -1,8 +1,7 @@
-"""Observations and rewards on a common scale, learned while an agent lives.
+"""Running normalization of observations and rewards.
 
-Networks and step sizes suit inputs of about unit scale, and physical quantities have any. The statistics are those of
-one life, over all its workers: they are part of the agent's state, as the agent's parameters are. The environment stays
-as it is, and so do fitness and scores, which are returns of the environment itself.
+Statistics are per life, over all its workers, and part of the agent's state. The environment is unchanged, and so are
+fitness and scores, which are unnormalized returns.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from metadisco.envs.base import Box, EnvSpec
 
 @struct.dataclass
 class Moments:
-    """Mean and variance of what has been seen so far, entry by entry."""
+    """Running mean and variance of each entry."""
 
     count: jax.Array  # [] float32
     mean: jax.Array  # [...] float32
@@ -26,9 +25,9 @@ class Moments:
 
     @property
     def deviation(self) -> jax.Array:
-        """Standard deviation; 1 before anything was seen, and where nothing varies. [...] float32."""
+        """Standard deviation; 1 without data and for constants. [...] float32."""
         variance = self.square / jnp.maximum(self.count, 1.0)
-        rounding = 1e-12 + jnp.square(1e-6 * self.mean)  # what a constant seems to vary by in float32
+        rounding = 1e-12 + jnp.square(1e-6 * self.mean)  # variance of a constant, by rounding in float32
         return jnp.sqrt(jnp.where(variance > rounding, variance, 1.0))
 
 
@@ -38,7 +37,7 @@ def no_moments(shape: tuple[int, ...]) -> Moments:
 
 
 def include(moments: Moments, values: jax.Array) -> Moments:
-    """Moments of what was seen before and `values`, [T, B, ...], together (Chan, Golub and LeVeque, 1979)."""
+    """Moments updated with `values` [T, B, ...] (Chan, Golub and LeVeque, 1979)."""
     count = jnp.asarray(values.shape[0] * values.shape[1], jnp.float32)
     mean = jnp.mean(values, axis=(0, 1))
     square = jnp.sum(jnp.square(values - mean), axis=(0, 1))
@@ -53,11 +52,11 @@ def include(moments: Moments, values: jax.Array) -> Moments:
 
 @struct.dataclass
 class NormalizerState:
-    """What a normalizer has seen of one life."""
+    """Statistics of one life."""
 
-    obs: Moments | None  # entries of the observation; None where they are left as they are
-    returns: Moments | None  # [], of discounted returns so far; None where rewards are left as they are
-    running_return: jax.Array  # [B] float32, discounted reward so far of the workers' present episodes
+    obs: Moments | None  # of each entry of the observation; None if not normalized
+    returns: Moments | None  # [], of discounted returns so far; None if rewards are not scaled
+    running_return: jax.Array  # [B] float32, discounted reward so far of the current episodes
 
 
 @own_defaults
@@ -66,8 +65,8 @@ class Normalizer:
     """Observations of zero mean and unit variance, rewards divided by the deviation of discounted returns.
 
     o' = clip((o - mean o) / std o), r' = clip(r / std R), R_t = r_t + gamma R_{t-1} within an episode (as is customary
-    for PPO on continuous control, arXiv:2006.05990). Statistics are updated after a rollout was learned from, so an
-    agent learns from what it saw when it acted; the first rollout is learned from as it is, but for the clipping.
+    for PPO on continuous control, arXiv:2006.05990). Statistics are updated after the agent's update, so an agent
+    learns from the inputs with which it acted; the first rollout is only clipped.
 
     Attributes:
         observations: whether observations are normalised.
@@ -101,7 +100,7 @@ class Normalizer:
             raise ValueError(f"only Box observations can be normalised, got {spec.observation}; set observations=False")
 
     def init(self, spec: EnvSpec, num_workers: int) -> NormalizerState:
-        """Nothing seen yet."""
+        """Statistics of no data."""
         self.check(spec)
         shape = spec.observation.shape if isinstance(spec.observation, Box) else ()
         return NormalizerState(
@@ -111,13 +110,13 @@ class Normalizer:
         )
 
     def observe(self, state: NormalizerState, obs: Obs) -> Obs:
-        """Observations as the agent sees them, [..., own axes] as given."""
+        """Normalize observations; shapes are unchanged."""
         if state.obs is None:
             return obs
         return jnp.clip((obs - state.obs.mean) / state.obs.deviation, -self.clip, self.clip)
 
     def perceive(self, state: NormalizerState, trajectory: Trajectory) -> Trajectory:
-        """A rollout [T, B] as the agent sees it."""
+        """Normalize a rollout [T, B]."""
         reward = trajectory.reward
         if state.returns is not None:
             reward = jnp.clip(reward / state.returns.deviation, -self.clip, self.clip)
@@ -129,7 +128,7 @@ class Normalizer:
         )
 
     def update(self, state: NormalizerState, trajectory: Trajectory) -> NormalizerState:
-        """Statistics that include a rollout [T, B], which is as it came from the environment."""
+        """Statistics updated with a rollout [T, B] that is not normalized."""
         obs = None if state.obs is None else include(state.obs, trajectory.obs)
         if state.returns is None:
             return replace(state, obs=obs)

@@ -1,4 +1,4 @@
-"""Settings of hand-written algorithms that were tuned once and are used wherever such an agent is needed."""
+"""Tuned hyper-parameters of hand-written algorithms: baselines and antagonists."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,16 +24,16 @@ TABLE_PPO_LEARNER = Learner(policy=SGD(10.0), prediction=SGD(4.0), num_epochs=4,
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the settings of a baseline for tables were found: all of a grid live the same lives, the best IQM is taken.
+    """How a baseline for tables was tuned: a grid search on common random numbers by IQM.
 
     Attributes:
-        grid: values tried of each setting, in all combinations.
-        chosen: what the baseline has.
-        suite: where, never one that results are reported on.
-        num_levels: of it, the first ones.
+        grid: values of each hyper-parameter; all combinations were tried.
+        chosen: values of the baseline.
+        suite: test set for tuning, never one that results are reported on.
+        num_levels: number of levels of it, from the first.
         lifetime: agent updates.
         num_workers: parallel environments of one agent.
-        note: what else is worth knowing.
+        note: remarks.
     """
 
     grid: Mapping[str, tuple[Any, ...]]

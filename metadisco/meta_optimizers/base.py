@@ -1,8 +1,7 @@
-"""What a meta-optimizer is: a rule that improves meta-parameters by asking for candidates and telling their fitness.
+"""Protocol of meta-optimizers: update meta-parameters by `ask` for candidates and `tell` their fitness.
 
-Meta-optimizers know nothing of objectives, agents or environments: meta-parameters are a pytree, and all that they hear
-of a candidate's life is how fit it was. Meta-gradients, which must differentiate a life, are another kind of thing
-(`metadisco.meta_optimizers.gradient`).
+Meta-optimizers know nothing of objectives, agents or environments: meta-parameters are a pytree, and a life is only its
+fitness. Meta-gradients differentiate lives and have another protocol (`metadisco.meta_optimizers.gradient`).
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -17,9 +16,9 @@ MetaState = Any  # pytree of arrays
 
 @runtime_checkable
 class MetaOptimizer(Protocol):
-    """A rule that improves meta-parameters from the fitness of candidates.
+    """Updates meta-parameters from the fitness of candidates.
 
-    A generation has M = R N candidates: R replicas for each of N tasks, candidate r N + i living on task i.
+    A generation has M = R N candidates: R replicas for each of N tasks, candidate r N + i on task i.
     """
 
     @property
@@ -38,7 +37,7 @@ class MetaOptimizer(Protocol):
             num_tasks: N.
 
         Returns:
-            Meta-parameters with leading axis M, and the state to be given to `tell`.
+            Meta-parameters with leading axis M, and the state for `tell`.
         """
 
     def tell(
@@ -50,14 +49,14 @@ class MetaOptimizer(Protocol):
         *,
         train_mask: jax.Array | None = None,
     ) -> tuple[MetaState, Metrics]:
-        """Learn from what became of the candidates.
+        """Update from the fitness of the candidates.
 
         Args:
-            key: the one that `ask` got.
-            state: that `ask` returned.
-            population: that `ask` returned.
-            fitness: [R, N] float32, higher is better; NaN where a life has none, which never reaches the update.
-            train_mask: [N] bool, the tasks from which the objective may learn; all by default.
+            key: the key of `ask`.
+            state: returned by `ask`.
+            population: returned by `ask`.
+            fitness: [R, N] float32, higher is better; NaN for diverged agents, which counts as the worst.
+            train_mask: [N] bool, tasks that the update uses; all by default.
 
         Returns:
             The new state, of the same types, and metrics.

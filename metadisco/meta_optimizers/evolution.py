@@ -1,8 +1,7 @@
 """Evolution strategies over whole lives, on antithetic task pairs (arXiv:2402.05828).
 
-Candidates eta + sigma e and eta - sigma e live on the same task, from the same first agent, with the same random
-numbers. Their fitness is compared within the pair or over the population (`metadisco.meta_optimizers.shaping`), and a
-strategy of evosax makes an update of it.
+Candidates eta + sigma e and eta - sigma e share task, initial agent and random numbers. Their fitness is shaped within
+the pair or over the population (`metadisco.meta_optimizers.shaping`), and a strategy of evosax computes the update.
 """
 
 import difflib
@@ -26,7 +25,7 @@ from metadisco.meta_optimizers.shaping import PairwiseSign, Shaping
 
 @struct.dataclass
 class EvolutionState:
-    """State of the strategy, and what is needed to rebuild its shape."""
+    """State of the strategy, and its mean as a pytree."""
 
     strategy: Any  # state of the evosax strategy
     meta_params: MetaParams  # its mean
@@ -45,7 +44,7 @@ class Evolution:
         strategy: class name of a distribution-based strategy in `evosax.algorithms`.
         sigma: standard deviation of the perturbations. Strategies that adapt it themselves begin at `sigma.start`.
         learning_rate: of Adam on the estimated gradient. Strategies without an optimizer do not use it.
-        shaping: what the strategy is told about fitness.
+        shaping: from fitness to utility.
 
     Example:
         >>> from metadisco.meta_optimizers.schedules import Decay
@@ -107,7 +106,7 @@ class Evolution:
         strategy = self._build(fitness.size, state.meta_params)
         cost = -utilities(self.shaping, fitness, train_mask).reshape(-1)
         told, _ = strategy.tell(tell_key, population, cost, state.strategy, self._settings(strategy))
-        # A generation without information leaves everything as it was; the host loop stops the run.
+        # A generation without finite fitness changes nothing; the host loop stops the run.
         told = trees.where(is_informative(fitness, train_mask), told, state.strategy)
         meta_params = strategy.get_mean(told)
         metrics = generation_metrics(fitness, state.meta_params, meta_params)
@@ -130,7 +129,7 @@ class Evolution:
             raise ValueError(f"Evolution.strategy={self.strategy!r} is not one of {', '.join(names)}{hint}")
         strategy_class = getattr(distribution_based, self.strategy)
         accepted = _options(strategy_class)
-        # Strategies that weigh ranks themselves (CMA_ES, SNES, ...) cannot do without; they rank our utilities.
+        # Strategies with their own rank weights (CMA_ES, SNES, ...) need them; they rank our utilities.
         weighs = accepted["fitness_shaping_fn"].default is weights_fitness_shaping_fn
         options = {
             "fitness_shaping_fn": weights_fitness_shaping_fn if weighs else identity_fitness_shaping_fn,
@@ -150,17 +149,17 @@ class Evolution:
 
 
 def _filled(leaf: Any) -> jax.Array:
-    """A leaf of a first state: without NaN, which evosax has where nothing is read before it is written.
+    """A leaf of an initial state without NaN, which evosax uses as a placeholder.
 
-    Who looks for NaN (`JAX_DEBUG_NANS`) would find these. Python numbers become arrays: their weak types would make the
-    first meta-step compile twice.
+    `JAX_DEBUG_NANS` would stop at these. Python numbers become arrays: their weak types would compile the first
+    meta-step twice.
     """
     array = jnp.array(leaf, jnp.asarray(leaf).dtype)
     return jnp.where(jnp.isnan(array), 0, array) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 def _options(strategy_class: type) -> Mapping[str, inspect.Parameter]:
-    """What the constructor of a strategy can be told."""
+    """Parameters of a strategy's constructor."""
     return inspect.signature(strategy_class).parameters
 
 
@@ -173,19 +172,19 @@ def check_learnable(meta_params: MetaParams) -> None:
 
 
 def utilities(shaping: Shaping, fitness: jax.Array, train_mask: jax.Array | None) -> jax.Array:
-    """Shaped fitness [2, N]; a pair on a task that is not trained on ties."""
+    """Shaped fitness [2, N]; pairs on masked tasks tie."""
     utility = shaping(fitness)
     return utility if train_mask is None else jnp.where(train_mask, utility, jnp.mean(utility, axis=0))
 
 
 def is_informative(fitness: jax.Array, train_mask: jax.Array | None) -> jax.Array:
-    """Whether a generation with this fitness [2, N] says anything to learn from. [] bool."""
+    """Whether any fitness [2, N] that the update uses is finite. [] bool."""
     finite = jnp.isfinite(fitness)
     return jnp.any(finite if train_mask is None else finite & train_mask)
 
 
 def generation_metrics(fitness: jax.Array, before: MetaParams, after: MetaParams) -> Metrics:
-    """What every evolution strategy reports of a generation with this fitness [2, N].
+    """Metrics of a generation with fitness [2, N].
 
     `fitness` is the mean over candidates of finite fitness, `pair_gap` the mean |difference| within pairs,
     `update_norm` the length of the step.

@@ -1,7 +1,7 @@
-"""Meta-gradients: descend an outer loss by differentiating through the updates of the agents (arXiv:2310.02782).
+"""Meta-gradients: descend an outer loss by differentiating through the agents' updates (arXiv:2310.02782).
 
-A life is whatever `loss_fn` takes and returns; here it is only differentiated, one life at a time. Who computes which
-life, and on which device, is up to `spread`.
+A life is whatever `loss_fn` takes and returns; it is differentiated one life at a time. `spread` distributes lives over
+devices.
 """
 
 from collections.abc import Callable
@@ -27,10 +27,10 @@ LossFn = Callable[[MetaParams, Any], tuple[jax.Array, tuple[Any, Metrics]]]
 
 
 class Spread(Protocol):
-    """A way to apply a function to every life."""
+    """Applies a function to every life."""
 
     def __call__(self, run: Callable[[Any, Any], tuple[Any, Any]], shared: Any, lives: Lives) -> tuple[Any, Any]:
-        """Sum over lives of the first part of `run(shared, life)`, and the second part with leading axis N."""
+        """Sum over lives of the first result of `run(shared, life)`, and the second result with leading axis N."""
 
 
 def side_by_side(run: Callable[[Any, Any], tuple[Any, Any]], shared: Any, lives: Lives) -> tuple[Any, Any]:
@@ -40,7 +40,7 @@ def side_by_side(run: Callable[[Any, Any], tuple[Any, Any]], shared: Any, lives:
 
 
 class OuterOptimizer(Protocol):
-    """A rule that improves meta-parameters by differentiating an outer loss. `MetaGradient` is one."""
+    """Updates meta-parameters by the gradient of an outer loss. `MetaGradient` is one."""
 
     def init(self, key: Key, meta_params: MetaParams, num_tasks: int) -> Any:
         """State that begins at `meta_params`. Raises ValueError where there is nothing to learn."""
@@ -114,12 +114,12 @@ class MetaGradient:
         Args:
             state: before.
             lives: leading axis N.
-            loss_fn: lets one life go on, and says how good that was.
-            train_mask: [N] bool, whose gradients count; all by default.
-            spread: applies a function to all lives.
+            loss_fn: advances one life and returns its outer loss.
+            train_mask: [N] bool, lives that the update uses; all by default.
+            spread: distributes lives over devices.
 
         Returns:
-            The new state, the lives afterwards and metrics: means over the lives of finite gradient, trained on or not.
+            The new state, the advanced lives and metrics: means over lives with finite gradients, masked or not.
         """
         train_mask = jnp.ones(jax.tree.leaves(lives)[0].shape[0], bool) if train_mask is None else train_mask
 
@@ -128,7 +128,7 @@ class MetaGradient:
             (loss, (life, metrics)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(meta_params, life)
             leaves = [loss, *jax.tree.leaves(gradient)]
             is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-            # Left out by selection: a product with 0 would keep what is NaN.
+            # Selected, not multiplied: 0 * NaN is NaN.
             gradient = trees.where(is_finite & counts, gradient, jax.tree.map(jnp.zeros_like, gradient))
             return gradient, (life, is_finite, {"meta_loss": loss, **metrics})
 
@@ -137,7 +137,7 @@ class MetaGradient:
         gradient = jax.tree.map(lambda leaf: leaf / jnp.maximum(num_counted, 1), total)
         updates, opt_state = self._optimizer.update(gradient, state.opt_state, state.meta_params)
         moved = GradientState(optax.apply_updates(state.meta_params, updates), opt_state)
-        # A meta-step without information leaves everything as it was; the host loop stops the run.
+        # A meta-step without finite gradients changes nothing; the host loop stops the run.
         moved = trees.where(num_counted > 0, moved, state)
         step = jax.tree.map(jnp.subtract, moved.meta_params, state.meta_params)
         metrics = {name: mean_where(is_finite & jnp.isfinite(value), value) for name, value in metrics.items()}

@@ -1,6 +1,6 @@
-"""Evolution strategies at scale: the population's large matrix products are shared (arXiv:2511.16652).
+"""Low-rank evolution strategies, whose candidates share large matrix products (arXiv:2511.16652).
 
-Each matrix W of the meta-parameters is perturbed by sigma a b^T / sqrt(rank) with Gaussian a and b. A member's
+Each matrix W of the meta-parameters is perturbed by sigma a b^T / sqrt(rank) with Gaussian a and b. A candidate's
 product is x W + sigma (x a) b^T / sqrt(rank), so one large product by W serves the whole population. The update
 averages many rank-one directions and has full rank.
 """

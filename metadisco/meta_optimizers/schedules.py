@@ -1,4 +1,4 @@
-"""How a meta-optimizer's settings change over meta-steps."""
+"""Schedules of meta-optimizers' hyper-parameters over meta-steps."""
 
 import math
 from dataclasses import dataclass

@@ -1,8 +1,7 @@
-"""Fitness shaping: what an evolution strategy is told about who did better.
+"""Fitness shaping: from fitness to the utility that an evolution strategy is given.
 
-A shaping sees the fitness of antithetic task pairs, [2, N], rows being eta + sigma e and eta - sigma e on the same
-N tasks, and returns a utility of the same shape; higher is better. A fitness that is not finite ranks worst; where
-both of a pair are not, they tie.
+Fitness and utility are [2, N]: rows eta + sigma e and eta - sigma e on the same N tasks; higher is better. A non-finite
+fitness ranks worst; a pair ties where both are non-finite.
 """
 
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ class PairwiseSign:
 
 @dataclass(frozen=True)
 class PairwiseRoot:
-    """Within each pair +-sqrt|d| / 2 for a difference d: larger gaps say more, outliers do not dominate."""
+    """Within each pair +-sqrt|d| / 2 for a difference d: larger differences count more, outliers do not dominate."""
 
     def __call__(self, fitness: jax.Array) -> jax.Array:
         """See the class. A pair with one non-finite member counts as the largest finite gap."""

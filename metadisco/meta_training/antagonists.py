@@ -1,8 +1,8 @@
-"""Antagonists: what else could have been had on a level, for the agent's return to be compared with.
+"""Antagonists: reference returns on a level, with which the agent's return is compared.
 
-One that learns has a life of its own, beside that of the agent: begun with it and one update for each of its updates,
-so that it costs one more agent and not one more lifetime per meta-step. For the others the answer is known, or found,
-when the life is over.
+A trained antagonist has a life beside the agent's: it starts at the same time and does one update per agent update, so
+it costs one more agent and not one more lifetime per meta-step. The return of a solved antagonist is computed when the
+life is over.
 """
 
 from dataclasses import dataclass, replace
@@ -23,41 +23,41 @@ from metadisco.objectives.base import Objective
 
 
 class Antagonist(Protocol):
-    """Somebody to compare with: one that is trained beside the agent, or one that is solved when a life is over."""
+    """A reference agent: trained beside the agent, or solved when a life is over."""
 
     def check(self, inner: InnerLoop) -> None:
-        """Raise ValueError where it cannot live like these agents, and say what to use instead."""
+        """Raise ValueError where it does not fit these agents, and say what to use instead."""
 
 
 @runtime_checkable
 class TrainedAntagonist(Antagonist, Protocol):
-    """One that lives on the levels and for the lifetimes of the agents."""
+    """An antagonist that is trained on the agents' tasks."""
 
     def inner_loop(self, inner: InnerLoop) -> InnerLoop:
-        """How it lives, where agents live as `inner` says."""
+        """Its inner loop, given that of the agents."""
 
 
 @runtime_checkable
 class SolvedAntagonist(Antagonist, Protocol):
-    """One whose return is known, or found, when the agent's life is over."""
+    """An antagonist whose return is computed when the agent's life is over."""
 
     def expected_return(self, inner: InnerLoop, key: Key, task: Task) -> jax.Array:
         """Undiscounted episode return on one task. [] float32.
 
         Args:
-            inner: how the agent lived.
+            inner: inner loop of the agents.
             key: of this task.
-            task: what is played.
+            task: the task.
         """
 
 
 @own_defaults
 @dataclass(frozen=True)
 class LearningAntagonist:
-    """An agent that learns by hand-written rules, from the same key and with the same budget (arXiv:2310.02782).
+    """An agent with a hand-written objective, the same key and the same budget (arXiv:2310.02782).
 
     Attributes:
-        objective: its rule, without meta-parameters.
+        objective: without meta-parameters.
         learner: its optimizers.
 
     Example:
@@ -75,7 +75,7 @@ class LearningAntagonist:
             )
 
     def check(self, inner: InnerLoop) -> None:
-        """It must be able to act and observe; the default rates are for tables."""
+        """Raise ValueError where it does not fit the agents; the default rates are for tables."""
         if self == LearningAntagonist() and not isinstance(inner.torso, Table):
             raise ValueError(
                 f"the default LearningAntagonist is tuned for Table agents, got {inner.torso}; give an objective and "
@@ -84,14 +84,14 @@ class LearningAntagonist:
         self.inner_loop(inner)
 
     def inner_loop(self, inner: InnerLoop) -> InnerLoop:
-        """As the agents, but for the rule."""
+        """The agents' inner loop with its objective and learner."""
         return replace(inner, objective=self.objective, learner=self.learner, critic=None)
 
 
 @own_defaults
 @dataclass(frozen=True)
 class RandomPolicy:
-    """All actions are equally likely; its return is estimated by `num_test_workers` episodes.
+    """The uniform policy; its return is estimated from `num_test_workers` episodes.
 
     Example:
         >>> from metadisco.agents.networks import Table
@@ -101,11 +101,11 @@ class RandomPolicy:
     """
 
     def check(self, inner: InnerLoop) -> None:
-        """It can live anywhere."""
+        """It fits all agents."""
         del inner
 
     def expected_return(self, inner: InnerLoop, key: Key, task: Task) -> jax.Array:
-        """Play. [] float32."""
+        """Mean return of the episodes. [] float32."""
         ignorant = replace(inner, torso=Constant(), critic=None)
         lives = trees.stack([ignorant.begin(key, task)])
         return jnp.mean(ignorant.evaluate(lives, slots=1))
@@ -114,7 +114,7 @@ class RandomPolicy:
 @own_defaults
 @dataclass(frozen=True)
 class Expert:
-    """The best policy, which may depend on time, by exact dynamic programming (`gridworld_oracle`).
+    """The best policy, which may depend on time, by exact dynamic programming (`envs.gridworld.oracle`).
 
     Example:
         >>> from metadisco.agents.networks import Table

@@ -1,9 +1,9 @@
 """Several seeds of one trainer in one program.
 
 Seeds differ in numbers only, so their meta-steps are one vmapped meta-step, and their lives are one population
-(`metadisco.meta_training.domain`): S small populations fill a wide device as one large one does, and on a CPU nobody
-idles while the last lives of one seed run out. What a seed draws is what it draws alone, so it ends where its own run
-would have ended, up to the order of reductions.
+(`metadisco.meta_training.domain`): S small populations fill a wide device as one large one does, and on a CPU no
+device idles while the last lives of one seed finish. Random numbers of a seed are those of its own run, so results are
+the same up to the order of reductions.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ class BatchedSeeds:
     """Several seeds of one trainer, as a trainer.
 
     Attributes:
-        trainer: what is run; by evolution, whose lives last for one meta-step.
+        trainer: an evolution trainer, whose lives last for one meta-step.
         seeds: of the runs, all different.
     """
 
@@ -92,7 +92,7 @@ class BatchedSeeds:
 
 
 def label(name: str, seed: int) -> str:
-    """What a metric of one seed is called among those of all."""
+    """Name of a metric of one seed in the common log."""
     return f"{name}/seed{seed}"
 
 
@@ -114,10 +114,10 @@ def log_of_seed(rows: Sequence[Row], seed: int, num_seeds: int) -> str:
 
 
 class SeedLogs:
-    """A tracker that shows every seed in a run folder of its own while all are trained: its log and its curves.
+    """A tracker that writes the log and the curves of every seed into its own run folder during training.
 
-    The rows are dealt out from the log of all, which is cut to the newest checkpoint before trackers are made. So a run
-    that goes on begins the logs of its seeds anew.
+    Rows come from the common log, which is truncated to the newest checkpoint before trackers are made. A resumed run
+    therefore rewrites the logs of its seeds.
     """
 
     def __init__(self, folder: Path, step: int, *, homes: Mapping[int, Path]) -> None:

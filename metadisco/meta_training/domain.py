@@ -1,7 +1,7 @@
-"""Where agents live: an environment with its agents, its curriculum, and how its levels are scored.
+"""A domain: an environment with its agents, its curriculum and its level score.
 
-A trainer has one domain or several. Under `jax.vmap`, as when several seeds are trained by one program
-(`metadisco.meta_training.batched_seeds`), the lives of all seeds are one population.
+A trainer has one domain or several. Under `jax.vmap` (`metadisco.meta_training.batched_seeds`) the lives of all seeds
+are merged into one population.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ from metadisco.meta_optimizers.base import mean_where
 from metadisco.meta_training import level_scores
 from metadisco.meta_training.level_scores import LevelScore, Return
 
-MAX_CPU_SLOTS = 4  # what narrow nets like best on a CPU core, measured in docs/results/slots.json
-CPU_CACHE = 2**20  # bytes of meta-parameters that stay in the cache of a core: the wider the net, the fewer slots
+MAX_CPU_SLOTS = 4  # fastest for narrow nets on a CPU core, see docs/results/slots.json
+CPU_CACHE = 2**20  # bytes of meta-parameters that fit into a core's cache; wider nets get fewer slots
 
 
 class Recorded(NamedTuple):
-    """A population whose lives were lived in a meta-step, for somebody who looks into them."""
+    """A population of one meta-step and its fitness, for debugging."""
 
     inner: InnerLoop
     population: Population
@@ -45,7 +45,7 @@ _RECORDED: ContextVar[list[Recorded] | None] = ContextVar("recorded", default=No
 
 @contextlib.contextmanager
 def recording() -> Iterator[list[Recorded]]:
-    """A context in which `Domain.live` leaves what it lived in a list, while a meta-step is traced."""
+    """Context in which `Domain.live` appends its population to a list, while a meta-step is traced."""
     token = _RECORDED.set([])
     try:
         yield cast(list[Recorded], _RECORDED.get())
@@ -59,16 +59,15 @@ class Domain:
     """One environment of a meta-training run.
 
     Attributes:
-        inner: what happens inside a life.
-        curriculum: which tasks come next.
-        num_tasks: N, tasks per meta-step; under evolution there are as many lives for each as the meta-optimizer has
-            replicas.
-        score: how informative a level was, for the curriculum to keep and replay it.
-        slots: lives that run side by side on one device. None chooses: as many as fill an accelerator, as few as stay
-            in a CPU's cache.
-        name: what its metrics are called by, where there are several domains.
-        random_return: of a random policy, 0 on the scale on which domains are compared.
-        reference_return: of a good agent, 1 on that scale.
+        inner: the inner loop.
+        curriculum: proposes tasks.
+        num_tasks: N, tasks per meta-step; under evolution each has R lives, the replicas of the meta-optimizer.
+        score: level score, by which the curriculum keeps and replays levels.
+        slots: lives that run side by side on one device. None chooses: enough to fill an accelerator, few enough for
+            the cache of a CPU.
+        name: suffix of its metrics, if there are several domains.
+        random_return: return of a random policy, 0 on the common scale of fitness.
+        reference_return: return of a good agent, 1 on that scale.
     """
 
     inner: InnerLoop
@@ -91,7 +90,7 @@ class Domain:
         level_scores.check(self.score, self.inner)
 
     def num_slots(self, num_lives: int) -> int:
-        """How many of its lives a device advances side by side."""
+        """Lives that run side by side on one device, out of `num_lives`."""
         even = evenness(self.curriculum)
         meta_params = trees.num_bytes(jax.eval_shape(self.inner.objective.init, jax.eval_shape(jax.random.key, 0)))
         in_cache, all_busy = CPU_CACHE // max(meta_params, 1), int(even * num_lives / 2)
@@ -104,11 +103,11 @@ class Domain:
 
     @property
     def antagonist(self) -> InnerLoop | None:
-        """How an agent lives with whom the score compares each life; None where nobody is trained beside it."""
+        """Inner loop of the score's antagonist; None if the score has none that is trained."""
         return level_scores.trained_antagonist(self.score, self.inner)
 
     def live_as_antagonists(self, initials: InitialCondition) -> tuple[jax.Array, jax.Array]:
-        """Mean returns of antagonists, [N] float32, 0 where there are none, and the updates that they did, [] int32."""
+        """Mean returns of antagonists, [N] float32, 0 without antagonists, and the sum of their updates, [] int32."""
         antagonist = self.antagonist
         if antagonist is None:
             return jnp.zeros(initials.task.lifetime.shape), jnp.zeros((), jnp.int32)
@@ -124,7 +123,7 @@ class Domain:
         return outcomes.fitness, jnp.sum(outcomes.num_updates)
 
     def live(self, population: Population, items: tuple[InitialCondition, jax.Array]) -> Outcome:
-        """Spend whole lives, spread over all devices, and score their levels. The agents themselves are not kept.
+        """Run whole lives, sharded over all devices, and score their levels. The agents themselves are discarded.
 
         Args:
             population: meta-parameters, leading axis M.
@@ -143,13 +142,13 @@ class Domain:
         initials, antagonist_returns = items
         slots = self.num_slots(antagonist_returns.shape[0])
         lives, metrics = self.inner.spend(population, initials, slots=slots)
-        everybody = jnp.ones(antagonist_returns.shape, bool)
+        chosen = jnp.ones(antagonist_returns.shape, bool)
         returns = only_of_finite(lives, self.inner.evaluate(lives, slots=slots))
         critic_outputs: CriticOutput | None = None
         if self.score.uses_critic:
             critic_outputs = jax.lax.map(self._assess, lives, batch_size=slots)
         scores = level_scores.score_lives(
-            self.score, self.inner, lives, returns, antagonist_returns, critic_outputs, everybody
+            self.score, self.inner, lives, returns, antagonist_returns, critic_outputs, chosen
         )
         return Outcome(jnp.mean(returns, axis=1), lives.num_updates, metrics, scores)
 
@@ -159,17 +158,17 @@ class Domain:
     def observe(
         self, key: Key, curriculum: CurriculumState, proposal: Proposal, scores: jax.Array, finished: jax.Array
     ) -> tuple[CurriculumState, Metrics]:
-        """Tell the curriculum how informative the levels were of the lives that are over.
+        """Give the curriculum the scores of finished lives.
 
         Args:
             key: of this meta-step.
             curriculum: its state.
-            proposal: what the lives were begun with.
-            scores: [N] float32; what is not finite keeps the level out.
+            proposal: proposal of the lives.
+            scores: [N] float32; levels with a non-finite score are not kept.
             finished: [N] bool.
 
         Returns:
-            Its state and its metrics; `score` is the mean of the finite ones, NaN where there is none.
+            Its state and metrics; `score` is the mean of the finite scores, NaN if there is none.
         """
         curriculum, metrics = self.curriculum.observe(key, curriculum, proposal, scores, finished)
         is_scored = finished & jnp.isfinite(scores)
@@ -178,11 +177,11 @@ class Domain:
 
 
 def _as_one_population(spend: Callable[[Population, Any], Outcome]) -> Callable[[Population, Any], Outcome]:
-    """Let `jax.vmap` over S populations spend their lives as one population of S M.
+    """Make `jax.vmap` over S populations run them as one population of S M lives.
 
-    Vmapped loops would go on for everybody until the last of S is done; packed into one population nobody waits. Lives
-    draw what they draw without vmap, so their numbers are the same up to the order of sums. Low-rank populations of
-    different bases do not make one population and come one after the other.
+    A vmapped loop would run every population until the slowest of S is done; one packed population does not wait.
+    Random numbers are those without vmap, so results agree up to the order of sums. Low-rank populations with different
+    base matrices cannot be merged and are run one after the other.
     """
     packed = jax.custom_batching.custom_vmap(spend)
 
@@ -206,7 +205,7 @@ def _as_one_population(spend: Callable[[Population, Any], Outcome]) -> Callable[
 
 
 def of_better(outcomes: Outcome) -> jax.Array:
-    """Score by the life of the highest fitness on each task, [R, N] to [N]; NaN where none is finite."""
+    """Score of the fittest life on each task, [R, N] to [N]; NaN where none is finite."""
     fitness = jnp.where(jnp.isfinite(outcomes.fitness), outcomes.fitness, -jnp.inf)
     better = jnp.argmax(fitness, axis=0)
     return jnp.take_along_axis(jnp.asarray(outcomes.score), better[None], axis=0)[0]

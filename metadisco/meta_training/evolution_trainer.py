@@ -1,8 +1,8 @@
-"""One meta-step by evolution, as a straight line: propose tasks, ask for candidates, live, tell their fitness, observe.
+"""Meta-training by evolution: propose tasks, ask for candidates, run their lives, tell their fitness, observe.
 
-Domains differ in shape, so their lives cannot be batched together: they come one after the other, and the
-meta-optimizer sees all of their lives as one generation. What a candidate reached is put on the scale of its domain
-(random policy 0, a good agent 1), so that none counts for more because its rewards are larger.
+Domains differ in shapes, so their lives are run one domain after the other; the meta-optimizer gets all of them as one
+generation. Fitness is normalized per domain (random policy 0, a good agent 1), so that a domain with larger rewards has
+no larger weight.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from metadisco.meta_training.level_scores import LevelScore, Return
 
 @struct.dataclass
 class TrainState:
-    """All that changes from meta-step to meta-step."""
+    """State of meta-training."""
 
     step: jax.Array  # [] int32, meta-steps done
     meta: MetaState
@@ -37,13 +37,13 @@ class TrainState:
 @own_defaults
 @dataclass(frozen=True)
 class EvolutionTrainer:
-    """A meta-training run by evolution over whole lives, in one domain or several. It is its own configuration.
+    """Meta-training by evolution over whole lives, in one domain or several. The dataclass is the run's configuration.
 
     Attributes:
-        domains: the environments, with their agents. Their objectives must be equal; of mirror learning the drifts,
-            while the settings of the agents around them, such as the discount, may differ.
-        meta_optimizer: how the objective improves. A generation has, for each task of each domain, as many candidates
-            as it has replicas.
+        domains: the environments, with their agents. Their objectives must be equal. For mirror learning only the
+            drifts must be equal; other hyper-parameters, such as the discount, may differ.
+        meta_optimizer: the evolution strategy. A generation has R candidates (its `replicas`) for each task of each
+            domain.
         num_steps: meta-steps of the whole run.
 
     Example:
@@ -79,7 +79,7 @@ class EvolutionTrainer:
 
     @property
     def num_tasks(self) -> int:
-        """N, tasks per meta-step of all domains together."""
+        """N, tasks per meta-step, summed over domains."""
         return sum(domain.num_tasks for domain in self.domains)
 
     def init(self, key: Key, meta_params: MetaParams | None = None) -> TrainState:
@@ -95,7 +95,7 @@ class EvolutionTrainer:
         )
 
     def step(self, key: Key, state: TrainState) -> tuple[TrainState, Metrics]:
-        """One meta-step. Metrics are scalars; of several domains, what concerns one of them is called `NAME/DOMAIN`."""
+        """One meta-step. Metrics are scalars; with several domains, those of one domain are called `NAME/DOMAIN`."""
         propose_key, init_key, meta_key, observe_key = jax.random.split(key, 4)
         proposed = [
             domain.curriculum.propose(self._key(propose_key, i), state.curricula[i], domain.num_tasks)
@@ -140,39 +140,39 @@ class EvolutionTrainer:
         nan_search.find_in_population(self, key, state)
 
     def num_slots(self, domain: Domain) -> int:
-        """How many of the lives of a domain a device advances side by side."""
+        """Lives of a domain that run side by side on one device."""
         return domain.num_slots(-(-domain.num_tasks * self.replicas // jax.device_count()))
 
     def memory(self, domain: Domain) -> int:
-        """Bytes that a meta-step needs in a domain; domains come one after the other."""
+        """Bytes that a meta-step needs in one domain; domains run one after the other."""
         return memory_estimate.of_whole_lives(domain, domain.num_tasks * self.replicas, self.num_slots(domain))
 
     def _key(self, key: Key, i: int) -> Key:
-        """The key of domain i. A single one has the key itself."""
+        """The key of domain i; `key` itself if there is one domain."""
         return key if len(self.domains) == 1 else jax.random.fold_in(key, i)
 
     def _live(
         self, i: int, population: Population, initials: InitialCondition, antagonist_returns: jax.Array
     ) -> Outcome:
-        """Spend the lives of the candidates that live in domain i. Outcomes [R, N of this domain]."""
+        """Run the lives of the candidates of domain i. Outcomes [R, N of this domain]."""
         members = lowrank.take(population, jnp.asarray(self._members(i))) if len(self.domains) > 1 else population
         outcomes = self.domains[i].live(members, repeat((initials, antagonist_returns), self.replicas))
         return jax.tree.map(lambda leaf: leaf.reshape(self.replicas, -1, *leaf.shape[1:]), outcomes)
 
     def _members(self, i: int) -> np.ndarray:
-        """Indices into the population of the candidates that live in domain i."""
+        """Indices into the population of the candidates of domain i."""
         begin = sum(domain.num_tasks for domain in self.domains[:i])
         tasks = np.arange(begin, begin + self.domains[i].num_tasks)
         return np.concatenate([replica * self.num_tasks + tasks for replica in range(self.replicas)])
 
     def _named(self, metrics: Metrics, domain: Domain) -> Metrics:
-        """Metrics of a domain, by names of their own where there are several."""
+        """Metrics of a domain, with its name as a suffix if there are several domains."""
         if len(self.domains) == 1:
             return {name: value for name, value in metrics.items() if name != "fitness"}  # the meta-optimizer's
         return {f"{name}/{domain.name}": value for name, value in metrics.items()}
 
     def _work(self, outcomes: list[Outcome], antagonist_updates: list[jax.Array], proposals: list[Proposal]) -> Metrics:
-        """Agent updates and environment steps, antagonists included, and the mean lifetime."""
+        """Agent updates and environment steps, including antagonists, and the mean lifetime."""
         updates = [
             jnp.sum(each.num_updates) + theirs for each, theirs in zip(outcomes, antagonist_updates, strict=True)
         ]
@@ -191,7 +191,7 @@ class EvolutionTrainer:
         return metrics
 
 
-def MetaTrainer(  # noqa: N802 - it reads as the class of trainers that it makes
+def MetaTrainer(  # noqa: N802 - a constructor of EvolutionTrainer
     inner: InnerLoop,
     curriculum: Curriculum,
     meta_optimizer: MetaOptimizer,
@@ -200,16 +200,16 @@ def MetaTrainer(  # noqa: N802 - it reads as the class of trainers that it makes
     score: LevelScore = Return(),
     slots: int | None = None,
 ) -> EvolutionTrainer:
-    """A meta-training run by evolution in one domain.
+    """An `EvolutionTrainer` with one domain.
 
     Args:
-        inner: what happens inside a life.
+        inner: the inner loop.
         curriculum: which tasks come next.
-        meta_optimizer: how the objective improves.
-        num_tasks: as the ones that follow, see `Domain` and `EvolutionTrainer`.
+        meta_optimizer: the evolution strategy.
+        num_tasks: N, tasks per meta-step.
         num_steps: meta-steps.
-        score: see there.
-        slots: see there.
+        score: see `Domain`.
+        slots: see `Domain`.
 
     Example:
         >>> import metadisco
@@ -223,7 +223,7 @@ def MetaTrainer(  # noqa: N802 - it reads as the class of trainers that it makes
 
 
 def _of_lives(outcomes: Outcome) -> Metrics:
-    """Means of the metrics of lives, and of their returns as `fitness`, over candidates of finite fitness."""
+    """Means of metrics and returns (`fitness`) over candidates of finite fitness."""
     finite = jnp.isfinite(outcomes.fitness)
     values = outcomes.metrics | {"fitness": outcomes.fitness}
     return {name: mean_where(finite & jnp.isfinite(value), value) for name, value in values.items()}

@@ -1,7 +1,7 @@
-"""One meta-step by meta-gradients: renew the lives that are over, let all go on a little, improve the objective.
+"""Meta-training by meta-gradients: restart finished lives, advance all by K updates, descend the outer loss.
 
-Unlike under evolution (`metadisco.meta_training.evolution_trainer`), a life lasts over many meta-steps, so lives are
-part of the train state and every meta-step finds some of them young and some old.
+Unlike under evolution (`metadisco.meta_training.evolution_trainer`), a life lasts for many meta-steps. So lives are
+part of the train state, and at any meta-step they are at different updates of their lifetimes.
 """
 
 from dataclasses import dataclass, replace
@@ -29,32 +29,31 @@ from metadisco.meta_training.truncation import Unroll, UnrollState
 
 @struct.dataclass
 class GradientTrainState:
-    """All that changes from meta-step to meta-step."""
+    """State of meta-training."""
 
     step: jax.Array  # [] int32, meta-steps done
     meta: GradientState
     curricula: tuple[CurriculumState, ...]  # one for each domain
     lives: UnrollState  # leading axis N
-    antagonists: Life | None  # leading axis N, whom the score compares each life with, in lock-step; None for nobody
-    proposal: Proposal  # leading axis N, what each life was begun with, to be given back to the curriculum
+    antagonists: Life | None  # leading axis N, one beside each life, with as many updates; None without antagonists
+    proposal: Proposal  # leading axis N, proposals of the current lives, for `Curriculum.observe`
 
 
 @own_defaults
 @dataclass(frozen=True)
 class GradientTrainer:
-    """Everything that one meta-training run by meta-gradients consists of. It is its own configuration.
+    """Meta-training by meta-gradients. The dataclass is the run's configuration.
 
-    The lives that a run begins with are cut short after a random part of their lifetime, from one update to all of
-    them, so that they do not all end together. The objective still sees the task's n/N, not the shortened horizon. A
-    curriculum is not told of a life that was cut short.
+    The first lives of a run are truncated after a uniformly random number of updates, from 1 to their lifetime, so that
+    they do not all end at the same meta-step. The objective still sees the task's n/N, not the shortened horizon. A
+    truncated life is not reported to the curriculum.
 
     Attributes:
-        domains: one environment, with its agents. Its curriculum proposes a task for every life at each meta-step;
-            those of lives that go on are not used. N, its `num_tasks`, is how many lives are lived at the same time,
-            and its `slots`, where nobody sets them, are all of an accelerator's, and one on a CPU, since what a
-            backward pass keeps of it just fits into the cache.
-        meta_optimizer: how the objective improves.
-        unroll: how far a life goes in one meta-step, and the outer loss.
+        domains: exactly one. Its curriculum proposes a task for every life at each meta-step; proposals for unfinished
+            lives are not used. Its `num_tasks`, N, is the number of lives in progress. Its `slots` are by default all
+            lives of a device on an accelerator, and 1 on a CPU, where the backward pass of one life fills the cache.
+        meta_optimizer: optimizer of the outer loss.
+        unroll: length of an unroll, and the outer loss.
         num_steps: meta-steps of the whole run.
     """
 
@@ -68,13 +67,13 @@ class GradientTrainer:
         check_counts(self, "num_steps")
         if len(self.domains) != 1:
             raise ValueError(
-                f"GradientTrainer.domains must be one, got {len(self.domains)}; use EvolutionTrainer for several"
+                f"GradientTrainer.domains must be one domain, got {len(self.domains)}; use EvolutionTrainer for several"
             )
         self.unroll.check(self.domain.inner)
 
     @property
     def domain(self) -> Domain:
-        """Where agents live."""
+        """The domain."""
         return self.domains[0]
 
     @property
@@ -87,7 +86,7 @@ class GradientTrainer:
         nan_search.find_in_gradients(self, key, state)
 
     def num_slots(self, domain: Domain) -> int:
-        """How many of its lives a device advances side by side."""
+        """Lives that run side by side on one device."""
         return num_slots(domain.slots, -(-domain.num_tasks // jax.device_count()), on_cpu=1)
 
     def memory(self, domain: Domain) -> int:
@@ -95,7 +94,7 @@ class GradientTrainer:
         return memory_estimate.of_unrolls(domain, self.unroll, self.num_slots(domain))
 
     def layout(self, num_devices: int) -> Any:
-        """Which parts of the state are spread over devices: the lives, which stay where they are lived."""
+        """Placement of each part of the state: lives are sharded over devices, the rest is replicated."""
         spread = SPREAD if self.domain.num_tasks % num_devices == 0 else SHARED
         parts: dict[str, Any] = {"step": SHARED, "meta": SHARED, "curricula": SHARED}
         parts |= {"lives": spread, "antagonists": spread, "proposal": spread}
@@ -122,7 +121,7 @@ class GradientTrainer:
         )
 
     def step(self, key: Key, state: GradientTrainState) -> tuple[GradientTrainState, Metrics]:
-        """One meta-step. Metrics are scalars; `fitness` is NaN where no life has come to its end."""
+        """One meta-step. Metrics are scalars; `fitness` is NaN if no life has finished."""
         renew_key, observe_key = jax.random.split(key)
         domain, mesh = self.domain, population_mesh()
         curriculum, lives, antagonists, proposal = self.renew(renew_key, state)
@@ -142,8 +141,8 @@ class GradientTrainer:
         is_finite = finished & jnp.isfinite(fitness)
         agent_updates = (jnp.sum(lives.life.num_updates) - num_updates).astype(jnp.float32)
         if antagonists is not None:
-            agent_updates = 2 * agent_updates  # in lock-step
-        num_rollouts = agent_updates + domain.num_tasks  # and the validation of each
+            agent_updates = 2 * agent_updates  # as many for the antagonists
+        num_rollouts = agent_updates + domain.num_tasks  # plus one validation rollout per life
         metrics = metrics | told
         metrics |= {
             "fitness": jnp.where(jnp.any(is_finite), mean_where(is_finite, fitness), jnp.nan),
@@ -155,7 +154,7 @@ class GradientTrainer:
         return GradientTrainState(state.step + 1, meta, (curriculum,), lives, antagonists, proposal), metrics
 
     def renew(self, key: Key, state: GradientTrainState) -> tuple[CurriculumState, UnrollState, Life | None, Proposal]:
-        """Begin new lives on new tasks where lives are over: the curriculum, lives, antagonists and their tasks."""
+        """Restart finished lives on new tasks. Returns the curriculum, lives, antagonists and their proposal."""
         propose_key, init_key = jax.random.split(key)
         domain = self.domain
         curriculum, proposal = domain.curriculum.propose(propose_key, state.curricula[0], domain.num_tasks)
@@ -168,7 +167,7 @@ class GradientTrainer:
         return self.meta_optimizer.meta_params(state.meta)
 
     def _begin(self, key: Key, proposal: Proposal) -> tuple[UnrollState, Life | None]:
-        """A life for each of N tasks, and an antagonist with the same key."""
+        """New lives on N tasks, and antagonists with the same keys."""
         keys = jax.random.split(key, self.domain.num_tasks)
         lives = jax.vmap(partial(self.unroll.begin, self.domain.inner))(keys, proposal.tasks)
         antagonist = self.domain.antagonist
@@ -177,7 +176,7 @@ class GradientTrainer:
     def _advance(
         self, meta_params: MetaParams, unroll_state: UnrollState
     ) -> tuple[jax.Array, tuple[tuple[UnrollState, CriticOutput | None], Metrics]]:
-        """As the unroll; what nobody asks for is not kept."""
+        """`Unroll.advance`, without the critic output if the score does not use it."""
         loss, ((unroll_state, critic_output), metrics) = self.unroll.advance(
             self.domain.inner, meta_params, unroll_state
         )
@@ -186,7 +185,7 @@ class GradientTrainer:
     def _conclude(
         self, items: tuple[Life, Life | None, CriticOutput | None, jax.Array]
     ) -> tuple[Life | None, jax.Array, jax.Array]:
-        """Let antagonists catch up with their lives; fitness and scores of the lives that have come to their end."""
+        """Advance antagonists to the updates of their lives; evaluate and score the lives that have finished."""
         lives, antagonists, critic_outputs, finished = items
         domain, antagonist = self.domain, self.domain.antagonist
         slots = num_slots(domain.slots, finished.shape[0], on_cpu=1)

@@ -1,8 +1,8 @@
-"""How informative a level is, said when a life on it has ended, from the evidence of that life.
+"""Level scores: how informative a level is, computed when a life on it has ended.
 
-A curriculum keeps and replays the levels with the highest scores. A score says what it needs: a critic beside the agent
-(`InnerLoop.critic`), or an antagonist that lives on the same task. Trainers see to that, and a score is then a function
-of what was found out, under evolution as by meta-gradients. Under evolution the better life of each pair counts.
+A curriculum keeps and replays the levels with the highest scores. A score declares what it needs: a critic beside the
+agent (`InnerLoop.critic`), or an antagonist on the same task. Trainers provide both, under evolution and by
+meta-gradients. Under evolution the score is that of the better life of each pair.
 """
 
 from dataclasses import dataclass, replace
@@ -22,25 +22,25 @@ from metadisco.meta_training.antagonists import Antagonist, LearningAntagonist, 
 
 @struct.dataclass
 class Evidence:
-    """What is known of one life at its end."""
+    """Data of one finished life."""
 
-    key: Key  # [] of the life; for draws, fold it
+    key: Key  # [] of the life; fold it before use
     task: Task
     episode_return: jax.Array  # [num_test_workers] float32, undiscounted, of the trained agent
-    antagonist_return: jax.Array  # [] float32, what the antagonist is expected to get; 0 where there is none
+    antagonist_return: jax.Array  # [] float32, expected return of the antagonist; 0 without one
     critic_output: CriticOutput | None  # of a last rollout by the trained agent; None without a critic
 
 
 class LevelScore(Protocol):
-    """How worth playing a level is. What is not finite keeps the level out."""
+    """A score of levels, higher is more informative. A level with a non-finite score is not kept."""
 
     @property
     def uses_critic(self) -> bool:
-        """Whether `evidence.critic_output` has to be there."""
+        """Whether `evidence.critic_output` is needed."""
 
     @property
     def antagonist(self) -> Antagonist | None:
-        """Whose return `evidence.antagonist_return` is."""
+        """The antagonist of `evidence.antagonist_return`; None if not needed."""
 
     def score(self, evidence: Evidence) -> jax.Array:
         """Score one life. [] float32."""
@@ -54,8 +54,8 @@ def check(score: LevelScore, inner: InnerLoop) -> None:
         )
     if score.uses_critic and inner.normalizer is not None and inner.normalizer.rewards:
         raise ValueError(
-            f"{type(score).__name__} compares values of different levels, and the normalizer gives each life a scale "
-            "of its own; use Normalizer(rewards=False), or a score of returns such as Regret()"
+            f"{type(score).__name__} compares values of different levels, and the normalizer scales the rewards of "
+            "each life differently; use Normalizer(rewards=False), or a score of returns such as Regret()"
         )
     if score.antagonist is None:
         return
@@ -68,14 +68,14 @@ def check(score: LevelScore, inner: InnerLoop) -> None:
 
 
 def trained_antagonist(score: LevelScore, inner: InnerLoop) -> InnerLoop | None:
-    """How an agent lives that each life is compared with; None where nobody else lives."""
+    """Inner loop of the score's antagonist; None if it has none that is trained."""
     return score.antagonist.inner_loop(inner) if isinstance(score.antagonist, TrainedAntagonist) else None
 
 
 @own_defaults
 @dataclass(frozen=True)
 class Return:
-    """The return of the agent: levels on which much can be had."""
+    """The return of the agent."""
 
     uses_critic: ClassVar[bool] = False
     antagonist: ClassVar[None] = None
@@ -88,7 +88,7 @@ class Return:
 @own_defaults
 @dataclass(frozen=True)
 class Uniform:
-    """A random number: levels are kept and replayed whatever happens on them. The control of a comparison."""
+    """A random number: a control for comparisons of scores."""
 
     uses_critic: ClassVar[bool] = False
     antagonist: ClassVar[None] = None
@@ -103,11 +103,11 @@ class Uniform:
 class Regret:
     """Return of an antagonist, less that of the agent.
 
-    With an antagonist that learns, this is the algorithmic regret of GROOVE (arXiv:2310.02782): levels on which the
-    objective is behind a hand-written one. With `Expert()` it is the optimal regret.
+    With an antagonist that learns, this is the algorithmic regret of GROOVE (arXiv:2310.02782): high on levels where
+    the objective is worse than a hand-written one. With `Expert()` it is the optimal regret.
 
     Attributes:
-        antagonist: whom to compare with.
+        antagonist: the reference agent.
 
     Example:
         >>> from metadisco.meta_training.antagonists import Expert
@@ -155,8 +155,8 @@ class MaxMC:
     """mean_t (R - V(s_t)), R the highest discounted episode return of the life (arXiv:2110.02439).
 
     Note:
-        The paper takes the highest return of any agent on the level. An agent here begins from nothing on each level,
-        and what earlier agents did on it is as old as the level's last life. R and V are discounted alike.
+        The paper takes the highest return of any agent on the level. Here an agent is trained from scratch on each
+        level, and only its own life counts. R and V have the same discount.
     """
 
     uses_critic: ClassVar[bool] = True
@@ -196,19 +196,19 @@ def score_lives(
     critic_outputs: CriticOutput | None,
     chosen: jax.Array,
 ) -> jax.Array:
-    """Score lives at their end, one after the other: no work is done for the others.
+    """Score finished lives, one after the other; the others cost nothing.
 
     Args:
-        score: how.
-        inner: how they were lived.
+        score: the level score.
+        inner: inner loop of the lives.
         lives: leading axis M.
         episode_returns: [M, num_test_workers] float32; NaN for an agent that diverged.
         antagonist_returns: [M] float32.
         critic_outputs: leading axis M, or None.
-        chosen: [M] bool, whom to score.
+        chosen: [M] bool, which lives to score.
 
     Returns:
-        [M] float32; NaN for those who were not chosen, and where an agent diverged.
+        [M] float32; NaN where not chosen and where the agent diverged.
     """
 
     def one(item: tuple[Evidence, jax.Array]) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Whether a run fits into memory, said before anything is compiled."""
+"""Estimates of memory, checked before anything is compiled."""
 
 import os
 from dataclasses import replace
@@ -24,7 +24,7 @@ def of_whole_lives(domain: Domain, num_lives: int, slots_per_device: int) -> int
     """Bytes that whole lives need, over all devices. An estimate from the shapes, good to about a factor of two.
 
     Args:
-        domain: where they are lived.
+        domain: of the lives.
         num_lives: M.
         slots_per_device: lives that run side by side on one device.
     """
@@ -39,7 +39,7 @@ def of_whole_lives(domain: Domain, num_lives: int, slots_per_device: int) -> int
 
 
 def of_unrolls(domain: Domain, unroll: Unroll, slots_per_device: int) -> int:
-    """As `of_whole_lives`; what a backward pass needs is read from the shapes of what the forward pass keeps for it."""
+    """As `of_whole_lives`, for unrolls; the residuals of the backward pass are measured by their shapes."""
     inner, key = domain.inner, jax.eval_shape(jax.random.key, 0)
     num_slots = min(jax.device_count() * slots_per_device, domain.num_tasks)
     task = _task(domain)
@@ -70,7 +70,7 @@ def check(trainer: "Trainer") -> None:
     """Refuse a run that cannot fit.
 
     Raises:
-        ValueError: says how much it needs, how much there is, and what to lower.
+        ValueError: with the memory needed, the memory available, and what to lower.
     """
     for domain in trainer.domains:
         needed, available = trainer.memory(domain), _available()
@@ -85,7 +85,7 @@ def check(trainer: "Trainer") -> None:
 
 @own_defaults
 def estimate(trainer: "Trainer") -> int:
-    """Bytes that a meta-step needs, over all devices: those of its most demanding domain, which come in turn."""
+    """Bytes that a meta-step needs, over all devices: the maximum over domains, which run in turn."""
     return max(trainer.memory(domain) for domain in trainer.domains)
 
 
@@ -109,7 +109,7 @@ def _meta_params(domain: Domain, key: Key) -> MetaParams:
 
 
 def _available() -> int:
-    """Bytes of all devices' memory, or of the machines' for CPUs, if the other processes have what this one has."""
+    """Bytes of all devices' memory, or of the machines for CPUs; all processes are assumed to have the same."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("bytes_limit" in each for each in stats):
         return sum(each["bytes_limit"] for each in stats) * jax.process_count()

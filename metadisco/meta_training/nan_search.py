@@ -1,7 +1,7 @@
-"""Where NaN comes from, for who asks JAX to look for it (`JAX_DEBUG_NANS`).
+"""Find the operation that makes NaN, for `JAX_DEBUG_NANS`.
 
-After each meta-step, and each part of a meta-test, the first life that was lost is lived again, update by update, and
-the update that spoils it operation by operation, at the first of which JAX stops.
+After each meta-step, and each part of a meta-test, the first diverged life is run again, update by update, and the
+update that makes NaN operation by operation, so that JAX stops at the first such operation.
 """
 
 from functools import partial
@@ -18,15 +18,15 @@ from metadisco.meta_training.domain import recording
 
 
 def find_in_life(inner: InnerLoop, meta_params: MetaParams, initial: InitialCondition) -> NoReturn:
-    """Live a life that was lost again, and stop at the operation that makes NaN.
+    """Run a diverged life again and stop at the operation that makes NaN.
 
     Args:
-        inner: how it was lived.
+        inner: its inner loop.
         meta_params: of the objective, for this life.
         initial: of the life.
 
     Raises:
-        FloatingPointError: always; where no operation makes NaN, with what was found instead.
+        FloatingPointError: always; its message says so if no operation makes NaN.
     """
     update = jax.jit(inner.update)
     life = jax.jit(inner.begin)(initial.key, initial.task)
@@ -52,7 +52,7 @@ def _is_finite(life: Life) -> bool:
 
 
 def find_in_population(trainer: Any, key: Key, state: Any) -> None:
-    """Do a meta-step again to see what lives there were, and live the first lost one."""
+    """Repeat a meta-step, recording its lives, and run the first diverged one again."""
     inners: list[InnerLoop] = []
 
     def replay(key: Key, state: Any) -> list[tuple[Any, InitialCondition, jax.Array]]:
@@ -69,7 +69,7 @@ def find_in_population(trainer: Any, key: Key, state: Any) -> None:
 
 
 def find_in_gradients(trainer: Any, key: Key, state: Any) -> None:
-    """Differentiate the lives of a meta-step again, one by one, and the first lost one operation by operation."""
+    """Differentiate the unrolls of a meta-step again; the first non-finite one operation by operation."""
     learn = jax.value_and_grad(partial(trainer.unroll.advance, trainer.domain.inner), has_aux=True)
     _, unroll_states, _, _ = jax.jit(trainer.renew)(jax.random.split(key)[0], state)
     meta_params, compiled = trainer.meta_params(state), jax.jit(learn)

@@ -1,6 +1,6 @@
-"""Outer losses: how good an updated agent is, as a function that can be differentiated (arXiv:2310.02782).
+"""Outer losses: differentiable measures of an updated agent (arXiv:2310.02782).
 
-Every loss is a function of arrays. What is constant while it is differentiated is said in its docstring.
+Every loss is a function of arrays. Docstrings say which arguments are stop-gradiented.
 """
 
 import chex

@@ -1,4 +1,4 @@
-"""What a trainer is: everything that one meta-training run consists of, and its own configuration."""
+"""Protocol of trainers: all parts of a meta-training run, and its configuration."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,14 +10,14 @@ TrainState = Any  # pytree with a field `step: [] int32`, meta-steps done, and `
 
 @runtime_checkable
 class Trainer(Protocol):
-    """A frozen dataclass that knows how to begin and how to do one meta-step.
+    """A frozen dataclass with the initial state and the meta-step of a run.
 
     Its state has `step`, [] int32, and `curricula`, the states of its domains' curricula in their order.
     """
 
     @property
     def domains(self) -> tuple[Domain, ...]:
-        """Where agents live."""
+        """Environments with their agents."""
 
     @property
     def num_steps(self) -> int:
@@ -32,16 +32,16 @@ class Trainer(Protocol):
         """Whether lives last for one meta-step, so that several seeds can be trained as one population."""
 
     def init(self, key: Key, meta_params: MetaParams | None = None) -> TrainState:
-        """First state, at random meta-parameters or at those given."""
+        """Initial state, at random meta-parameters or at those given."""
 
     def step(self, key: Key, state: TrainState) -> tuple[TrainState, Metrics]:
-        """Next state, its `step` one higher, and scalars."""
+        """Next state, with `step` incremented, and scalar metrics."""
 
     def meta_params(self, state: TrainState) -> MetaParams:
         """The objective's present meta-parameters."""
 
     def num_slots(self, domain: Domain) -> int:
-        """How many of the lives of a domain a device advances side by side."""
+        """Lives of a domain that run side by side on one device."""
 
     def memory(self, domain: Domain) -> int:
         """Bytes that a meta-step needs in a domain, over all devices; an estimate, good to about a factor of two."""

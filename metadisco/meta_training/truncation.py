@@ -1,7 +1,7 @@
-"""A stretch of a life that can be differentiated: K updates, then a rollout that says what they were good for.
+"""Truncated unrolls for meta-gradients (arXiv:2310.02782): K agent updates, a validation rollout, an outer loss.
 
-Truncated meta-gradients (arXiv:2310.02782): the loss of an agent after K updates depends on the objective through
-these updates, and on what was before only as on a constant. The critic beside the agent judges the rollout.
+The outer loss is differentiated through the K updates; everything before them is constant. The critic beside the agent
+estimates the advantages of the validation rollout.
 """
 
 import math
@@ -27,10 +27,10 @@ _REGULARIZERS = ("policy_entropy", "prediction_entropy", "squared_pi_hat", "squa
 
 @struct.dataclass
 class UnrollState:
-    """A life that lasts over several meta-steps, and when it is over."""
+    """State of an unroll: a life that lasts for several meta-steps, and the update at which it ends."""
 
     life: Life
-    until: jax.Array  # [] int32, agent updates; the lifetime, or less for a life that is cut short
+    until: jax.Array  # [] int32, agent updates; the lifetime, or less for a truncated life
 
     @property
     def is_over(self) -> jax.Array:
@@ -45,19 +45,19 @@ class Unroll:
 
     loss = -mean(log pi(a|s) A) - beta0 H(pi) - beta1 H(y) + beta2 mean pi_hat^2 + beta3 mean |y_hat|^2
 
-    A is the critic's normalised advantage on the validation rollout, which begins where the workers are and is then
-    forgotten: an agent lives as it would without meta-gradients. The regularisers are means over the updates: of their
-    targets, and of the agent after each on the observations that it learned from. H(y), pi_hat and y_hat are asked of
-    the objective (`Regularized`); one that does not have them is not held back by them.
+    A is the critic's normalised advantage on the validation rollout. That rollout begins at the present states of the
+    workers and is then discarded, so training goes on as without meta-gradients. The regularisers are means over the
+    updates: of their targets, and of the updated agent's outputs on the observations of the update. H(y), pi_hat and
+    y_hat come from the objective (`Regularized`); their terms are 0 for an objective without them.
 
     Attributes:
-        num_updates: K. The last stretch of a life does those that are left.
+        num_updates: K. The last unroll of a life has the updates that are left.
         policy_entropy_weight: beta0.
         prediction_entropy_weight: beta1.
         pi_hat_weight: beta2.
         y_hat_weight: beta3.
-        remat: compute the insides of an update again when it is differentiated, instead of keeping them: memory for K
-            agents and one update instead of K updates, for about one more forward pass.
+        remat: rematerialise updates in the backward pass: memory for K agents and one update instead of K updates, at
+            the cost of about one more forward pass.
 
     Example:
         >>> Unroll(num_updates=2).policy_entropy_weight
@@ -80,27 +80,29 @@ class Unroll:
                 raise ValueError(f"Unroll.{name} must not be negative and must be finite, got {value}")
 
     def check(self, inner: InnerLoop) -> None:
-        """Raise ValueError where nobody could judge the validation rollout."""
+        """Raise ValueError where there is no critic for the validation rollout."""
         if inner.critic is None:
-            raise ValueError("meta-gradients need InnerLoop.critic, which judges the validation rollout; use Critic()")
+            raise ValueError(
+                "meta-gradients need InnerLoop.critic for the advantages of the validation rollout; use Critic()"
+            )
 
     def begin(self, inner: InnerLoop, key: Key, task: Task) -> UnrollState:
-        """A new agent, with its whole life before it."""
+        """Unroll state of a new agent."""
         return UnrollState(inner.begin(key, task), task.lifetime)
 
     def advance(
         self, inner: InnerLoop, meta_params: MetaParams, unroll_state: UnrollState
     ) -> tuple[jax.Array, tuple[tuple[UnrollState, CriticOutput], Metrics]]:
-        """Let one life go on for K updates, or as many as are left to it.
+        """Advance one life by K updates, or by those that are left.
 
         Args:
-            inner: how to live.
+            inner: the inner loop.
             meta_params: the loss is differentiable with respect to them, and to nothing else.
             unroll_state: not over yet.
 
         Returns:
-            The outer loss, [] float32; what the life has become, what its critic makes of the validation rollout, and
-            means of its metrics over the updates done.
+            The outer loss, [] float32; the new unroll state, the critic output of the validation rollout, and means of
+            the metrics over the updates done.
         """
         unroll_state = jax.lax.stop_gradient(unroll_state)
 
@@ -125,7 +127,7 @@ class Unroll:
         return loss, (jax.lax.stop_gradient((unroll_state, critic_output)), metrics)
 
     def _validate(self, inner: InnerLoop, life: Life) -> tuple[jax.Array, CriticOutput, jax.Array]:
-        """Loss of an agent on a rollout of its own, what its critic makes of it, and the mean reward of it."""
+        """Validation loss, critic output and mean reward of a new rollout."""
         experience, _, _ = inner.act(life, KeyPurpose.VALIDATE)
         trajectory = inner.perceive(life, experience)
         outputs = inner.agent.apply(life.agent_params, trajectory.obs)
@@ -139,7 +141,7 @@ class Unroll:
 
 
 def _regularizers(inner: InnerLoop, life: Life, update_batch: UpdateBatch) -> Metrics:
-    """What the outer loss is regularised by, [] each; 0 for what the objective does not have."""
+    """Regularisers of the outer loss, [] each; 0 for those that the objective does not have."""
     outputs = inner.agent.apply(life.agent_params, update_batch.trajectory.obs)
     terms = {name: jnp.zeros(()) for name in _REGULARIZERS}
     terms["policy_entropy"] = jnp.mean(distributions.entropy(outputs))

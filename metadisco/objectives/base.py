@@ -1,9 +1,8 @@
-"""What an objective is: the rule that turns experience into a loss.
+"""Protocol of objectives: learning rules that turn experience into a loss.
 
 Hand-written algorithms are objectives without meta-parameters (`init` returns `()`), so baselines, antagonists and
-discovered objectives run through the same code. What an objective remembers of an agent from update to update, such as
-running moments, a target network or a recurrent state, is its state: part of the agent's life, saved and resumed with
-it, and `()` for an objective that remembers nothing.
+discovered objectives run through the same code. An objective may have a state per agent, such as running moments, a
+target network or a recurrent state. It is part of the agent's life and checkpointed with it; `()` if there is none.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -17,14 +16,14 @@ from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs,
 from metadisco.envs.base import EnvSpec
 
 Targets = Any  # pytree of arrays [T, B, ...], constant while the loss is differentiated
-ObjectiveState = Any  # pytree of arrays, of one agent; () for an objective that remembers nothing
+ObjectiveState = Any  # pytree of arrays, of one agent; () for a stateless objective
 
 
 @struct.dataclass
 class Predictions:
     """An agent's outputs along a trajectory, by the parameters that acted, and the agent itself.
 
-    Outputs that are made up, as in a test, may come without an agent; an objective with a target network needs one.
+    Synthetic outputs, as in a test, may come without an agent; an objective with a target network needs one.
     """
 
     now: Outputs  # [T, B, width] by head, at `obs`
@@ -34,7 +33,7 @@ class Predictions:
 
 
 def predict(agent: Agent, agent_params: AgentParams, trajectory: Trajectory) -> Predictions:
-    """An agent's outputs along a trajectory [T, B], by any parameters of it: also those of a target network."""
+    """An agent's outputs along a trajectory [T, B], by any parameters, such as those of a target network."""
     now, after = agent.apply(agent_params, trajectory.obs), agent.apply(agent_params, trajectory.next_obs)
     return Predictions(now, after, agent_params, agent)
 
@@ -48,11 +47,11 @@ class Objective(Protocol):
     - begin in `init_state` with moments of 0, a recurrent state of 0 and `agent_params` as the target network;
     - ask in `targets` for `predict(predictions.agent, state.target_params, trajectory)`, update moments and recurrent
       state, and move the target network towards `predictions.agent_params`. These are the parameters that acted, before
-      this update; what the update makes of them is there at the next one.
+      this update; the updated parameters are passed to the next one.
 
-    By meta-gradients the state is differentiated like the rest of a life: within an unroll, and constant before it.
-    What must not carry a gradient is stopped by the objective. An initial state that is learned is part of the
-    meta-parameters, and selected in `targets` where `progress.num_updates` is 0.
+    Meta-gradients differentiate the state like the rest of a life: within an unroll, and constant before it. Use
+    `jax.lax.stop_gradient` where the state should carry no gradient. A learned initial state belongs to the
+    meta-parameters; `targets` selects it where `progress.num_updates` is 0.
     """
 
     def heads(self, spec: EnvSpec) -> Heads:
@@ -62,15 +61,15 @@ class Objective(Protocol):
         """Random meta-parameters; () where there are none."""
 
     def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> ObjectiveState:
-        """What is remembered of a new agent; () for nothing. Lives of the same key, task and agent begin with the same.
+        """Initial state for a new agent; () for a stateless objective. Equal for equal arguments.
 
-        An agent whose state is no longer finite counts as diverged, so infinity cannot stand for "nothing yet".
+        An agent with a non-finite state counts as diverged, so infinity cannot be a placeholder.
 
         Args:
-            key: of this life, for what is drawn.
+            key: of this life.
             agent: with its spaces and heads.
-            agent_params: with which the life begins.
-            num_workers: B, for what is remembered of each worker.
+            agent_params: initial parameters of the agent.
+            num_workers: B, for state per worker.
         """
 
     def targets(
@@ -81,7 +80,7 @@ class Objective(Protocol):
         trajectory: Trajectory,
         progress: Progress,
     ) -> tuple[Targets, ObjectiveState]:
-        """Whatever the loss needs that does not depend on the agent's present parameters, and the state afterwards.
+        """Constants of the loss, and the new state.
 
         Computed once per rollout, on all of it. The state keeps its structure, shapes and dtypes.
         """
@@ -89,12 +88,12 @@ class Objective(Protocol):
     def loss(
         self, meta_params: MetaParams, targets: Targets, outputs: Outputs, trajectory: Trajectory, progress: Progress
     ) -> tuple[jax.Array, Metrics]:
-        """A scalar to descend, differentiated with respect to the agent's parameters through `outputs`, and metrics."""
+        """Scalar loss, differentiated with respect to the agent's parameters through `outputs`, and metrics."""
 
 
 @runtime_checkable
 class Regularized(Protocol):
-    """An objective that says how far its targets have gone, for an outer loss that holds them back. Optional."""
+    """An objective with regularisers for the outer loss. Optional."""
 
     def regularizers(self, targets: Targets, outputs: Outputs) -> dict[str, jax.Array]:
         """Any of `prediction_entropy` H(y), `squared_pi_hat` and `squared_y_hat`, means over [T, B]: [] float32.
@@ -107,7 +106,7 @@ class Regularized(Protocol):
 
 @runtime_checkable
 class NamedInputs(Protocol):
-    """An objective that is learned, and whose inputs have names. Optional."""
+    """A learned objective with names for its inputs. Optional."""
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""Drifts: what holds a policy back from leaving the one that acted, in mirror learning (arXiv:2210.05639).
+"""Drifts: penalties of mirror learning on the distance from the policy that acted (arXiv:2210.05639).
 
 An agent ascends mean[r A - D(r, A)], r = pi / pi_old. Whatever D is, learning has the guarantees of mirror learning as
-long as D >= 0, D(1, A) = 0 and dD/dr(1, A) = 0: `violations` tests a drift for them. That leaves much freedom, which is
-what LPO learns to use.
+long as D >= 0, D(1, A) = 0 and dD/dr(1, A) = 0: `violations` tests a drift for them. LPO learns D within these
+conditions.
 
 Equations are functions of l = log r: from it, r - 1 is exact also near r = 1, and it is finite also where r underflows.
 """
@@ -20,7 +20,7 @@ from metadisco.core.lowrank import project
 from metadisco.core.types import Key, MetaParams
 
 LPO_FEATURES = ("l", "l^2", "e", "e^2", "A l", "A l^2", "A e", "A e^2")  # l = log r, e = 1 - r
-LARGEST_LOG_RATIO = 20.0  # beyond, a sample is left alone until the next rollout: r would overflow
+LARGEST_LOG_RATIO = 20.0  # beyond, a sample has no gradient until the next rollout: r would overflow
 _SMALLEST_RATIO, _LARGEST = 1e-30, float(jnp.finfo(jnp.float32).max)  # smaller ones would have no finite 1 / r
 _STEP = 1e-7  # away from r = 1, where slopes are measured: less than the threshold of LPO can hide
 _ROUNDING = 1e-5  # of what `violations` measures
@@ -31,7 +31,7 @@ class Drift(Protocol):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Inputs of what is learned, in order; () where nothing is."""
+        """Names of the inputs of a learned drift, in order; () for one that is not learned."""
 
     def init(self, key: Key) -> MetaParams:
         """Random meta-parameters; () where nothing is learned."""
@@ -60,7 +60,7 @@ def drift(
     advantage: jax.Array | float,
     fraction: jax.Array | float = 0.0,
 ) -> jax.Array:
-    """D(r, A) from the ratio itself, to look at or to use elsewhere. [...] float32.
+    """D(r, A) from the ratio itself, for plots or other training loops. [...] float32.
 
     It is finite with finite derivatives for every ratio from 0 to infinity and every finite advantage. Beyond
     r = e^20 it grows by A where A > 0: so r A - D stays what it is there, as in `MirrorLearning`.
@@ -107,7 +107,7 @@ class PPODrift:
     """Proximal policy optimization (arXiv:1707.06347) as a drift: r A - D is its clipped objective.
 
     Attributes:
-        clip: eps; how far the ratio may leave 1 before there is nothing more to gain.
+        clip: eps; the ratio is clipped to [1 - eps, 1 + eps].
 
     Example:
         >>> PPODrift(clip=0.1).init(None)
@@ -143,8 +143,8 @@ class DPODrift:
     """Discovered policy optimization (arXiv:2210.05639): a formula for what LPO learned.
 
     Attributes:
-        alpha: how far actions that were better than expected are followed freely.
-        beta: the same for those that were worse.
+        alpha: c for A >= 0, see `dpo_drift`.
+        beta: c for A < 0.
 
     Example:
         >>> DPODrift().alpha
@@ -208,7 +208,7 @@ class LPODrift:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Inputs of f, in order; part of what a checkpoint means."""
+        """Inputs of f, in order; the order is part of a checkpoint."""
         late = tuple(f"n/N {name}" for name in LPO_FEATURES) if self.temporal else ()
         return LPO_FEATURES + late
 
@@ -239,7 +239,7 @@ class LPODrift:
 def violations(
     rule: Drift, meta_params: MetaParams, *, largest_log_ratio: float = 3.0, largest_advantage: float = 3.0
 ) -> dict[str, float]:
-    """By how much a drift breaks the conditions of mirror learning, on a grid of (r, A) at n/N = 0, 1/2 and 1.
+    """Violations of the conditions of mirror learning by a drift, on a grid of (r, A) at n/N = 0, 1/2 and 1.
 
     Args:
         rule: the drift.
@@ -252,7 +252,7 @@ def violations(
         where the condition holds, up to rounding.
 
     Note:
-        Slopes are differences over 1e-7 in log r, since the automatic derivative at a kink is a matter of convention.
+        Slopes are differences over 1e-7 in log r, since automatic derivatives at a kink are a convention.
 
     Example:
         >>> violations(PPODrift(), ())

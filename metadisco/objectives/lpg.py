@@ -28,7 +28,7 @@ LIFETIME_FEATURES = ("fraction_of_lifetime", "log_lifetime")
 
 @struct.dataclass
 class LPGTargets:
-    """What the network said. Constant while the agent's loss is differentiated."""
+    """Outputs of the network. Constant while the agent's loss is differentiated."""
 
     pi_hat: jax.Array  # [T, B] float32, reads as an advantage
     log_y_hat: jax.Array  # [T, B, m] float32, normalised

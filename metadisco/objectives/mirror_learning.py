@@ -1,7 +1,7 @@
 """Mirror learning (arXiv:2201.02373): PPO, DPO and LPO are one objective that differs in its drift.
 
-It is made for several epochs of minibatches (`Learner.num_epochs`, `Learner.num_minibatches`): on the first minibatch
-of an update the ratio is 1 everywhere, so a single gradient step never meets the drift.
+Use several epochs or minibatches (`Learner.num_epochs`, `Learner.num_minibatches`): on the first minibatch of an update
+the ratio is 1 everywhere, where a drift has no gradient.
 """
 
 from dataclasses import dataclass
@@ -107,7 +107,7 @@ class MirrorLearning:
         return loss, {"entropy": entropy, "value_loss": value_loss, "drift": drift, "kl": kl}
 
 
-def PPO(  # noqa: N802 - it reads as the class of objectives that it makes
+def PPO(  # noqa: N802 - a constructor of MirrorLearning
     *,
     clip: float = 0.2,
     gamma: float = 0.99,
@@ -119,10 +119,10 @@ def PPO(  # noqa: N802 - it reads as the class of objectives that it makes
 
     Args:
         clip: eps of the ratio.
-        gamma: as the ones that follow, see `MirrorLearning`.
-        gae_lambda: see there.
-        value_weight: see there.
-        entropy_weight: see there.
+        gamma: see `MirrorLearning`.
+        gae_lambda: see `MirrorLearning`.
+        value_weight: see `MirrorLearning`.
+        entropy_weight: see `MirrorLearning`.
 
     Example:
         >>> PPO(clip=0.1).drift

@@ -1,9 +1,9 @@
-"""A recurrent net that reads a rollout backward in time, and its derivative by hand.
+"""A recurrent network over a rollout, backward in time, with a hand-written derivative.
 
 Forward, the input projection and the output are inside the scan over time: the arrays of one step stay in the cache.
 Derived automatically, the backward pass would add to the gradients of the weights at each step, which costs more
-memory traffic than arithmetic. Here it keeps what it knows of each step, and takes one large product for each weight at
-the end.
+memory traffic than arithmetic. Here the residuals of all steps are kept, and each weight takes one large product at the
+end.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ Weights = Any  # gru: {input [F, 3H], input_bias [3H], recurrent [H, 3H], recurr
 
 @struct.dataclass
 class Gates:
-    """What a step of the unit computed, as far as its derivative needs it."""
+    """Residuals of one step, for the derivative."""
 
     reset: jax.Array  # [B, H]
     update: jax.Array  # [B, H]
@@ -50,7 +50,7 @@ def read_backward(weights: Weights, x: jax.Array, keeps: jax.Array) -> jax.Array
 
 
 def _forward(weights: Weights, x: jax.Array, keeps: jax.Array) -> tuple[jax.Array, tuple]:
-    """As `read_backward`, and what the derivative needs."""
+    """As `read_backward`, with the residuals."""
 
     def step(carry: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, tuple]:
         x, keep = now
@@ -113,7 +113,7 @@ def _cell(weights: Weights, x: jax.Array, carry: jax.Array) -> tuple[jax.Array, 
         carry: h, [B, H].
 
     Returns:
-        h' [B, H], and what was computed on the way.
+        h' [B, H], and the gates.
     """
     width = carry.shape[-1]
     from_input = project(weights["input"], x) + weights["input_bias"]

@@ -1,4 +1,4 @@
-"""Whether an objective keeps its state as the protocol asks, said before anything is compiled."""
+"""Check that an objective handles its state as the protocol requires, before anything is compiled."""
 
 import inspect
 from typing import Any
@@ -17,9 +17,9 @@ _TARGETS = "targets(meta_params, state, predictions, trajectory, progress)"
 
 
 def check_state(objective: Objective, agent: Agent, num_steps: int, num_workers: int) -> None:
-    """Raise ValueError, saying what to return, where an objective does not keep its state.
+    """Raise ValueError, with what to return, where `init_state` and `targets` do not fit the protocol.
 
-    Nothing is computed: one update is traced, on the shapes of a rollout of T = `num_steps` by B = `num_workers`.
+    Nothing is computed: one update is traced for a rollout of T = `num_steps` and B = `num_workers`.
     """
     name = type(objective).__name__
     if not callable(getattr(objective, "init_state", None)):
@@ -68,7 +68,7 @@ def _check_arrays(name: str, state: ObjectiveState) -> None:
         if not hasattr(leaf, "dtype"):
             raise ValueError(
                 f"{name} gives state{jax.tree_util.keystr(path)} as {leaf!r}: every leaf of the state must be an array "
-                "of a dtype that is said, such as jnp.zeros((), jnp.float32)"
+                "of an explicit dtype, such as jnp.zeros((), jnp.float32)"
             )
 
 

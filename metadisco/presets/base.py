@@ -1,4 +1,4 @@
-"""What a preset is: a meta-training run with a name, and how to test what comes of it."""
+"""Presets: named meta-training runs, with the tests of their objectives."""
 
 from dataclasses import dataclass
 

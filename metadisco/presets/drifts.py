@@ -53,7 +53,7 @@ def _grid(objective: MirrorLearning, num_tasks: int) -> Domain:
 
 
 def quick(*, temporal: bool) -> EvolutionTrainer:
-    """CartPole, Catch and grid worlds at once, with a net that a few thousand lives can say something about."""
+    """CartPole, Catch and grid worlds at once, with a network small enough for a few thousand lives."""
     objective = MirrorLearning(LPODrift(width=16, temporal=temporal))
     return EvolutionTrainer(
         domains=(

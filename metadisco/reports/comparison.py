@@ -1,6 +1,6 @@
 """What is kept of a comparison: `results.json`, `table.md` and figures, in a folder that is complete or not there.
 
-The JSON says what a reader has to know to judge the numbers: in what the objectives differ, how each agent lived, how
+The JSON has what a reader needs to interpret the numbers: how the objectives differ, how each agent was trained, how
 each baseline was tuned and on what, and where everything comes from.
 """
 
@@ -38,7 +38,7 @@ def document(named: Mapping[str, Discovered], comparison: Comparison, **details:
 
     Returns:
         `scores` (suite -> agent -> row, as in `evaluation.json`), `improvement` (suite -> agent -> other agent),
-        `differences`, `agents` (how each lived), `baselines` (how each was tuned), `checkpoints` and `provenance`.
+        `differences`, `agents` (their inner loops), `baselines` (how each was tuned), `checkpoints` and `provenance`.
     """
     return {
         "format_version": FORMAT_VERSION,
@@ -116,14 +116,14 @@ def write(folder: Path, document: Mapping[str, Any], outcome: Results, *, overwr
 
 def figures(agents: Mapping[str, results.Evaluation], rows: Mapping[str, Any]) -> dict[str, "Figure"]:
     """Charts of one suite by name: aggregate statistics, performance profiles and learning curves."""
-    lived = results.lived(agents)
-    if not lived:
+    trained = results.learning_agents(agents)
+    if not trained:
         return {}
-    curves = {agent: plots.learning_curve(each) for agent, each in lived.items()}
-    lifetime = next(iter(lived.values())).lifetime
+    curves = {agent: plots.learning_curve(each) for agent, each in trained.items()}
+    lifetime = next(iter(trained.values())).lifetime
     return {
-        "aggregates": plots.aggregates({agent: rows[agent] for agent in lived}, MEASURES),
-        "profiles": plots.profile({agent: each.scores[-1] for agent, each in lived.items()}),
+        "aggregates": plots.aggregates({agent: rows[agent] for agent in trained}, MEASURES),
+        "profiles": plots.profile({agent: each.scores[-1] for agent, each in trained.items()}),
         "learning": plots.learning(curves, lifetime=lifetime, upper_anchor=results.upper_anchor(agents)),
     }
 

@@ -1,4 +1,4 @@
-"""What a report shows of a drift that was learned: pictures beside PPO and DPO, and whether it is one at all."""
+"""Section of a learned drift: pictures beside PPO and DPO, and the conditions of mirror learning."""
 
 from collections.abc import Mapping
 from pathlib import Path

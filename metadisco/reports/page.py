@@ -1,7 +1,7 @@
 """The report of a run: one HTML file that needs nothing else, from what the run folder holds.
 
 It reads `config.json`, `metrics.jsonl`, `levels/`, `evaluation.json`, `curves.npz` and `objective/`; only the first has
-to be there, so a run that is still going has a report too. A file that is not there or cannot be read is said to be so
+to be there, so a run that is still going has a report too. A file that is missing or cannot be read is noted
 in its place. Anything else that goes wrong is a mistake in this package, and is raised. The HTML is in `templates` (see
 `metadisco.reports.markup`), the pictures are in `metadisco.reports.sections`, `metadisco.reports.gallery` and
 `metadisco.reports.drift_section`.

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gridworld.rendering import render_image
 from metadisco.evaluation import suites
-from metadisco.evaluation.results import Evaluation, Results, lived, upper_anchor
+from metadisco.evaluation.results import Evaluation, Results, learning_agents, upper_anchor
 from metadisco.evaluation.test_sets import UPPER_ANCHORS
 from metadisco.reports import chart_style, plots
 from metadisco.reports.markup import NOTHING, grid, missing, note, paragraph, part, stack
@@ -82,7 +82,7 @@ def training(rows: Sequence[Row], seconds: float) -> Markup:
 def distribution(results: Results) -> Markup:
     """How scores are spread over levels; the first suite open, the others folded."""
     blocks: list[tuple[Markup, Markup]] = []
-    for suite, agents in _lived(results):
+    for suite, agents in _learning_agents(results):
         scores = {agent: each.scores[-1] for agent, each in agents.items() if np.isfinite(each.scores[-1]).all()}
         charts = []
         if scores:
@@ -109,20 +109,20 @@ def distribution(results: Results) -> Markup:
 def learning(results: Results) -> Markup:
     """Learning curves of agents, one chart for each suite."""
     charts: list[Markup] = []
-    for suite, agents in _lived(results):
+    for suite, agents in _learning_agents(results):
         curves = {agent: learning_curve(each) for agent, each in agents.items()}
         lifetime = next(iter(agents.values())).lifetime
         ends = ", ".join(f"{chart_style.name(agent)} {curve.middle[-1]:.2f}" for agent, curve in curves.items())
         spoken = f"Learning curves of agents on {suite}. At the end: {ends}."
         figure = plots.learning(curves, lifetime=lifetime, upper_anchor=upper_anchor(results[suite]))
         charts.append(chart(figure, f"learning-{len(charts)}", spoken, _title(agents)))
-    text = "Each agent begins from nothing. IQM over levels and seeds, with its 95% bootstrap interval."
+    text = "Each agent is trained from scratch. IQM over levels and seeds, with its 95% bootstrap interval."
     return stack(note(text), grid(charts)) if charts else no_curves()
 
 
 def history(results: Results, suite: str | None) -> Markup:
-    """What the objective says and what becomes of the policy, against n/N, on one suite and its other lifetimes."""
-    by_suite = dict(_lived(results))
+    """Outputs of the objective and statistics of the policy against n/N, on one suite and its other lifetimes."""
+    by_suite = dict(_learning_agents(results))
     if suite not in by_suite or "discovered" not in by_suite[suite]:
         return no_curves()
     agents = by_suite[suite]
@@ -145,10 +145,10 @@ def history(results: Results, suite: str | None) -> Markup:
         )
     if not charts:
         return missing("The evaluation kept no metrics of the objective.")
-    meaning = "What becomes of the policy and of what holds it while agents learn."
+    meaning = "Policy and drift while agents learn."
     if "pi_hat" in agents["discovered"].metrics:
         meaning = (
-            "π̂ is what the objective tells the policy in the place of an advantage: its sign says whether to reinforce "
+            "π̂ takes the place of an advantage: its sign says whether to reinforce "
             "an action, its size how much. y is the agent's prediction, ŷ what the objective says that it should have "
             "been."
         )
@@ -234,9 +234,9 @@ def _series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray, np.
     return columns[:, 0], columns[:, 1], columns[:, 2]
 
 
-def _lived(results: Results) -> list[tuple[str, dict[str, Evaluation]]]:
+def _learning_agents(results: Results) -> list[tuple[str, dict[str, Evaluation]]]:
     """The agents that learn, by suite."""
-    return [(suite, lived(agents)) for suite, agents in results.items() if lived(agents)]
+    return [(suite, learning_agents(agents)) for suite, agents in results.items() if learning_agents(agents)]
 
 
 def _title(agents: Mapping[str, Evaluation]) -> Markup:

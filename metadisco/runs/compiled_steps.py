@@ -33,7 +33,7 @@ Advance = Callable[[int, Any, int], tuple[Any, HostMetrics]]
 
 
 class Trainer(Protocol):
-    """What the loop needs to know of a trainer."""
+    """A trainer, as the loop uses it."""
 
     @property
     def num_steps(self) -> int:
@@ -48,7 +48,7 @@ class Trainer(Protocol):
 
 @runtime_checkable
 class PlacesState(Protocol):
-    """A trainer that spreads parts of its state over devices; of another, every device has a copy of all."""
+    """A trainer that shards parts of its state over devices; the state of other trainers is replicated."""
 
     def layout(self, num_devices: int) -> Any:
         """`PartitionSpec`s at the nodes of a tree like the state, for a mesh of so many devices."""
@@ -56,7 +56,7 @@ class PlacesState(Protocol):
 
 @runtime_checkable
 class FindsNaN(Protocol):
-    """A trainer that can say where NaN comes from. Optional."""
+    """A trainer that can find the operation that made NaN. Optional."""
 
     def find_nan(self, key: Key, state: Any) -> None:
         """Do the meta-step of this key from this state again, and stop at the first operation that makes NaN.
@@ -67,12 +67,12 @@ class FindsNaN(Protocol):
 
 
 def first_key(root: Key) -> Key:
-    """What `init` draws from in a run whose root key is `root`."""
+    """The key of `init` in a run with root key `root`."""
     return jax.random.fold_in(root, np.uint32(SeedPurpose.INIT))
 
 
 def step_key(root: Key, step: jax.Array) -> Key:
-    """What the meta-step after `step` meta-steps draws from."""
+    """The key of the meta-step after `step` meta-steps."""
     return jax.random.fold_in(root, step)
 
 

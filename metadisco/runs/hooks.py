@@ -1,9 +1,8 @@
-"""What the loop calls every so often: measurements of the train state, and snapshots that are left in the run folder.
+"""Hooks of the loop: measurements of the train state, and snapshots written into the run folder.
 
-A hook sees the train state as one process can use it, on process 0 only. What came after the newest checkpoint is done
-again when a killed run is resumed, so a hook must do the same whenever it is called for the same state. The meta-steps
-for which hooks are called depend on `every` alone, not on how the run was cut into chunks and calls, except for the
-snapshot of wherever a call of the loop stopped.
+A hook is called on process 0 only, with a local copy of the train state. A resumed run repeats the meta-steps after the
+newest checkpoint, so a hook must be deterministic in the state. The meta-steps at which hooks are called depend on
+`every` alone, not on chunks and calls of the loop; one snapshot is added where a call of the loop stops.
 """
 
 from collections import Counter
@@ -42,7 +41,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Files that are left in the run folder.
+    """Files in the run folder.
 
     It is called after every meta-step that is a multiple of `every`, once the rows up to there are logged and before
     any checkpoint of that state or a later one, so no kill makes a run skip it. It is also called for the state that a
@@ -50,10 +49,10 @@ class Snapshot:
     the reason except a kill. One call of the loop gives it no state twice.
 
     Attributes:
-        name: what is left, to tell hooks apart.
+        name: unique among the hooks.
         every: meta-steps from one call to the next.
-        function: called with the run folder and the train state. It must write whole files in the place of those that
-            a killed run has left there of the same meta-step.
+        function: called with the run folder and the train state. It must write whole files and replace those that
+            a killed run left for the same meta-step.
     """
 
     name: str

@@ -58,16 +58,16 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """What a command that does nothing else exits with: 130 after SIGINT, 143 after SIGTERM, else 0."""
+        """The exit code: 130 after SIGINT, 143 after SIGTERM, else 0."""
         return 0 if self.signal is None else 128 + self.signal
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is carried out; what is run is the trainer's.
+    """Options of a run, beside the trainer.
 
     Attributes:
-        seed: of the root key, 0 to 2^32 - 1.
+        seed: seed of the root key, 0 to 2^32 - 1.
         steps: stop when this many meta-steps are done since the start of the run; all of the trainer's if None.
             Schedules follow the trainer's `num_steps` in any case.
         minutes: stop before this much time has gone by in this call (compilation included, earlier calls not); at least
@@ -217,7 +217,7 @@ def run(
 
 
 class _Turn(NamedTuple):
-    """What all processes do after a chunk of meta-steps."""
+    """Decision of all processes after a chunk of meta-steps."""
 
     steps: int  # of the next chunk; 0: stop
     saves: bool

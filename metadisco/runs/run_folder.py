@@ -146,7 +146,7 @@ def _run_errors() -> Iterator[None]:
 
 
 def _take(lock: TextIO, folder: Path) -> None:
-    """Lock the open lock file, and write into it who has it."""
+    """Lock the open lock file, and write the owner into it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, as notebooks, terminals and schedulers send them."""
+"""Signals that ask a run to stop, sent by notebooks, terminals and schedulers."""
 
 import os
 import signal

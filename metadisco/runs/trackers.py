@@ -66,7 +66,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """A run of Weights & Biases, the same one whenever a run folder is gone on with. Its files are in `wandb/`."""
+    """A run of Weights & Biases, the same one when a run is resumed. Its files are in `wandb/`."""
 
     def __init__(self, folder: Path, step: int, *, mode: WandbMode = "offline") -> None:
         import json

@@ -1,4 +1,4 @@
-"""What holds for every component, and the comparisons of which the checks are made.
+"""Checks of every component, and comparisons for the other checks.
 
 A check raises AssertionError with a sentence that says what is broken and what to do. Compiling costs time, so a
 function is compiled once, for several examples side by side, and compared with a plain call of it for the first one:
@@ -26,7 +26,7 @@ def demand(holds: Any, message: str) -> None:
 
 
 def check_component(component: Any) -> Any:
-    """Check that a component is hashable by value and survives being written down; return its equal twin.
+    """Check that a component is hashable by value and serializable; return its equal copy.
 
     Raises:
         AssertionError: where it is not a frozen dataclass, cannot be hashed, or does not come back from JSON.
@@ -140,18 +140,18 @@ def check_metrics(what: str, metrics: Any) -> None:
         )
 
 
-def check_plain(what: str, together: Any, function: Callable[..., Any], *arguments: Any) -> None:
-    """Check that what a function gave under `jit(vmap)` is what a plain call of it gives, for the first example.
+def check_plain(what: str, batched: Any, function: Callable[..., Any], *arguments: Any) -> None:
+    """Check that results under `jit(vmap)` equal those of a plain call, for the first example.
 
     Args:
         what: the function's name in messages.
-        together: what it gave, leading axis: examples.
+        batched: its results under `jit(vmap)`, leading axis: examples.
         function: of one example.
         *arguments: trees with the same leading axis.
     """
     check_same(
         what,
-        jax.tree.map(lambda leaf: leaf[0], together),
+        jax.tree.map(lambda leaf: leaf[0], batched),
         function(*(jax.tree.map(lambda leaf: leaf[0], each) for each in arguments)),
         "The first is under jax.jit and jax.vmap, the second of a plain call with the same arguments: it must depend "
         "on its arguments only, and draw random numbers from its key only",

@@ -17,13 +17,13 @@ def check_curriculum(curriculum: Curriculum, *, num_tasks: int = 4, num_steps: i
     It is a hashable component that survives JSON; a proposal has N tasks with lifetimes from 1, and for each its place
     in the level buffer, when it entered it, and whether to train on it; shapes and dtypes of the state and of proposals
     stay, so that both functions compile once, for equal instances too; the same key gives the same proposal; compiled
-    calls equal plain ones; scores count only where the life is finished; a score that is NaN, or a proposal that comes
-    back late, spoils nothing.
+    calls equal plain ones; scores of unfinished lives are ignored; a NaN score, or a proposal that comes back late,
+    does not make the state non-finite.
 
     Args:
-        curriculum: what decides which tasks come next.
+        curriculum: the curriculum.
         num_tasks: N.
-        num_steps: meta-steps to play.
+        num_steps: meta-steps to simulate.
 
     Raises:
         AssertionError: what is broken, and how to repair it.

@@ -80,7 +80,7 @@ def _check_spec(name: str, env: Environment) -> None:
 
 
 def _check_shapes(name: str, env: Environment, level: Level) -> None:
-    """Everything that can be known without compiling."""
+    """Check shapes and types, without compiling."""
     key = jax.random.key(0)
     arrays = all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(level))
     demand(arrays, f"the level of {name} holds Python values: make every leaf an array, as in jnp.float32(9.8)")
@@ -126,7 +126,7 @@ def _check_shapes(name: str, env: Environment, level: Level) -> None:
 
 
 def _check_walk(name: str, env: Environment, course: dict[str, Any]) -> None:
-    """What a random walk must and must not do. Leaves of the course: [examples, steps, ...]."""
+    """What a random walk must and must not do. Leaves of the walk: [examples, steps, ...]."""
     space, step = env.spec.observation, course["step"]
     for what in ("obs", "next_obs"):
         contract.check_finite(

@@ -35,11 +35,11 @@ def check_meta_optimizer(meta_optimizer: Any, *, num_steps: int = 100, improveme
 
     It is a hashable component that survives JSON; it begins at the meta-parameters that it is given, and refuses to
     begin where there are none; it asks for R candidates per task; the types of its state stay, so that it compiles
-    once, for equal instances too; equal keys give equal results, plain or compiled; it goes uphill on a bowl; lives
-    that are not trained on, or whose fitness is NaN, spoil nothing, and where there are no others, nothing moves.
+    once, for equal instances too; equal keys give equal results, plain or compiled; it goes uphill on a bowl; masked
+    lives and lives of NaN fitness have no effect, and without other lives nothing changes.
 
     Args:
-        meta_optimizer: what improves meta-parameters; with steps large enough to cross the bowl, whose goal is about 1
+        meta_optimizer: with steps large enough to cross the bowl, whose goal is about 1
             away in each of 16 directions.
         num_steps: meta-steps of 8 tasks that it gets.
         improvement: share of the squared distance to the goal that must be gone by then.
@@ -126,12 +126,12 @@ def _check_refusal(name: str, meta_optimizer: Any) -> None:
     )
 
 
-def _check_lives(name: str, lived: Any) -> None:
+def _check_lives(name: str, returned: Any) -> None:
     """The lives afterwards, [N], in the order of the tasks."""
     wanted = np.arange(NUM_TASKS) + 1.0
     demand(
-        np.shape(lived) == wanted.shape and np.array_equal(lived, wanted),
-        f"{name}.descend gives lives of the shape {list(np.shape(lived))}, or in another order: it must be "
+        np.shape(returned) == wanted.shape and np.array_equal(returned, wanted),
+        f"{name}.descend gives lives of the shape {list(np.shape(returned))}, or in another order: it must be "
         f"{list(wanted.shape)}, in the order of the tasks",
     )
 

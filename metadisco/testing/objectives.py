@@ -29,10 +29,10 @@ def check_objective(objective: Objective, spec: EnvSpec = SPEC) -> None:
     arrays from its key; `targets` keep the axes [T, B], so that they can be dealt into minibatches; `loss` is a finite
     scalar with finite derivatives, also where nothing was rewarded, where every step ended an episode and at either end
     of a life; what is computed for a population under `jit` and `vmap` is what plain calls give; equal instances share
-    a compilation; every head that was asked for learns something, and every meta-parameter makes a difference.
+    a compilation; every head has a gradient, and every meta-parameter has an effect.
 
-    What it remembers keeps its structure, shapes and dtypes, begins alike for the same key and agent, stays finite, and
-    makes a difference to what agents learn.
+    Its state keeps its structure, shapes and dtypes, is deterministic in key and agent, stays finite, and has an effect
+    on learning.
 
     Args:
         objective: the learning rule.
@@ -97,7 +97,7 @@ def _check_init(name: str, objective: Objective) -> MetaParams:
     for leaf, drawn in named_leaves(shapes).items():
         demand(
             jnp.issubdtype(drawn.dtype, jnp.floating) and not drawn.weak_type,
-            f"meta_params{leaf} of {name} is {drawn.dtype}: it must be floating point, of a dtype that is said",
+            f"meta_params{leaf} of {name} is {drawn.dtype}: it must be floating point, of an explicit dtype",
         )
     begun = objective.init(key)
     contract.check_finite(f"the meta-parameters of {name}", begun, "Look at its init")
@@ -126,7 +126,7 @@ def _moved(key: Key, meta_params: MetaParams, scale: float = 0.3) -> MetaParams:
 
 
 def _check_init_state(name: str, objective: Objective, agent: Agent, experiences: Any) -> ObjectiveState:
-    """What is remembered of new agents, leading axis: examples."""
+    """Initial states for new agents, leading axis: examples."""
 
     def begin(key: Key, agent_params: AgentParams) -> ObjectiveState:
         return objective.init_state(key, agent, agent_params, NUM_WORKERS)
@@ -167,7 +167,7 @@ def _check_states(
             for part in ("targets", "gradient")
             for one, other in zip(jax.tree.leaves(second[part]), jax.tree.leaves(third[part]))
         ),
-        f"what {name} remembers makes no difference to what an agent learns: use the state in `targets`, or return () "
+        f"the state of {name} has no effect on what an agent learns: use it in `targets`, or return () "
         "from `init_state`",
     )
 
@@ -226,7 +226,7 @@ def _check_meta_params(
 
 
 def _hard_cases(experiences: Any) -> dict[str, Any]:
-    """What happens in lives, and breaks formulas."""
+    """Edge cases of rollouts."""
     trajectory, predictions, outputs = experiences
     none, ends = jnp.zeros_like(trajectory.terminated), jnp.ones_like(trajectory.terminated)
     sure = {head: 50.0 * output for head, output in outputs.items() if head == "logits"}
@@ -263,7 +263,7 @@ def _update(
 
 
 def _experience(key: Key, agent: Agent) -> tuple[Trajectory, Predictions, Outputs]:
-    """A rollout, what the agent said to it when it acted, and what it says a little later.
+    """A rollout, the agent's outputs when it acted, and its outputs after an update.
 
     What it said is drawn, so that it differs from step to step; the agent's parameters are some others.
     """

@@ -28,7 +28,7 @@ def test_a_shipped_objective_is_verified_and_says_where_it_came_from(name):
     assert not discovered.provenance["commit"].endswith("-dirty")
     for suite, agents in discovered.evaluation.items():
         assert "discovered" in agents
-        assert len(agents) > 3, suite  # the two ends of the scale, and somebody to compare with
+        assert len(agents) > 3, suite  # the two anchors, and a baseline
     assert len(discovered.evaluation) >= 2
     text = (checkpoint.ZOO / name / "README.md").read_text()
     for told in (

@@ -101,7 +101,7 @@ def test_inspect_says_what_a_checkpoint_is(run, capsys):
     assert "…" not in shown
 
 
-def test_inspect_judges_a_drift_and_draws_it(tmp_path, capsys):
+def test_inspect_checks_a_drift_and_draws_it(tmp_path, capsys):
     folder, pictures = tmp_path / "dpo", tmp_path / "pictures"
     metadisco.save(metadisco.Discovered(metadisco.MirrorLearning(DPODrift()), ()), folder)
     arguments = ["inspect", str(folder), "--out", str(pictures)]
@@ -111,7 +111,7 @@ def test_inspect_judges_a_drift_and_draws_it(tmp_path, capsys):
     assert "D(r, A) >= 0" in shown
     names = ["drift.png", "entropy.png", "gradient.png", "sensitivity.png"]
     assert sorted(path.name for path in pictures.iterdir()) == names
-    assert "None: it says the same at every moment" in shown
+    assert "None: its outputs are the same at every update" in shown
     assert cli.main(arguments) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert cli.main([*arguments, "--overwrite"]) == 0

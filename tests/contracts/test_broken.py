@@ -430,7 +430,7 @@ def test_a_whole_objective_that_remembers_passes():
         (InfiniteState(), "the state of InfiniteState.'mean'. is not finite"),
         (LaterNaN(), "the state of LaterNaN.'mean'. is not finite"),
         (ScaleOfRewards(), "the state of ScaleOfRewards.*where nothing is rewarded"),
-        (IdleState(), "what IdleState remembers makes no difference"),
+        (IdleState(), "the state of IdleState has no effect"),
     ],
     ids=lambda each: type(each).__name__,
 )
@@ -496,7 +496,7 @@ class NoLife(Mean):
 
 @dataclass(frozen=True)
 class HeedsTheUnfinished(Mean):
-    """Means over everybody."""
+    """Means over all agents."""
 
     def observe(self, key, state, proposal, scores, finished):
         return super().observe(key, state, proposal, scores, jnp.ones_like(finished))
@@ -582,7 +582,7 @@ class Welcoming(Wrapped):
 
 @dataclass(frozen=True)
 class Plain(Wrapped):
-    """A plain mean of gradients: a life that is no number spoils it."""
+    """A plain mean of gradients: one NaN life spoils it."""
 
     def descend(self, state, lives, loss_fn, *, train_mask):
         def total(meta_params):

@@ -61,7 +61,7 @@ def test_no_coordinator_is_an_error_in_time():
     assert time.monotonic() - begun < 3.0
 
 
-def test_strangers_at_the_port_do_not_count():
+def test_other_connections_to_the_port_do_not_count():
     address = free_address()
     host, port = parse_address(address)
     heard = []
@@ -77,14 +77,14 @@ def test_strangers_at_the_port_do_not_count():
     deadline = time.monotonic() + 5.0
     while time.monotonic() < deadline:
         try:
-            stranger = socket.create_connection((host, port), timeout=1.0)
+            other = socket.create_connection((host, port), timeout=1.0)
             break
         except OSError:
             time.sleep(0.05)
-    stranger.sendall(b"GET / HTTP/1.1\r\n\r\n\n")
+    other.sendall(b"GET / HTTP/1.1\r\n\r\n\n")
     rendezvous(address, 2, 1, 10.0)
     first.join(timeout=10)
-    stranger.close()
+    other.close()
     assert not heard
 
 

@@ -342,7 +342,7 @@ def features_of_beads(tasks):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 5))
-def courses(curriculum, features_of, which, delay, seed, num_steps=60):
+def histories(curriculum, features_of, which, delay, seed, num_steps=60):
     """Means of features of what is proposed [steps, features], and metrics.
 
     Scores are the feature `which`, or random numbers if it is negative. Lives last for `delay` meta-steps and end in
@@ -363,36 +363,36 @@ def courses(curriculum, features_of, which, delay, seed, num_steps=60):
     return jax.lax.scan(step, first, jnp.arange(num_steps))[1]
 
 
-def rise(course):
+def rise(history):
     """From the first meta-steps to the last."""
-    return course[-10:].mean(0) - course[:5].mean(0)
+    return history[-10:].mean(0) - history[:5].mean(0)
 
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_the_teacher_learns_to_make_what_scores_well(name):
     which = list(FEATURES).index(name)
-    course = np.asarray(courses(GRIDS, features_of_grids, which, 1, 0)[0])[:, which]
-    assert rise(course) > 0.5 * (BEST[name] - course[:5].mean())
+    history = np.asarray(histories(GRIDS, features_of_grids, which, 1, 0)[0])[:, which]
+    assert rise(history) > 0.5 * (BEST[name] - history[:5].mean())
 
 
 def test_the_teacher_learns_from_levels_that_come_back_late():
     which = list(FEATURES).index("long lifetime")
-    course, metrics = courses(GRIDS, features_of_grids, which, 3, 0)
-    assert rise(course[:, which]) > 0.3
+    history, metrics = histories(GRIDS, features_of_grids, which, 3, 0)
+    assert rise(history[:, which]) > 0.3
     assert metrics["teacher_stale"].max() > 0.0
 
 
 def test_the_teacher_stays_where_it_is_if_scores_do_not_depend_on_the_level():
-    runs = [courses(GRIDS, features_of_grids, -1, 1, seed) for seed in range(4)]
-    rises = np.mean([rise(course) for course, _ in runs], axis=0)
+    runs = [histories(GRIDS, features_of_grids, -1, 1, seed) for seed in range(4)]
+    rises = np.mean([rise(history) for history, _ in runs], axis=0)
     assert np.abs(rises).max() < 0.15  # by chance
     kept = [metrics["teacher_entropy"][-1] / metrics["teacher_entropy"][0] for _, metrics in runs]
     assert np.mean(kept) > 0.8, kept
 
 
 def test_the_teacher_learns_choices_that_go_with_earlier_ones():
-    course, _ = courses(USUAL, features_of_beads, 0, 1, 0)
-    assert rise(course)[0] > 0.5
+    history, _ = histories(USUAL, features_of_beads, 0, 1, 0)
+    assert rise(history)[0] > 0.5
 
 
 # Settings

@@ -211,7 +211,7 @@ SETTINGS = [
 ]
 
 
-def course(curriculum):
+def history(curriculum):
     """All that a curriculum proposed, as one array."""
     proposals = trees.stack([(proposal.tasks, proposal.train_mask) for _, proposal, _, _ in play(curriculum, 8)])
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(proposals)])
@@ -220,7 +220,7 @@ def course(curriculum):
 def test_every_setting_changes_what_is_proposed():
     settings = [PLR, *(replace(PLR, **setting) for setting in SETTINGS)]
     settings += [EVOLVING, replace(EVOLVING, mutation_probability=0.1), replace(EVOLVING, num_edits=2)]
-    assert len({course(curriculum).tobytes() for curriculum in settings}) == len(settings)
+    assert len({history(curriculum).tobytes() for curriculum in settings}) == len(settings)
 
 
 @pytest.mark.parametrize(

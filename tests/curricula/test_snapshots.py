@@ -32,13 +32,13 @@ STEPS = 3
 
 
 @struct.dataclass
-class NobodyState:
+class IdleState:
     step: jax.Array  # [] int32
     curriculum: Any
 
 
 @dataclass(frozen=True)
-class Nobody:
+class Idle:
     """A trainer that lives no life: a level's score is its lifetime and a little noise."""
 
     curriculum: Any
@@ -49,14 +49,14 @@ class Nobody:
         return (self,)  # all that is asked of it is its curriculum
 
     def init(self, key):
-        return NobodyState(jnp.int32(0), (self.curriculum.init(key),))
+        return IdleState(jnp.int32(0), (self.curriculum.init(key),))
 
     def step(self, key, state):
         propose_key, score_key, observe_key = jax.random.split(key, 3)
         curriculum, proposal = self.curriculum.propose(propose_key, state.curricula[0], 4)
         scores = proposal.tasks.lifetime + jax.random.uniform(score_key, (4,))
         curriculum, metrics = self.curriculum.observe(observe_key, curriculum, proposal, scores, jnp.ones(4, bool))
-        return NobodyState(state.step + 1, (curriculum,)), metrics | {"fitness": jnp.mean(scores)}
+        return IdleState(state.step + 1, (curriculum,)), metrics | {"fitness": jnp.mean(scores)}
 
 
 def run(folder, trainer, **options):
@@ -70,7 +70,7 @@ def run(folder, trainer, **options):
 def first(tmp_path_factory):
     """A run with a level buffer: its folder and its last state."""
     folder = tmp_path_factory.mktemp("runs") / "first"
-    return folder, run(folder, Nobody(PLR)).state
+    return folder, run(folder, Idle(PLR)).state
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ def test_run_leaves_its_levels_at_an_interval_and_at_its_end(first):
 
 
 def test_resumed_run_leaves_the_same_files(first, tmp_path):
-    run(tmp_path / "run", Nobody(PLR), steps=2)
-    run(tmp_path / "run", Nobody(PLR), resume=True)
+    run(tmp_path / "run", Idle(PLR), steps=2)
+    run(tmp_path / "run", Idle(PLR), resume=True)
     assert contents(tmp_path / "run" / "levels") == contents(first[0] / "levels")
 
 
@@ -107,7 +107,7 @@ def test_another_run_trains_on_the_levels_of_a_run(first, folder, tmp_path):
 
 
 def test_run_with_warm_start_begins_with_the_levels_of_a_run(folder, tmp_path):
-    result = run(tmp_path / "second", Nobody(replace(PLR, warm_start=folder)), steps=2)
+    result = run(tmp_path / "second", Idle(replace(PLR, warm_start=folder)), steps=2)
     snapshots = find_snapshots(tmp_path / "second")
     assert list(snapshots) == [0, 2]
     assert_trees_close(load_levels(snapshots[0]).played(), load_levels(folder).played())

@@ -16,18 +16,18 @@ from metadisco.objectives.actor_critic import A2C
 from tests.support import small
 
 INNER = small.inner_loop()
-BIRTHS = small.initials(5)
+INITIALS = small.initials(5)
 POPULATION = small.population(small.OBJECTIVE, 5)
 
 
 @pytest.fixture(scope="module")
 def ended():
-    return jax.jit(lambda population, initials: INNER.live(population, initials, slots=2))(POPULATION, BIRTHS)
+    return jax.jit(lambda population, initials: INNER.live(population, initials, slots=2))(POPULATION, INITIALS)
 
 
 def _alone(i):
     """One life, update by update."""
-    initial, meta_params = index((BIRTHS, POPULATION), i)
+    initial, meta_params = index((INITIALS, POPULATION), i)
     life = INNER.begin(initial.key, initial.task)
     update = jax.jit(INNER.update)
     while life.num_updates < life.task.lifetime:
@@ -37,7 +37,7 @@ def _alone(i):
 
 def test_everybody_lives_exactly_as_long_as_its_lifetime(ended):
     _, outcomes = ended
-    assert outcomes.num_updates.tolist() == BIRTHS.task.lifetime.tolist()
+    assert outcomes.num_updates.tolist() == INITIALS.task.lifetime.tolist()
     assert len(set(outcomes.num_updates.tolist())) > 2
 
 
@@ -47,15 +47,15 @@ def test_a_life_in_a_population_equals_the_same_life_alone(ended, i):
 
 
 def test_advancing_in_parts_equals_advancing_at_once(ended):
-    lives = jax.vmap(INNER.begin)(BIRTHS.key, BIRTHS.task)
+    lives = jax.vmap(INNER.begin)(INITIALS.key, INITIALS.task)
     for part in (2, 5):
-        until = jnp.minimum(BIRTHS.task.lifetime, part)
+        until = jnp.minimum(INITIALS.task.lifetime, part)
         lives, _ = INNER.advance(POPULATION, lives, until, slots=5)
     small.assert_trees_close(lives, ended[0], rtol=1e-4, atol=1e-4)
 
 
 def test_the_same_key_and_task_give_common_random_numbers():
-    twins = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), (POPULATION, BIRTHS))
+    twins = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), (POPULATION, INITIALS))
     _, outcomes = INNER.live(*twins, slots=2)
     assert outcomes.fitness[0] == outcomes.fitness[1]
 

@@ -1,4 +1,4 @@
-"""Meta-gradients as a run: lives last, end, are reborn, and do not infect each other."""
+"""Meta-gradients as a run: lives last, end, restart, and are independent of each other."""
 
 import itertools
 from dataclasses import replace
@@ -35,7 +35,7 @@ def _go_on(step=STEP, state=None, num_steps=4):
 
 
 @pytest.fixture(scope="module")
-def course():
+def history():
     return _go_on(num_steps=6)
 
 
@@ -44,51 +44,51 @@ def _data(tree):
     return jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf), tree)
 
 
-def test_all_meta_parameters_move(course):
-    before, after = (TRAINER.meta_params(course[0][i]) for i in (0, -1))
+def test_all_meta_parameters_move(history):
+    before, after = (TRAINER.meta_params(history[0][i]) for i in (0, -1))
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before, after)))
 
 
-def test_agents_and_critics_move(course):
-    before, after = course[0][:2]
+def test_agents_and_critics_move(history):
+    before, after = history[0][:2]
     for name, table in after.lives.life.agent_params.items():
         assert jnp.any(table != before.lives.life.agent_params[name]), name
     assert jnp.any(after.lives.life.critic.params["value"] != before.lives.life.critic.params["value"])
 
 
-def test_lives_are_not_sent_around(course):
-    program = STEP.lower(jax.random.key(0), course[0][0]).compile().as_text()
+def test_lives_are_not_sent_around(history):
+    program = STEP.lower(jax.random.key(0), history[0][0]).compile().as_text()
     sent = scaling.communicated(program)
-    num_params = sum(leaf.size for leaf in jax.tree.leaves(TRAINER.meta_params(course[0][0])))
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(TRAINER.meta_params(history[0][0])))
     assert sent.pop("all-reduce") == pytest.approx(4 * num_params, rel=0.3)  # the gradient, and some counts
-    agents = sum(leaf.nbytes for leaf in jax.tree.leaves(course[0][0].lives.life.agent_params))
+    agents = sum(leaf.nbytes for leaf in jax.tree.leaves(history[0][0].lives.life.agent_params))
     assert sum(sent.values()) < agents / 2  # what new levels are made of
 
 
-def test_nobody_lives_past_its_end(course):
-    for state in course[0]:
+def test_nobody_lives_past_its_end(history):
+    for state in history[0]:
         assert jnp.all(state.lives.life.num_updates <= state.lives.until)
         assert jnp.all(state.lives.until <= state.lives.life.task.lifetime)
 
 
-def test_a_life_does_k_updates_or_what_is_left(course):
-    for before, after, metrics in zip(course[0], course[0][1:], course[1], strict=False):
+def test_a_life_does_k_updates_or_what_is_left(history):
+    for before, after, metrics in zip(history[0], history[0][1:], history[1], strict=False):
         done = np.where(before.lives.is_over, 0, before.lives.life.num_updates)
         np.testing.assert_array_equal(after.lives.life.num_updates, np.minimum(done + 2, after.lives.until))
         assert metrics["agent_updates"] == jnp.sum(after.lives.life.num_updates) - done.sum()
 
 
-def test_lives_last_over_meta_steps_and_are_reborn(course):
-    keys = [_data(state.lives.life.key) for state in course[0]]
+def test_lives_last_over_meta_steps_and_restart(history):
+    keys = [_data(state.lives.life.key) for state in history[0]]
     same = np.array([(a == b).all(axis=1) for a, b in itertools.pairwise(keys)])
-    over = np.array([state.lives.is_over for state in course[0][:-1]])
+    over = np.array([state.lives.is_over for state in history[0][:-1]])
     np.testing.assert_array_equal(same, ~over)
     assert over.any()
     assert not over.all()
 
 
-def test_who_is_reborn_has_a_new_task_agent_and_critic(course):
-    state = course[0][2]
+def test_a_restarted_life_has_a_new_task_agent_and_critic(history):
+    state = history[0][2]
     state = state.replace(lives=state.lives.replace(until=state.lives.life.num_updates.at[1].add(1)))
     _, lives, _, _ = TRAINER.renew(jax.random.key(9), state)
     is_new = np.array([True, False, True, True])
@@ -109,8 +109,8 @@ def test_first_lives_are_cut_short_at_different_times():
     assert jnp.min(lives.until) == 1
 
 
-def test_fitness_is_that_of_lives_that_came_to_their_end(course):
-    for state, metrics in zip(course[0][1:], course[1], strict=True):
+def test_fitness_is_that_of_lives_that_came_to_their_end(history):
+    for state, metrics in zip(history[0][1:], history[1], strict=True):
         finished = state.lives.life.num_updates >= state.lives.life.task.lifetime
         assert metrics["finished"] == jnp.sum(finished)
         assert jnp.isfinite(metrics["fitness"]) == jnp.any(finished)
@@ -146,17 +146,17 @@ def test_one_and_two_devices_give_the_same(num_tasks, monkeypatch):
 
 
 @pytest.mark.slow
-def test_slots_do_not_change_the_result(course):
+def test_slots_do_not_change_the_result(history):
     trainer = small.gradient_trainer(slots=1)
     state = _go_on(jax.jit(trainer.step), _begin(trainer), 2)[0][-1]
-    small.assert_trees_close(_data(state), _data(course[0][2]), rtol=1e-4, atol=1e-5)
+    small.assert_trees_close(_data(state), _data(history[0][2]), rtol=1e-4, atol=1e-5)
 
 
-def test_a_meta_step_compiles_once(course):
+def test_a_meta_step_compiles_once(history):
     """What comes out has the types of what went in."""
     begun, after = (
         jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)), state)
-        for state in (TRAINER.init(jax.random.key(0)), course[0][-1])
+        for state in (TRAINER.init(jax.random.key(0)), history[0][-1])
     )
     assert begun == after
 

@@ -54,8 +54,8 @@ SCORES = (
 )
 INNER = small.inner_loop(critic=Critic())
 LIVE = jax.jit(partial(INNER.live, slots=4))
-EXAMINE = jax.jit(partial(INNER.evaluate, slots=4))
-JUDGE = jax.jit(jax.vmap(lambda life: INNER.assess(life, INNER.act(life, KeyPurpose.VALIDATE)[0])))
+EVALUATE = jax.jit(partial(INNER.evaluate, slots=4))
+ASSESS = jax.jit(jax.vmap(lambda life: INNER.assess(life, INNER.act(life, KeyPurpose.VALIDATE)[0])))
 REPLAY = PrioritizedLevelReplay(small.TASKS, capacity=8, replay_probability=1.0, fill_before_replay=0.5)
 CURRICULA = (
     DomainRandomization(small.TASKS),
@@ -119,14 +119,14 @@ def test_the_expert_gets_what_is_optimal():
     for i in range(3):
         task = jax.tree.map(lambda leaf: leaf[i], initials.task)  # noqa: B023
         expected = oracle.optimal_return(small.LEVELS.env, task.level)
-        found = Expert().expected_return(INNER, initials.key[i], task, jnp.zeros(()))
+        found = Expert().expected_return(INNER, initials.key[i], task)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_the_random_policy_gets_about_what_it_should():
     task = jax.tree.map(lambda leaf: leaf[0], small.initials(1, seed=3).task)
     inner = replace(INNER, num_test_workers=4000)
-    found = RandomPolicy().expected_return(inner, jax.random.key(0), task, jnp.zeros(()))
+    found = RandomPolicy().expected_return(inner, jax.random.key(0), task)
     expected = oracle.random_return(small.LEVELS.env, task.level)
     assert abs(found - expected) < 0.1
     assert abs(expected) > 0.2
@@ -195,7 +195,7 @@ def test_every_score_and_every_curriculum_fit_both_meta_optimizers(score, curric
 
 def test_every_score_is_finite_for_lives_that_were_lived():
     lives, _ = LIVE(small.population(INNER.objective, 4), small.initials(4))
-    returns, critic_outputs = EXAMINE(lives), JUDGE(lives)
+    returns, critic_outputs = EVALUATE(lives), ASSESS(lives)
 
     @jax.jit
     def scores():
@@ -232,18 +232,18 @@ def test_under_evolution_scores_compare_with_antagonists():
     assert num_updates == jnp.sum(initials.task.lifetime)
 
 
-def test_under_evolution_the_critic_judges_the_trained_agent_and_changes_nothing():
+def test_under_evolution_the_critic_evaluates_the_trained_agent_and_changes_nothing():
     initials, population = small.initials(4), small.population(INNER.objective, 4)
-    outcomes = jax.jit(trainer(L1ValueLoss()).domain.live)(population, (initials, jnp.zeros(4)))
+    outcomes = jax.jit(trainer(L1ValueLoss()).domains[0].live)(population, (initials, jnp.zeros(4)))
     lives, _ = LIVE(population, initials)
-    expected = jnp.mean(jnp.abs(JUDGE(lives).advantage), axis=(1, 2))
+    expected = jnp.mean(jnp.abs(ASSESS(lives).advantage), axis=(1, 2))
     np.testing.assert_allclose(outcomes.score, expected, rtol=1e-5, atol=1e-6)
     plain, _ = jax.jit(partial(small.inner_loop().live, slots=4))(population, initials)
     small.assert_trees_close(replace(lives, critic=None), plain, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
-def course():
+def history():
     """States and metrics of a run by meta-gradients with antagonists."""
     run = gradient_trainer(Regret(), curriculum=DomainRandomization(small.TASKS))
     states, rows, step = [jax.jit(run.init)(jax.random.key(0))], [], jax.jit(run.step)
@@ -254,28 +254,28 @@ def course():
     return states, rows
 
 
-def test_by_meta_gradients_antagonists_live_in_lock_step_and_are_reborn_with_their_lives(course):
-    for before, state, metrics in zip(course[0], course[0][1:], course[1], strict=False):
+def test_by_meta_gradients_antagonists_live_in_lock_step_and_restart_with_their_lives(history):
+    for before, state, metrics in zip(history[0], history[0][1:], history[1], strict=False):
         np.testing.assert_array_equal(state.antagonists.num_updates, state.lives.life.num_updates)
         assert jax.random.key_data(state.antagonists.key).tolist() == jax.random.key_data(state.lives.life.key).tolist()
         done = jnp.where(before.lives.is_over, 0, before.lives.life.num_updates)
         assert metrics["agent_updates"] == 2 * jnp.sum(state.lives.life.num_updates - done)
 
 
-def test_by_meta_gradients_the_score_is_of_lives_that_came_to_their_end(course):
+def test_by_meta_gradients_the_score_is_of_lives_that_came_to_their_end(history):
     evaluate, seen = jax.jit(partial(trained_antagonist(Regret(), INNER).evaluate, slots=4)), 0
-    for state, metrics in zip(course[0][1:], course[1], strict=True):
+    for state, metrics in zip(history[0][1:], history[1], strict=True):
         finished = state.lives.life.num_updates >= state.proposal.tasks.lifetime
         assert jnp.isfinite(metrics["score"]) == jnp.any(finished)
         if jnp.any(finished):
-            theirs, ours = evaluate(state.antagonists)[finished], EXAMINE(state.lives.life)[finished]
+            theirs, ours = evaluate(state.antagonists)[finished], EVALUATE(state.lives.life)[finished]
             np.testing.assert_allclose(metrics["score"], jnp.mean(theirs) - jnp.mean(ours), rtol=1e-4, atol=1e-5)
             seen += 1
     assert seen > 1
 
 
-def test_by_meta_gradients_a_antagonist_learns_as_it_would_alone(course):
-    before, state = course[0][:2]
+def test_by_meta_gradients_an_antagonist_learns_as_it_would_alone(history):
+    before, state = history[0][:2]
     going_on = np.array(~before.lives.is_over)
     until = jnp.minimum(before.lives.until, 2)
     alone, _ = jax.jit(partial(trained_antagonist(Regret(), INNER).advance, (), slots=4))(before.antagonists, until)

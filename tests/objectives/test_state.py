@@ -32,7 +32,7 @@ INNER = remembering.inner_loop()
 OBJECTIVE = INNER.objective
 META_PARAMS = OBJECTIVE.init(jax.random.key(0))
 LIFETIMES = [5, 1, 4, 2]
-BIRTHS = InitialCondition(jax.random.split(jax.random.key(3), 4), tasks(LIFETIMES))
+INITIALS = InitialCondition(jax.random.split(jax.random.key(3), 4), tasks(LIFETIMES))
 TRAINER = small.gradient_trainer(
     INNER, DomainRandomization(remembering.ShortLives()), score=Regret(LearningAntagonist(A2C()))
 )
@@ -41,7 +41,7 @@ TRAINER = small.gradient_trainer(
 @pytest.fixture(scope="module")
 def ended():
     population = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), META_PARAMS)
-    return jax.jit(lambda population: INNER.live(population, BIRTHS, slots=2)[0])(population)
+    return jax.jit(lambda population: INNER.live(population, INITIALS, slots=2)[0])(population)
 
 
 _act, _update = jax.jit(INNER.act), jax.jit(INNER.update)
@@ -70,7 +70,7 @@ def _assert_remembered(state, expected):
 
 
 def test_an_agent_is_remembered_from_its_first_parameters_on():
-    life = INNER.begin(BIRTHS.key[0], index(BIRTHS.task, 0))
+    life = INNER.begin(INITIALS.key[0], index(INITIALS.task, 0))
     state = life.objective_state
     assert (int(state.count), float(state.mean), state.total.tolist()) == (0, 0.0, [0.0] * 4)
     small.assert_trees_close(state.slow, life.agent_params, rtol=0.0, atol=0.0)
@@ -78,7 +78,7 @@ def test_an_agent_is_remembered_from_its_first_parameters_on():
 
 @pytest.mark.parametrize("i", [0, 2])
 def test_moments_of_whole_lives_are_those_of_a_numpy_loop(ended, i):
-    expected, _ = _by_hand(INNER.begin(BIRTHS.key[i], index(BIRTHS.task, i)), LIFETIMES[i])
+    expected, _ = _by_hand(INNER.begin(INITIALS.key[i], index(INITIALS.task, i)), LIFETIMES[i])
     assert expected[1] > 0.0
     _assert_remembered(index(ended.objective_state, i), expected)
 
@@ -89,7 +89,7 @@ def test_the_counter_is_the_number_of_updates(ended):
 
 def test_moments_of_unrolls_are_those_of_a_numpy_loop():
     unroll = Unroll(num_updates=2)
-    unroll_state = unroll.begin(INNER, BIRTHS.key[0], index(BIRTHS.task, 0))
+    unroll_state = unroll.begin(INNER, INITIALS.key[0], index(INITIALS.task, 0))
     expected, _ = _by_hand(unroll_state.life, 5)
     run = jax.jit(jax.grad(partial(unroll.advance, INNER), has_aux=True))
     for _ in range(3):  # 2 + 2 + 1 updates, the last one masked
@@ -103,7 +103,7 @@ def test_the_meta_gradient_passes_through_the_state():
 
 
 def test_the_state_before_an_unroll_is_a_constant():
-    unroll_state = TRAINER.unroll.begin(INNER, BIRTHS.key[0], index(BIRTHS.task, 0))
+    unroll_state = TRAINER.unroll.begin(INNER, INITIALS.key[0], index(INITIALS.task, 0))
 
     def loss(mean):
         state = unroll_state.life.objective_state.replace(mean=mean)
@@ -119,7 +119,7 @@ def test_the_state_before_an_unroll_is_a_constant():
 def test_minibatches_count_as_one_update():
     learner = Learner(Adam(), Adam(), num_epochs=2, num_minibatches=2)
     inner = remembering.inner_loop(learner=learner, critic=None)
-    life, _ = inner.update(META_PARAMS, inner.begin(BIRTHS.key[0], index(BIRTHS.task, 0)))
+    life, _ = inner.update(META_PARAMS, inner.begin(INITIALS.key[0], index(INITIALS.task, 0)))
     assert life.objective_state.count == life.num_updates == 1
 
 
@@ -140,7 +140,7 @@ def test_lives_on_the_host_remember_what_lives_in_jax_do():
 
 
 @pytest.fixture(scope="module")
-def course():
+def history():
     """States before and after each of some meta-steps."""
     step, states = jax.jit(TRAINER.step), [jax.jit(TRAINER.init)(jax.random.key(0))]
     for i in range(5):
@@ -148,16 +148,16 @@ def course():
     return states
 
 
-def test_a_life_that_lasts_over_meta_steps_keeps_its_state_and_a_new_one_begins_anew(course):
-    ages = np.stack([state.lives.life.num_updates for state in course])
-    np.testing.assert_array_equal(np.stack([state.lives.life.objective_state.count for state in course]), ages)
+def test_a_life_that_lasts_over_meta_steps_keeps_its_state_and_a_new_one_begins_anew(history):
+    ages = np.stack([state.lives.life.num_updates for state in history])
+    np.testing.assert_array_equal(np.stack([state.lives.life.objective_state.count for state in history]), ages)
     assert (np.diff(ages, axis=0) < 0).any()  # some were renewed
     assert ages.max() > TRAINER.unroll.num_updates  # some lasted
 
 
-def test_an_antagonist_has_the_state_of_its_own_objective(course):
-    assert course[-1].antagonists.objective_state == ()
-    assert course[-1].antagonists.num_updates.tolist() == course[-1].lives.life.num_updates.tolist()
+def test_an_antagonist_has_the_state_of_its_own_objective(history):
+    assert history[-1].antagonists.objective_state == ()
+    assert history[-1].antagonists.num_updates.tolist() == history[-1].lives.life.num_updates.tolist()
 
 
 def test_a_run_cut_in_two_is_bit_identical(tmp_path):
@@ -170,12 +170,12 @@ def test_a_run_cut_in_two_is_bit_identical(tmp_path):
     small.assert_trees_close(cut.state, whole.state, rtol=0.0, atol=0.0)
 
 
-def test_one_and_two_devices_give_the_same(course, monkeypatch):
+def test_one_and_two_devices_give_the_same(history, monkeypatch):
     assert jax.device_count() == 2
     one = jax.make_mesh((1,), ("population",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
     monkeypatch.setattr(gradient_trainer, "population_mesh", lambda: one)
-    alone, _ = jax.jit(lambda key, state: TRAINER.step(key, state))(jax.random.key(0), course[0])
-    small.assert_trees_close(alone.lives, course[1].lives, rtol=1e-4, atol=1e-5)
+    alone, _ = jax.jit(lambda key, state: TRAINER.step(key, state))(jax.random.key(0), history[0])
+    small.assert_trees_close(alone.lives, history[1].lives, rtol=1e-4, atol=1e-5)
 
 
 def test_whole_lives_on_two_devices_remember_the_same(ended):
@@ -184,9 +184,9 @@ def test_whole_lives_on_two_devices_remember_the_same(ended):
     def live(population, initials):
         return INNER.live(population, initials, slots=1)[0]
 
-    work, mesh = BIRTHS.task.lifetime, population_mesh()
+    work, mesh = INITIALS.task.lifetime, population_mesh()
     assert mesh.size == 2
-    lives = jax.jit(lambda: scatter(live, population, BIRTHS, work=work, mesh=mesh))()
+    lives = jax.jit(lambda: scatter(live, population, INITIALS, work=work, mesh=mesh))()
     small.assert_trees_close(lives.objective_state, ended.objective_state, rtol=1e-4, atol=1e-5)
 
 
@@ -198,7 +198,7 @@ def test_both_members_of_an_antithetic_pair_begin_with_the_same_state():
         return Outcome(jnp.arange(8.0), initials.task.lifetime, {})
 
     state = optimizer.init(jax.random.key(0), META_PARAMS, 4)
-    optimizer.step(jax.random.key(1), state, BIRTHS, life_fn)
+    optimizer.step(jax.random.key(1), state, INITIALS, life_fn)
     ((population, states),) = begun
     plus, minus = (jax.tree.map(lambda leaf: leaf[half], states) for half in (slice(0, 4), slice(4, 8)))  # noqa: B023
     small.assert_trees_close(plus, minus, rtol=0.0, atol=0.0)

@@ -1,7 +1,7 @@
 """What the documentation says is true: examples of docstrings and pages run, commands exist, links lead somewhere.
 
 A page is run from top to bottom as one module. What a fence of Python prints is what the fence of text below it shows.
-Comments above a fence change that: `<!-- slow -->` leaves it to the slow tests, `<!-- not run: reason -->` to nobody.
+Comments above a fence change that: `<!-- slow -->` leaves it to the slow tests, `<!-- not run: reason -->` excludes it.
 """
 
 import ast

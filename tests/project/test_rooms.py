@@ -1,4 +1,4 @@
-"""The house has floors: a module imports from its own room and those below (docs/architecture.md)."""
+"""Layers of the package: a module imports from its own subpackage and from those below (docs/architecture.md)."""
 
 import ast
 import os
@@ -13,12 +13,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# From the ground up. Imports go down only; docs/architecture.md says what lives where.
+# Bottom to top. Imports go down only; docs/architecture.md says what each subpackage holds.
 ROOMS = (
     *("core", "runs", "envs", "agents", "objectives", "checkpoints", "lives", "curricula", "meta_optimizers"),
     *("meta_training", "evaluation", "presets", "reports", "commands", "testing", "cli", "__main__", ""),
 )
-STRANGERS = {"curricula", "meta_optimizers"}  # neighbors that never import each other
+INDEPENDENT = {"curricula", "meta_optimizers"}  # neither imports the other
 
 
 def package_sources() -> dict[str, str]:
@@ -46,13 +46,13 @@ def room(name: str) -> str:
 
 
 def violations(sources: dict[str, str]) -> list[str]:
-    """Imports that go up, or between strangers."""
+    """Imports that go up, or between independent subpackages."""
     return [
         f"{module} imports {name}"
         for module, source in sources.items()
         for name in imported_names(ast.parse(source))
         if name.split(".")[0] == "metadisco"
-        if ROOMS.index(room(name)) > ROOMS.index(room(module)) or {room(name), room(module)} == STRANGERS
+        if ROOMS.index(room(name)) > ROOMS.index(room(module)) or {room(name), room(module)} == INDEPENDENT
     ]
 
 

@@ -17,7 +17,7 @@ from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.drift import PPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.reports.inspection import explain, figures, inspect, measures, probes, write
-from metadisco.reports.inspection.probes import NUM_STEPS, Examiner
+from metadisco.reports.inspection.probes import NUM_STEPS, Responder
 from tests.support import small
 
 KEY = jax.random.key(0)
@@ -48,8 +48,8 @@ class Known:
 def asked(objective, meta_params=()):
     """Probes and answers."""
     drawn = probes.draw(KEY, probes.heads_of(objective))
-    examiner = Examiner(objective, meta_params)
-    return examiner, drawn, examiner(drawn)
+    responder = Responder(objective, meta_params)
+    return responder, drawn, responder(drawn)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ def test_push_is_pi_hat(lpg):
 
 def test_push_is_the_normalised_advantage_where_the_policy_has_not_moved():
     objective = MirrorLearning(PPODrift(), entropy_weight=0.0)
-    examiner, drawn, _ = asked(objective)
-    answer = examiner(drawn.replace(change=0.0 * drawn.change))
+    responder, drawn, _ = asked(objective)
+    answer = responder(drawn.replace(change=0.0 * drawn.change))
     normal = jax.vmap(returns.normalize)(answer.targets.advantage)
     np.testing.assert_allclose(answer.push, normal, rtol=1e-3, atol=1e-4)
 
@@ -85,11 +85,11 @@ def test_gain_of_entropy_is_what_a_small_step_gains():
 
 
 def test_all_variance_is_of_the_only_input():
-    examiner, drawn, answer = asked(Known())
-    shares = measures._sensitivity(examiner, drawn, answer)
+    responder, drawn, answer = asked(Known())
+    shares = measures._sensitivity(responder, drawn, answer)
     assert shares.pop("reward")[0] == pytest.approx(1.0, abs=0.05)
     assert all(push < 1e-9 for push, _ in shares.values())
-    assert measures._schedule(examiner, drawn).change < 1e-6
+    assert measures._schedule(responder, drawn).change < 1e-6
 
 
 def test_shares_are_those_of_a_linear_function():
@@ -100,28 +100,28 @@ def test_shares_are_those_of_a_linear_function():
 
 
 def test_schedule_is_that_of_the_objective():
-    examiner, drawn, _ = asked(Known(is_scheduled=True))
-    schedule = measures._schedule(examiner, drawn)
+    responder, drawn, _ = asked(Known(is_scheduled=True))
+    schedule = measures._schedule(responder, drawn)
     size = np.sqrt(np.mean(np.square(2.0 * drawn.reward + 0.5)))
     np.testing.assert_allclose(schedule.push_size[:, 5], size, rtol=1e-3)
     assert schedule.change == pytest.approx(1.0 / np.sqrt(4.0 + 0.35), rel=0.1)
 
 
 def test_a_reward_is_credited_to_its_own_action_only_by_an_objective_that_does_so():
-    examiner, drawn, _ = asked(Known())
-    credit = measures._credit(examiner, drawn)
+    responder, drawn, _ = asked(Known())
+    credit = measures._credit(responder, drawn)
     np.testing.assert_allclose(credit[:, 0], [2.0, -2.0], rtol=1e-3)
     np.testing.assert_allclose(credit[:, 1:], 0.0, atol=1e-3)
     assert credit.shape == (2, NUM_STEPS)
-    pushes, _ = measures._by_reward(examiner, drawn)
+    pushes, _ = measures._by_reward(responder, drawn)
     np.testing.assert_allclose(pushes, np.broadcast_to(2.0 * measures.REWARDS[:, None], pushes.shape), atol=1e-3)
 
 
 def test_a2c_credits_by_its_discounts_and_gains_the_entropy_of_its_bonus():
-    examiner, drawn, _ = asked(A2C(gamma=0.9, gae_lambda=0.8, entropy_weight=0.1))
+    responder, drawn, _ = asked(A2C(gamma=0.9, gae_lambda=0.8, entropy_weight=0.1))
     expected = 0.72 ** np.arange(NUM_STEPS)
-    np.testing.assert_allclose(measures._credit(examiner, drawn), [expected, -expected], rtol=1e-3)
-    gained = measures._schedule(examiner, drawn).entropy
+    np.testing.assert_allclose(measures._credit(responder, drawn), [expected, -expected], rtol=1e-3)
+    gained = measures._schedule(responder, drawn).entropy
     slope = jax.grad(lambda logits: jnp.sum(distributions.entropy_categorical(logits)))(drawn.logits[0])
     np.testing.assert_allclose(gained, 0.1 * np.mean(np.sum(np.square(slope), axis=-1)), rtol=1e-3)
 

@@ -385,7 +385,7 @@ def test_names_are_escaped(tmp_path):
     assert not Elements(page).open
 
 
-def test_learned_drift_is_drawn_and_judged(tmp_path):
+def test_learned_drift_is_drawn_and_checked(tmp_path):
     objective = MirrorLearning(LPODrift(width=4, temporal=True))
     trainer = small.altered(small.trainer(), inner=small.inner_loop(objective))
     folder = begin_run(tmp_path / "run", rows=log(num_steps=2), trainer=trainer)

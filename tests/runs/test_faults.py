@@ -59,7 +59,7 @@ def kill(processes, out, moments, *, in_write):
     processes[victim].kill()
     begun = time.monotonic()
     codes, said = finish(processes)
-    assert time.monotonic() - begun < 40.0  # nobody waits for the dead
+    assert time.monotonic() - begun < 40.0  # no process waits for a dead one
     assert codes[victim] == -9
     others = [code for index, code in enumerate(codes) if index != victim]
     assert set(others) <= {75, -6}, (codes, said)  # -6: JAX noticed first

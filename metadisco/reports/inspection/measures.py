@@ -1,8 +1,8 @@
-"""Numbers that say what an objective does.
+"""Measurements of an objective: sensitivities, schedules, credit and entropy.
 
 Sensitivity is Jansen's estimate of the total effect of an input (doi:10.1016/S0010-4655(98)00154-4): with f the answer
 to a probe and f' the answer with this input from another probe, E[(f - f')^2] / (2 Var f), the share of the variance
-that would be left if only this input were unknown. Shares add up to more than 1 where inputs act together.
+that would be left if only this input were unknown. Shares add up to more than 1 where inputs interact.
 """
 
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.objectives.lpg import LPGTargets
 from metadisco.reports.inspection import probes
-from metadisco.reports.inspection.probes import INPUTS, LIFETIMES, NUM_PROBES, NUM_STEPS, Examiner, Probe, Response
+from metadisco.reports.inspection.probes import INPUTS, LIFETIMES, NUM_PROBES, NUM_STEPS, Probe, Responder, Response
 
 FRACTIONS = np.linspace(0.0, 1.0, 11)  # n/N of a schedule
 PROBS = (0.1, 0.25, 0.5, 0.9)  # of the action whose reward is varied
 REWARDS = np.linspace(-2.0, 2.0, NUM_PROBES // len(PROBS)).astype(np.float32)
 LEVELS = GridLevels(max_side=5, num_walls=3, max_objects=3, max_steps=(10, 40))
-NUM_LIVES, NUM_POINTS, LIVED = 16, 16, (32, 128)  # lives that are lived through, moments of each, their lifetimes
+NUM_LIVES, NUM_POINTS, LIVED = 16, 16, (32, 128)  # number of lives, points of each, lifetimes
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def inspect(discovered: Discovered, *, seed: int = 0) -> Inspection | None:
     heads = probes.heads_of(objective)
     if heads is None:
         return None
-    ask = Examiner(objective, discovered.meta_params)
+    ask = Responder(objective, discovered.meta_params)
     drawn = probes.draw(jax.random.key(seed), heads)
     answer = ask(drawn)
     by_reward, y_hat = _by_reward(ask, drawn)
@@ -109,7 +109,7 @@ def _pull(answer: Response) -> np.ndarray:
     return np.concatenate(parts, axis=-1) if parts else np.zeros((*answer.push.shape, 1))
 
 
-def _sensitivity(ask: Examiner, drawn: Probe, answer: Response) -> dict[str, tuple[float, float]]:
+def _sensitivity(ask: Responder, drawn: Probe, answer: Response) -> dict[str, tuple[float, float]]:
     shares = {}
     for name in INPUTS:
         exchanged = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), getattr(drawn, name))
@@ -133,7 +133,7 @@ def _moment(drawn: Probe, fraction: float, lifetime: int) -> Probe:
     )
 
 
-def _schedule(ask: Examiner, drawn: Probe) -> Schedule:
+def _schedule(ask: Responder, drawn: Probe) -> Schedule:
     nothing = _quiet(drawn)
     nothing = nothing.replace(**jax.tree.map(jnp.zeros_like, {"now": nothing.now, "next": nothing.next}))
 
@@ -161,7 +161,7 @@ def _quiet(drawn: Probe) -> Any:
     return _moment(still, 0.5, LIFETIMES[1])
 
 
-def _by_reward(ask: Examiner, drawn: Probe) -> tuple[np.ndarray, np.ndarray | None]:
+def _by_reward(ask: Responder, drawn: Probe) -> tuple[np.ndarray, np.ndarray | None]:
     """The push at the last step of a rollout against its reward and the action's probability, and y_hat there."""
     alone: Any = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), _quiet(drawn))  # all else equal
     probs = jnp.repeat(jnp.array(PROBS), len(REWARDS))
@@ -177,7 +177,7 @@ def _by_reward(ask: Examiner, drawn: Probe) -> tuple[np.ndarray, np.ndarray | No
     return pushes, np.exp(answer.targets.log_y_hat[:, -1, 0]).reshape(*shape, -1)[PROBS.index(0.25)]
 
 
-def _credit(ask: Examiner, drawn: Probe) -> np.ndarray:
+def _credit(ask: Responder, drawn: Probe) -> np.ndarray:
     """By how much a reward at the last step changes the push on it and on the steps before. [2, T]."""
     quiet = _quiet(drawn)
     pushes = [ask(quiet.replace(reward=quiet.reward.at[:, -1].set(size))).push for size in (0.0, 1.0, -1.0)]
@@ -216,5 +216,5 @@ def _lives(discovered: Discovered, learner: Learner) -> np.ndarray:
         return jnp.append(entropy(first), jax.lax.scan(go_on, first, length=NUM_POINTS)[1])
 
     keys = jnp.tile(jax.random.split(jax.random.key(0), NUM_LIVES), len(LIVED))
-    lived = live(keys, jnp.repeat(jnp.array(LIVED, jnp.int32), NUM_LIVES))
-    return np.asarray(lived).reshape(len(LIVED), NUM_LIVES, -1).mean(axis=1)
+    entropies = live(keys, jnp.repeat(jnp.array(LIVED, jnp.int32), NUM_LIVES))
+    return np.asarray(entropies).reshape(len(LIVED), NUM_LIVES, -1).mean(axis=1)

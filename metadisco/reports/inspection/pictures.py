@@ -52,7 +52,7 @@ def credit(found: Inspection) -> "Figure":
 
 @styled
 def prediction(found: Inspection) -> "Figure":
-    """What the prediction vector should have been, against the reward: the target y_hat of LPG."""
+    """The target y_hat of LPG's prediction vector against the reward."""
     assert found.y_hat is not None, "only LPG has y_hat"
     figure, axes = new_axes(right=0.84)
     axes.grid(visible=False)

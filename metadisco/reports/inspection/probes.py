@@ -123,7 +123,7 @@ def respond(objective: Objective, meta_params: MetaParams, probe: Probe) -> Resp
     return Response(push, pull, jnp.sum(uphill * to_policy, axis=-1), targets)
 
 
-class Examiner:
+class Responder:
     """Asks one objective, with one compilation for probes of one number."""
 
     def __init__(self, objective: Objective, meta_params: MetaParams) -> None:

@@ -1,4 +1,4 @@
-"""What a checkpoint is and does, in words and tables for a terminal of 100 columns."""
+"""Description of a checkpoint in text and tables, for a terminal of 100 columns."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -108,13 +108,13 @@ def _conditions(discovered: Discovered) -> Any:
     table = _table("input", "what it is")
     table.columns[1].justify, table.columns[1].no_wrap = "left", False
     if not features:
-        table.add_row("—", "nothing that was learned: a formula written by hand")
+        table.add_row("—", "none: a hand-written formula")
     is_drift = "l^2" in features
     parts = [part for part in ("l", "e", "A", "n/N") if any(part in feature.split() for feature in features)]
     for name in parts if is_drift else features:
         table.add_row(Text(name), WORDS.get(name, "an input of its own"))
     if is_drift:
-        table.add_row("together", Text(", ".join(name for name in features if not name.startswith("n/N"))))
+        table.add_row("all", Text(", ".join(name for name in features if not name.startswith("n/N"))))
     return _section("What it conditions on", table)
 
 
@@ -136,7 +136,7 @@ def _sensitivity(found: Inspection) -> Any:
         "What each input is worth",
         table,
         "Share of the variance that is left if only this input is unknown (total effect, Jansen 1999), on independent "
-        "random draws; together more than 100% where inputs act jointly. Policy: the push on the action taken, "
+        "random draws; in sum more than 100% where inputs act jointly. Policy: the push on the action taken, "
         "which reads as an advantage. Predictions: where the agent's other outputs are pulled.",
     )
 
@@ -169,7 +169,9 @@ def _schedule(found: Inspection) -> Any:
 
     if not is_scheduled(found):
         line = Text("\nSchedule over the lifetime\n\n", style="bold")
-        return line.append("  None: it says the same at every moment of a life of any length.\n", style="not bold")
+        return line.append(
+            "  None: its outputs are the same at every update of lives of any length.\n", style="not bold"
+        )
     table = _table("at n/N = 0 → ½ → 1", *(f"N = {lifetime}" for lifetime in LIFETIMES))
     rows = {"size of the push": found.schedule.push_size, "gain of entropy, nats": found.schedule.entropy}
     for name, values in rows.items():
