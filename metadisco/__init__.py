@@ -46,6 +46,7 @@ from metadisco.objectives.base import Predictions
 from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
+from metadisco.objectives.scheduled_a2c import ScheduledA2C
 from metadisco.presets.base import Preset
 from metadisco.presets.registry import preset
 
@@ -105,6 +106,7 @@ __all__ = [
     "RandomPolicy",
     "Regret",
     "Return",
+    "ScheduledA2C",
     "Step",
     "Table",
     "Task",

@@ -29,6 +29,7 @@ from metadisco.meta_training.level_scores import (
 )
 from metadisco.meta_training.trainer import Trainer
 from metadisco.objectives.lpg import LPG
+from metadisco.objectives.scheduled_a2c import ScheduledA2C
 from metadisco.presets.base import Preset
 
 
@@ -129,6 +130,35 @@ def _long_run(name: str, description: str, trainer: Trainer, *, validate_every: 
         suites=("grid-unseen", "grid-unseen-long", "grid-designed", "mazes"),
         num_seeds=1,
         validate_every=validate_every,
+    )
+
+
+def scheduled_a2c() -> Preset:
+    """The schedule of A2C's coefficients, from A2C at its strongest rate on tables."""
+    levels = GridLevels()
+    inner = InnerLoop(
+        env=levels.env,
+        torso=Table(),
+        objective=ScheduledA2C(),
+        learner=Learner(policy=SGD(640.0), prediction=SGD(4.0)),
+        num_workers=32,
+        num_test_workers=32,
+    )
+    return Preset(
+        name="scheduled-a2c",
+        description="the schedule of A2C's coefficients on general grid worlds by ES, lifetimes 16..96",
+        trainer=MetaTrainer(
+            inner=inner,
+            curriculum=DomainRandomization(Tasks(levels, LogUniformLifetime(16, 96))),
+            meta_optimizer=Evolution(
+                sigma=Decay(0.1, rate=0.9995),
+                learning_rate=Decay(0.03, rate=0.997, floor=1e-3),
+                shaping=PairwiseRoot(),
+            ),
+            num_tasks=128,
+            num_steps=200,
+        ),
+        suites=("grid-unseen", "grid-unseen@16", "grid-unseen@256"),
     )
 
 
