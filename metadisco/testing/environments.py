@@ -48,23 +48,23 @@ def check_environment(env: Environment, level: Level, *, num_steps: int = 32, ru
 
     walk = Counted(jax.vmap(_walk, in_axes=(None, 0, None, None)), static=(0, 3))
     keys = jax.random.split(jax.random.key(1), NUM_EXAMPLES)
-    course = walk(env, keys, level, num_steps)
+    steps = walk(env, keys, level, num_steps)
     again = walk(twin, keys, level, num_steps)
     demand(
         walk.traces == 1,
         f"two equal {name} were compiled {walk.traces} times: equal instances must have equal hashes, so leave __eq__ "
         "and __hash__ to the dataclass",
     )
-    contract.check_same(f"a walk in {name}", course, again, "The same keys and level must give the same walk")
-    _check_walk(name, env, course)
-    first = jax.tree.map(lambda leaf: leaf[:, 0], course)
+    contract.check_same(f"a walk in {name}", steps, again, "The same keys and level must give the same walk")
+    _check_walk(name, env, steps)
+    first = jax.tree.map(lambda leaf: leaf[:, 0], steps)
 
     def plain(noise: Any, first_noise: Any, action: jax.Array) -> tuple:
         obs, state = env.reset(first_noise, level)
         return obs, state, env.step(noise, state, action, level)
 
     together = (first["obs"], first["state"], (first["next_obs"], first["next_state"], first["step"]))
-    last_noise = jax.tree.map(lambda leaf: leaf[:, -1], course["noise"])
+    last_noise = jax.tree.map(lambda leaf: leaf[:, -1], steps["noise"])
     contract.check_plain(f"reset and step of {name}: ", together, plain, first["noise"], last_noise, first["action"])
 
 
@@ -125,15 +125,15 @@ def _check_shapes(name: str, env: Environment, level: Level) -> None:
         )
 
 
-def _check_walk(name: str, env: Environment, course: dict[str, Any]) -> None:
+def _check_walk(name: str, env: Environment, steps: dict[str, Any]) -> None:
     """What a random walk must and must not do. Leaves of the walk: [examples, steps, ...]."""
-    space, step = env.spec.observation, course["step"]
+    space, step = env.spec.observation, steps["step"]
     for what in ("obs", "next_obs"):
         contract.check_finite(
-            f"an observation of {name}", course[what], "Look for a division by 0, or a value without end"
+            f"an observation of {name}", steps[what], "Look for a division by 0, or a value without end"
         )
         low, high = (0, space.num - 1) if isinstance(space, Discrete) else (space.low, space.high)
-        least, most = np.min(course[what]), np.max(course[what])
+        least, most = np.min(steps[what]), np.max(steps[what])
         demand(
             least >= low and most <= high,
             f"observations of {name} go from {least} to {most}: its spec, {space}, says {low} to {high}",
@@ -147,7 +147,7 @@ def _check_walk(name: str, env: Environment, course: dict[str, Any]) -> None:
     )
     # An environment that resets on its own hands out, at an end, the very state in which the next episode begins.
     finished = terminated | truncated
-    begins = _equal(course["next_state"], course["first_state"], finished.shape)
+    begins = _equal(steps["next_state"], steps["first_state"], finished.shape)
     if np.any(finished) and np.any(~finished & ~begins):
         demand(
             not np.all(begins[finished]),

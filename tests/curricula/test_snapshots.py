@@ -34,7 +34,7 @@ STEPS = 3
 @struct.dataclass
 class IdleState:
     step: jax.Array  # [] int32
-    curriculum: Any
+    curricula: tuple
 
 
 @dataclass(frozen=True)

@@ -199,8 +199,8 @@ def test_every_score_is_finite_for_lives_that_were_lived():
 
     @jax.jit
     def scores():
-        everybody = jnp.ones(4, bool)
-        return [score_lives(score, INNER, lives, returns, jnp.ones(4), critic_outputs, everybody) for score in SCORES]
+        chosen = jnp.ones(4, bool)
+        return [score_lives(score, INNER, lives, returns, jnp.ones(4), critic_outputs, chosen) for score in SCORES]
 
     found = np.array(scores())
     assert np.isfinite(found).all()

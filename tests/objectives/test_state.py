@@ -12,12 +12,13 @@ from metadisco.agents.networks import MLP
 from metadisco.agents.optimizers import Adam
 from metadisco.core.sharding import population_mesh, scatter
 from metadisco.core.trees import index
-from metadisco.core.types import Outcome, Task
+from metadisco.core.types import Task
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.host import Hosted, Workers
 from metadisco.lives import host
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InitialCondition, only_of_finite
+from metadisco.meta_optimizers.base import repeat
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_training import gradient_trainer
 from metadisco.meta_training.antagonists import LearningAntagonist
@@ -161,7 +162,8 @@ def test_an_antagonist_has_the_state_of_its_own_objective(history):
 
 
 def test_a_run_cut_in_two_is_bit_identical(tmp_path):
-    trainer = replace(TRAINER, score=Regret(LearningAntagonist(WithoutMeta())))
+    domain = replace(TRAINER.domain, score=Regret(LearningAntagonist(WithoutMeta())))
+    trainer = replace(TRAINER, domains=(domain,))
     toy.run(trainer, tmp_path / "cut", steps=3)
     cut = toy.run(trainer, tmp_path / "cut", resume=True)
     whole = toy.run(trainer, tmp_path / "whole", chunk=6)
@@ -191,15 +193,11 @@ def test_whole_lives_on_two_devices_remember_the_same(ended):
 
 
 def test_both_members_of_an_antithetic_pair_begin_with_the_same_state():
-    begun, optimizer = [], Evolution()
-
-    def life_fn(population, initials):
-        begun.append((population, jax.vmap(INNER.begin)(initials.key, initials.task).objective_state))
-        return Outcome(jnp.arange(8.0), initials.task.lifetime, {})
-
+    optimizer = Evolution()
     state = optimizer.init(jax.random.key(0), META_PARAMS, 4)
-    optimizer.step(jax.random.key(1), state, INITIALS, life_fn)
-    ((population, states),) = begun
+    population, _ = optimizer.ask(jax.random.key(1), state, 4)
+    initials = repeat(INITIALS, optimizer.replicas)
+    states = jax.vmap(INNER.begin)(initials.key, initials.task).objective_state
     plus, minus = (jax.tree.map(lambda leaf: leaf[half], states) for half in (slice(0, 4), slice(4, 8)))  # noqa: B023
     small.assert_trees_close(plus, minus, rtol=0.0, atol=0.0)
     assert jnp.all(population["rate"][:4] != population["rate"][4:])

@@ -7,7 +7,7 @@ Tables are laid out [2**K subsets of present objects, cells], which flattens to 
 One step backwards is K passes over the table (each object reappears or is collected independently of the others) and
 five shifted copies (the moves), so no transition matrix is ever built.
 
-The number of steps is a dynamic trip count. Under `vmap` everybody runs to the longest `max_steps` of the batch. On a
+The number of steps is a dynamic trip count. Under `vmap` all levels run to the longest `max_steps` of the batch. On a
 CPU `jax.lax.map` over levels is faster: each table stays in the cache and each level stops at its own horizon. On an
 accelerator vmap levels that are sorted by `max_steps`, some hundreds at a time.
 """
