@@ -9,6 +9,7 @@ import numpy as np
 from metadisco.agents import distributions
 from metadisco.agents.networks import Table
 from metadisco.agents.optimizers import SGD
+from metadisco.core.jax_defaults import follow_process
 from metadisco.core.types import Task
 from metadisco.envs.base import Discrete, EnvSpec, Step
 from metadisco.lives.critic import Critic
@@ -75,7 +76,7 @@ def task(lifetime=20):
 
 def check_slope(inner, meta_params, unroll):
     """Compare the meta-gradient of an unroll with central differences along random directions, in float64."""
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), follow_process():
         meta_params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), meta_params)
         pair = unroll.begin(inner, jax.random.key(0), task())
         loss_fn = jax.jit(lambda meta_params: unroll.advance(inner, meta_params, pair)[0])
