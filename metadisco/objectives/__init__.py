@@ -3,5 +3,6 @@
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.mirror_learning import MirrorLearning
+from metadisco.objectives.scheduled_a2c import ScheduledA2C
 
-__all__ = ["A2C", "LPG", "MirrorLearning"]
+__all__ = ["A2C", "LPG", "MirrorLearning", "ScheduledA2C"]
