@@ -78,6 +78,8 @@ class Frozen:
         return self.objective.loss(self.meta_params, targets, outputs, trajectory, progress)
 
 
+@own_defaults
+@nan_checks.unchecked()
 def evaluate(
     inner: InnerLoop,
     meta_params: MetaParams,

@@ -88,10 +88,10 @@ def test_first_turn_does_not_count():
 def test_rows_of_groove_differ_in_what_they_are_about_only():
     for row in ("gradient", "evolution"):
         plain, chosen = groove.pair(row)
-        assert plain.curriculum.tasks == chosen.curriculum.tasks
         (domain,) = plain.domains
+        assert domain.curriculum.tasks == chosen.domains[0].curriculum.tasks
         assert small.altered(chosen, curriculum=domain.curriculum, score=domain.score) == plain
-    assert groove.reference("reference").inner.objective.width == 256
+    assert groove.reference("reference").domain.inner.objective.width == 256
 
 
 def test_groove_file_has_rows_and_origin(monkeypatch, tmp_path):

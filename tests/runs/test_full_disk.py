@@ -90,7 +90,8 @@ def test_a_full_disk_after_the_meta_test_is_said(tmp_path, monkeypatch):
     preset, write = replace(registry.preset("smoke"), suites=(), validate_every=0), results.write_json
     state = preset.trainer.init(jax.random.key(0))
     monkeypatch.setattr(loop, "run", lambda *_, **__: loop.Result("finished", 30, state, 1.0))
-    monkeypatch.setattr(discovery, "compare", lambda *_, **__: {})
+    monkeypatch.setattr(discovery, "run_tests", lambda *_, **__: {})
+    monkeypatch.setattr(discovery.starts, "lineage_of", lambda _: None)  # the run folder is of the loop
     with small_disk(tmp_path / "disk") as disk:
         monkeypatch.setattr(results, "write_json", lambda *args: (fill(disk), write(*args)))
         with pytest.raises(RunError, match=r"Cannot write in .*run: No space left on device. Free space"):
