@@ -52,7 +52,7 @@ def build(width: int, pairs: int, workers: int, lifetimes: tuple[int, int], rank
     from metadisco.lives.life import InnerLoop
     from metadisco.meta_optimizers.evolution import Evolution
     from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
-    from metadisco.meta_training.trainer import MetaTrainer
+    from metadisco.meta_training.evolution_trainer import MetaTrainer
     from metadisco.objectives.lpg import LPG
 
     levels = GridLevels()
