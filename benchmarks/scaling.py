@@ -52,8 +52,8 @@ def trainer(kind: str, width: int, num_tasks: int, num_workers: int, num_steps: 
     from metadisco.lives.life import InnerLoop
     from metadisco.meta_optimizers.evolution import Evolution
     from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
-    from metadisco.meta_training.gradient_trainer import GradientTrainer
     from metadisco.meta_training.evolution_trainer import MetaTrainer
+    from metadisco.meta_training.gradient_trainer import GradientTrainer
     from metadisco.meta_training.truncation import Unroll
     from metadisco.objectives.lpg import LPG
 

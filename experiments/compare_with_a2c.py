@@ -1,0 +1,111 @@
+"""Discovered objectives for tables beside A2C at several rates, over meta-training runs, at three lifetimes.
+
+    python -m experiments.compare_with_a2c runs/tables/scheduled-a2c/seed* --json docs/results/scheduled_a2c.json
+
+The runs named are of one setting and different seeds; intervals are over them. A2C needs no meta-training: the levels
+and the agents' keys are the same for everybody, so a difference is that of each run to one number of A2C.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from metadisco.agents.optimizers import SGD
+from metadisco.checkpoints import checkpoint
+from metadisco.core.devices import prepare_jax
+from metadisco.core.files import write_atomically
+from metadisco.core.provenance import provenance
+from metadisco.core.score_table import Table, decimal, interval, markdown
+from metadisco.evaluation import evaluation, stats, suites
+from metadisco.evaluation.agents_under_test import trained_with, tuned_a2c, tuned_dpo, tuned_ppo
+from metadisco.lives.learner import Learner
+
+LIFETIMES = (16, 64, 256)
+RATES = (160.0, 640.0, 2560.0)
+NUM_AGENTS = 2  # on each level
+MEASURES = {"iqm": stats.iqm, "cvar": stats.cvar}
+
+
+def agents(runs: list[Path]) -> dict[str, tuple]:
+    """Name -> (inner loop, meta-parameters)."""
+    found = {run.name: checkpoint.load(run) for run in runs}
+    discovered = {name: (trained_with(each)[0], each.meta_params) for name, each in found.items()}
+    inner = next(iter(discovered.values()))[0]
+    by_hand = {f"a2c {rate:g}": replace(tuned_a2c(inner), learner=Learner(SGD(rate), SGD(4.0))) for rate in RATES}
+    by_hand |= {"ppo": tuned_ppo(inner), "dpo": tuned_dpo(inner)}
+    return {name: (each, ()) for name, each in by_hand.items()} | discovered
+
+
+def measure(runs: list[Path], suite: str, seed: int, num_levels: int | None) -> dict[str, dict[str, dict[str, float]]]:
+    """Lifetime -> agent -> measures."""
+    table: dict = {}
+    for lifetime in LIFETIMES:
+        (test_set,) = suites.build(f"{suite}@{lifetime}", num_levels)
+        for name, (inner, meta_params) in agents(runs).items():
+            found = evaluation.evaluate(inner, meta_params, test_set, seed=seed, num_seeds=NUM_AGENTS, num_points=1)
+            row = {measure: float(of(found.scores[-1])) for measure, of in MEASURES.items()}
+            table.setdefault(str(lifetime), {})[name] = row
+            print(f"{test_set.name:20} {name:10} " + "  ".join(f"{key} {value:.3f}" for key, value in row.items()))
+    return table
+
+
+def summarize(table: dict, runs: list[str]) -> list[dict]:
+    """Means over the runs, and their differences to each hand-written algorithm, with 95% intervals over runs."""
+    rows = []
+    for lifetime, found in table.items():
+        for measure in MEASURES:
+            ours = np.array([found[run][measure] for run in runs])
+            for other in [name for name in found if name not in runs]:
+                difference = stats.mean_interval(ours - found[other][measure])
+                rows.append(
+                    {
+                        "lifetime": int(lifetime),
+                        "measure": measure,
+                        "runs": len(runs),
+                        "discovered": float(ours.mean()),
+                        "other": other,
+                        "of other": found[other][measure],
+                        "difference": difference.point,
+                        "low": difference.low,
+                        "high": difference.high,
+                    }
+                )
+    return rows
+
+
+def as_table(rows: list[dict]) -> str:
+    """The rows as Markdown."""
+    names = {"iqm": "IQM", "cvar": "worst 10% of levels"}
+    head = ["lifetime", "measure", "runs", "discovered", "other", "of other", "difference", "over runs"]
+    cells = [
+        [
+            *(str(row["lifetime"]), names[row["measure"]], str(row["runs"]), decimal(row["discovered"]), row["other"]),
+            *(decimal(row["of other"]), decimal(row["difference"]), interval(row["low"], row["high"])),
+        ]
+        for row in rows
+    ]
+    return markdown(Table(head, cells))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs, or checkpoints")
+    parser.add_argument("--suite", default="grid-unseen", help="grid suite [default: grid-unseen]")
+    parser.add_argument("--levels", type=int, help="only the first so many levels")
+    parser.add_argument("--seed", type=int, default=0, help="of the agents [default: 0]")
+    parser.add_argument("--json", type=Path, help="write what was measured and the rows")
+    known = parser.parse_args()
+    prepare_jax()
+    table = measure(known.runs, known.suite, known.seed, known.levels)
+    rows = summarize(table, [run.name for run in known.runs])
+    print(as_table(rows))
+    if known.json:
+        document = {"provenance": provenance(suite=known.suite, seed=known.seed), "scores": table, "rows": rows}
+        write_atomically(known.json, (json.dumps(document, indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
