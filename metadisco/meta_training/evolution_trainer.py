@@ -6,7 +6,7 @@ no larger weight.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ from metadisco.meta_optimizers.base import MetaOptimizer, MetaState, mean_where,
 from metadisco.meta_training import memory_estimate, nan_search
 from metadisco.meta_training.domain import Domain, of_better
 from metadisco.meta_training.level_scores import LevelScore, Return
+from metadisco.objectives.base import Objective
+from metadisco.objectives.mirror_learning import MirrorLearning
 
 
 @struct.dataclass
@@ -68,7 +70,7 @@ class EvolutionTrainer:
                 "LowRankEvolution, or GradientTrainer for meta-gradients"
             )
         shapes = [jax.eval_shape(domain.inner.objective.init, jax.random.key(0)) for domain in self.domains]
-        learned = [getattr(domain.inner.objective, "drift", domain.inner.objective) for domain in self.domains]
+        learned = [_learned_part(domain.inner.objective) for domain in self.domains]
         if any(each != shapes[0] for each in shapes) or any(each != learned[0] for each in learned):
             raise ValueError(f"the objectives of all domains must learn the same; those of {', '.join(names)} differ")
 
@@ -220,6 +222,11 @@ def MetaTrainer(  # noqa: N802 - a constructor of EvolutionTrainer
         4
     """
     return EvolutionTrainer((Domain(inner, curriculum, num_tasks, score, slots),), meta_optimizer, num_steps)
+
+
+def _learned_part(objective: Objective) -> Any:
+    """What must be equal in all domains: of mirror learning the drift, of another objective all of it."""
+    return objective.drift if isinstance(objective, MirrorLearning) else objective
 
 
 def _of_lives(outcomes: Outcome) -> Metrics:
