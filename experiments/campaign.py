@@ -227,10 +227,10 @@ def rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """
     found = []
     for name in dict.fromkeys(job.name for job in jobs):
-        done = [job for job in jobs if job.name == name and job.is_done]
-        for suite in dict.fromkeys(suite for job in done for suite in scores(job)):
-            for agent in dict.fromkeys(agent for job in done for agent in scores(job).get(suite, {})):
-                each = {job.seed: scores(job)[suite][agent] for job in done if agent in scores(job).get(suite, {})}
+        done = {job.seed: scores(job) for job in jobs if job.name == name}
+        for suite in dict.fromkeys(suite for one in done.values() for suite in one):
+            for agent in dict.fromkeys(agent for one in done.values() for agent in one.get(suite, {})):
+                each = {seed: one[suite][agent] for seed, one in done.items() if agent in one.get(suite, {})}
                 row: dict[str, Any] = {"run": name, "suite": suite, "agent": agent, "seeds": sorted(each)}
                 for measure in MEASURES:
                     values = np.array([one[measure] for one in each.values() if measure in one])

@@ -42,9 +42,10 @@ def agents(runs: list[Path]) -> dict[str, tuple]:
 def measure(runs: list[Path], suite: str, seed: int, num_levels: int | None) -> dict[str, dict[str, dict[str, float]]]:
     """Lifetime -> agent -> measures."""
     table: dict = {}
+    tested = agents(runs)
     for lifetime in LIFETIMES:
         (test_set,) = suites.build(f"{suite}@{lifetime}", num_levels)
-        for name, (inner, meta_params) in agents(runs).items():
+        for name, (inner, meta_params) in tested.items():
             found = evaluation.evaluate(inner, meta_params, test_set, seed=seed, num_seeds=NUM_AGENTS, num_points=1)
             row = {measure: float(of(found.scores[-1])) for measure, of in MEASURES.items()}
             table.setdefault(str(lifetime), {})[name] = row

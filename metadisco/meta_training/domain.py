@@ -142,15 +142,39 @@ class Domain:
         initials, antagonist_returns = items
         slots = self.num_slots(antagonist_returns.shape[0])
         lives, metrics = self.inner.spend(population, initials, slots=slots)
-        chosen = jnp.ones(antagonist_returns.shape, bool)
-        returns = only_of_finite(lives, self.inner.evaluate(lives, slots=slots))
         critic_outputs: CriticOutput | None = None
         if self.score.uses_critic:
             critic_outputs = jax.lax.map(self._assess, lives, batch_size=slots)
+        fitness, scores = self.conclude(lives, antagonist_returns, critic_outputs, slots=slots)
+        return Outcome(fitness, lives.num_updates, metrics, scores)
+
+    def conclude(
+        self,
+        lives: Life,
+        antagonist_returns: jax.Array,
+        critic_outputs: CriticOutput | None,
+        *,
+        slots: int,
+        chosen: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Evaluate agents at the end of their lives, and score their levels.
+
+        Args:
+            lives: leading axis M.
+            antagonist_returns: [M] float32.
+            critic_outputs: leading axis M; None where the score uses no critic.
+            slots: lives evaluated side by side.
+            chosen: [M] bool, the lives that are over; all by default. No work is done for the others.
+
+        Returns:
+            Fitness and scores, [M] float32 each; NaN where an agent diverged.
+        """
+        returns = only_of_finite(lives, self.inner.evaluate(lives, slots=slots, chosen=chosen))
+        over = jnp.ones(antagonist_returns.shape, bool) if chosen is None else chosen
         scores = level_scores.score_lives(
-            self.score, self.inner, lives, returns, antagonist_returns, critic_outputs, chosen
+            self.score, self.inner, lives, returns, antagonist_returns, critic_outputs, over
         )
-        return Outcome(jnp.mean(returns, axis=1), lives.num_updates, metrics, scores)
+        return jnp.mean(returns, axis=1), scores
 
     def _assess(self, life: Life) -> CriticOutput:
         return self.inner.assess(life, self.inner.perceive(life, self.inner.act(life, KeyPurpose.VALIDATE)[0]))

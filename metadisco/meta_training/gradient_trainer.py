@@ -22,7 +22,7 @@ from metadisco.lives.critic import CriticOutput
 from metadisco.lives.life import Life, only_of_finite
 from metadisco.meta_optimizers.base import mean_where
 from metadisco.meta_optimizers.gradient import GradientState, MetaGradient
-from metadisco.meta_training import level_scores, memory_estimate, nan_search
+from metadisco.meta_training import memory_estimate, nan_search
 from metadisco.meta_training.domain import Domain
 from metadisco.meta_training.truncation import Unroll, UnrollState
 
@@ -194,8 +194,5 @@ class GradientTrainer:
             antagonists = antagonist.advance((), antagonists, lives.num_updates, slots=slots)[0]
             returns = antagonist.evaluate(antagonists, slots=slots, chosen=finished)
             antagonist_returns = jnp.mean(only_of_finite(antagonists, returns), axis=1)
-        returns = only_of_finite(lives, domain.inner.evaluate(lives, slots=slots, chosen=finished))
-        scores = level_scores.score_lives(
-            domain.score, domain.inner, lives, returns, antagonist_returns, critic_outputs, finished
-        )
-        return antagonists, jnp.mean(returns, axis=1), scores
+        concluded = domain.conclude(lives, antagonist_returns, critic_outputs, slots=slots, chosen=finished)
+        return antagonists, *concluded

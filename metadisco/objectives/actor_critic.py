@@ -26,7 +26,9 @@ class A2CTargets:
     value: jax.Array  # [T, B] float32, lambda-returns
 
 
-def estimate(predictions: Predictions, trajectory: Trajectory, *, gamma: float, gae_lambda: float) -> A2CTargets:
+def estimate(
+    predictions: Predictions, trajectory: Trajectory, *, gamma: float | jax.Array, gae_lambda: float | jax.Array
+) -> A2CTargets:
     """Generalised advantages and lambda-returns by the head `value`, over time for each worker."""
     value, next_value = predictions.now["value"][..., 0], predictions.next["value"][..., 0]
     of_worker = partial(returns.generalized_advantages, gamma=gamma, gae_lambda=gae_lambda)

@@ -9,7 +9,7 @@ It does not depend on the scale of rewards: they are divided by the largest |rew
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ from flax import struct
 from metadisco.agents import distributions
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Heads
-from metadisco.core import returns
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
+from metadisco.objectives.actor_critic import estimate
 from metadisco.objectives.base import Predictions
 
 INPUTS = (
@@ -166,19 +166,17 @@ class ScheduledA2C:
         value, next_value = predictions.now["value"][..., 0], predictions.next["value"][..., 0]
         inputs = self._inputs(state, reward, value, next_value, predictions.now["logits"], trajectory, progress)
         said = self.coefficients(meta_params, inputs)
-
-        def of_worker(*columns: jax.Array) -> jax.Array:
-            return returns.generalized_advantages(*columns, gamma=said.gamma, gae_lambda=said.gae_lambda)
-
-        advantage = jax.vmap(of_worker, in_axes=1, out_axes=1)(
-            reward, trajectory.terminated, trajectory.truncated, value, next_value
+        estimated = estimate(
+            predictions, replace(trajectory, reward=reward), gamma=said.gamma, gae_lambda=said.gae_lambda
         )
-        targets = value + advantage
+        advantage = estimated.advantage
         size = jnp.sqrt(jnp.mean(jnp.square(advantage)) + 1e-6)
         advantage = (advantage - said.advantage_offset * jnp.mean(advantage)) * size**-said.advantage_power
         weights = said.value_weight, said.policy_rate * said.entropy_weight
         return ScheduledTargets(
-            said.policy_rate * advantage, targets, *(jnp.broadcast_to(weight, reward.shape) for weight in weights)
+            said.policy_rate * advantage,
+            estimated.value,
+            *(jnp.broadcast_to(weight, reward.shape) for weight in weights),
         ), state
 
     def coefficients(self, meta_params: MetaParams, inputs: jax.Array) -> Coefficients:

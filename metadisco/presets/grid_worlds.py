@@ -28,6 +28,7 @@ from metadisco.meta_training.level_scores import (
     Uniform,
 )
 from metadisco.meta_training.trainer import Trainer
+from metadisco.objectives.base import Objective
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
 from metadisco.presets.base import Preset
@@ -35,8 +36,9 @@ from metadisco.presets.base import Preset
 
 def _grid_trainer(
     *,
-    width: int,
-    lifetime_features: bool,
+    objective: Objective,
+    # Larger than any rate that suits A2C: LPG scales pi_hat itself, and learns much faster from here.
+    policy_rate: float = 1000.0,
     lifetimes: LogUniformLifetime,
     num_workers: int,
     num_tasks: int,
@@ -44,14 +46,13 @@ def _grid_trainer(
     sigma: Decay,
     learning_rate: Decay,
 ) -> EvolutionTrainer:
-    """LPG for tabular agents on the general grid-world distribution, by antithetic task pairs."""
+    """Tabular agents on the general grid-world distribution, by antithetic task pairs."""
     levels = GridLevels()
     inner = InnerLoop(
         env=levels.env,
         torso=Table(),
-        objective=LPG(width=width, lifetime_features=lifetime_features),
-        # Larger than any rate that suits A2C: the objective scales pi_hat itself, and learns much faster from here.
-        learner=Learner(policy=SGD(1000.0), prediction=SGD(4.0)),
+        objective=objective,
+        learner=Learner(policy=SGD(policy_rate), prediction=SGD(4.0)),
         num_workers=num_workers,
         num_test_workers=32,
     )
@@ -70,8 +71,7 @@ def quickstart() -> Preset:
         name="quickstart",
         description="TA-LPG on general grid worlds by ES, lifetimes 16..96: a quarter of an hour on 2 CPU cores",
         trainer=_grid_trainer(
-            width=16,
-            lifetime_features=True,
+            objective=LPG(width=16, lifetime_features=True),
             lifetimes=LogUniformLifetime(16, 96),
             num_workers=32,
             num_tasks=128,
@@ -88,8 +88,7 @@ def smoke() -> Preset:
     """The whole path, small."""
     levels = GridLevels(max_side=5, num_walls=3, max_objects=2, max_steps=(20, 40))
     trainer = _grid_trainer(
-        width=8,
-        lifetime_features=True,
+        objective=LPG(width=8, lifetime_features=True),
         lifetimes=LogUniformLifetime(4, 8),
         num_workers=8,
         num_tasks=16,
@@ -111,8 +110,7 @@ def smoke() -> Preset:
 
 def _published_trainer(*, lifetime_features: bool) -> EvolutionTrainer:
     return _grid_trainer(
-        width=16,
-        lifetime_features=lifetime_features,
+        objective=LPG(width=16, lifetime_features=lifetime_features),
         lifetimes=LogUniformLifetime(10, 250),
         num_workers=32,
         num_tasks=64,
@@ -135,28 +133,18 @@ def _long_run(name: str, description: str, trainer: Trainer, *, validate_every: 
 
 def scheduled_a2c() -> Preset:
     """The schedule of A2C's coefficients, from A2C at its strongest rate on tables."""
-    levels = GridLevels()
-    inner = InnerLoop(
-        env=levels.env,
-        torso=Table(),
-        objective=ScheduledA2C(),
-        learner=Learner(policy=SGD(640.0), prediction=SGD(4.0)),
-        num_workers=32,
-        num_test_workers=32,
-    )
     return Preset(
         name="scheduled-a2c",
         description="the schedule of A2C's coefficients on general grid worlds by ES, lifetimes 16..96",
-        trainer=MetaTrainer(
-            inner=inner,
-            curriculum=DomainRandomization(Tasks(levels, LogUniformLifetime(16, 96))),
-            meta_optimizer=Evolution(
-                sigma=Decay(0.1, rate=0.9995),
-                learning_rate=Decay(0.03, rate=0.997, floor=1e-3),
-                shaping=PairwiseRoot(),
-            ),
+        trainer=_grid_trainer(
+            objective=ScheduledA2C(),
+            policy_rate=640.0,
+            lifetimes=LogUniformLifetime(16, 96),
+            num_workers=32,
             num_tasks=128,
             num_steps=200,
+            sigma=Decay(0.1, rate=0.9995),
+            learning_rate=Decay(0.03, rate=0.997, floor=1e-3),
         ),
         suites=("grid-unseen", "grid-unseen@16", "grid-unseen@256"),
     )
