@@ -30,7 +30,7 @@ from metadisco.evaluation.test_sets import TestSet
 from metadisco.lives import host
 from metadisco.lives.life import InitialCondition, InnerLoop, Life, only_of_finite
 from metadisco.meta_training import nan_search
-from metadisco.objectives.base import Objective, ObjectiveState, Predictions, Targets
+from metadisco.objectives.base import Objective, ObjectiveState, Predictions, Targets, step_factors
 
 NUM_PICTURES = 6  # tasks of which a trained agent is kept
 
@@ -76,6 +76,10 @@ class Frozen:
     ) -> tuple[jax.Array, Metrics]:
         """See `Objective`."""
         return self.objective.loss(self.meta_params, targets, outputs, trajectory, progress)
+
+    def step_factors(self, targets: Targets) -> dict[str, jax.Array]:
+        """See `metadisco.objectives.base.ScalesSteps`."""
+        return step_factors(self.objective, targets)
 
 
 @own_defaults

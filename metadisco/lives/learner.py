@@ -17,7 +17,7 @@ from metadisco.agents.optimizers import SGD, Optimizer, OptState
 from metadisco.core.config import check_counts
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Progress, Trajectory
-from metadisco.objectives.base import Objective, ObjectiveState, Targets, predict
+from metadisco.objectives.base import Objective, ObjectiveState, Targets, predict, step_factors
 
 POLICY_GROUP = POLICY_HEADS | {"torso"}
 
@@ -95,6 +95,7 @@ class Learner:
         """
         predictions = predict(agent, agent_params, trajectory)
         targets, objective_state = objective.targets(meta_params, objective_state, predictions, trajectory, progress)
+        factors = step_factors(objective, targets)
 
         def descend(carry: tuple, batch: tuple[Trajectory, Targets]) -> tuple[tuple, Metrics]:
             agent_params, opt_state = carry
@@ -105,7 +106,7 @@ class Learner:
                 return objective.loss(meta_params, targets, outputs, trajectory, progress)
 
             (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(agent_params)
-            return self._apply(gradients, agent_params, opt_state, progress), {"loss": loss, **metrics}
+            return self._apply(gradients, agent_params, opt_state, progress, factors), {"loss": loss, **metrics}
 
         def epoch(carry: tuple, key: Key) -> tuple[tuple, Metrics]:
             return jax.lax.scan(descend, carry, shuffle(key, (trajectory, targets), self.num_minibatches))
@@ -119,7 +120,12 @@ class Learner:
         return *carry, objective_state, targets, metrics
 
     def _apply(
-        self, gradients: AgentParams, agent_params: AgentParams, opt_state: OptState, progress: Progress
+        self,
+        gradients: AgentParams,
+        agent_params: AgentParams,
+        opt_state: OptState,
+        progress: Progress,
+        factors: dict[str, jax.Array],
     ) -> tuple[AgentParams, OptState]:
         """Parameters and optimizer state after one gradient step."""
         gradient_groups = self._groups(gradients)
@@ -128,6 +134,8 @@ class Learner:
         for name, (optimizer, group) in self._groups(agent_params).items():
             update = optax.with_extra_args_support(optimizer).update
             updates, new_state[name] = update(gradient_groups[name][1], opt_state[name], group, progress=progress)
+            if name in factors:
+                updates = jax.tree.map(lambda leaf, factor=factors[name]: factor * leaf, updates)
             new_params |= optax.apply_updates(group, updates)
         return new_params, new_state
 

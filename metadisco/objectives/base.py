@@ -105,6 +105,27 @@ class Regularized(Protocol):
 
 
 @runtime_checkable
+class ScalesSteps(Protocol):
+    """An objective that also says how large the agent's steps are. Optional.
+
+    Weights in a loss cannot do that: an optimizer may clip or normalize gradients, as Adam does.
+    """
+
+    def step_factors(self, targets: Targets) -> dict[str, jax.Array]:
+        """Factors of the updates that the optimizers propose, for all gradient steps of one agent update.
+
+        Returns:
+            [] float32 by group of parameters, `policy` or `prediction` (`metadisco.lives.learner.Learner`); a group
+            that is left out is not changed.
+        """
+
+
+def step_factors(objective: Objective, targets: Targets) -> dict[str, jax.Array]:
+    """`ScalesSteps.step_factors`; {} of an objective that does not say."""
+    return objective.step_factors(targets) if isinstance(objective, ScalesSteps) else {}
+
+
+@runtime_checkable
 class NamedInputs(Protocol):
     """A learned objective with names for its inputs. Optional."""
 

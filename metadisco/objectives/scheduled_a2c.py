@@ -2,8 +2,9 @@
 
 What is searched is not an update rule from nothing but how the strongest hand-written one should change over a life:
 some hundred meta-parameters instead of thousands. With the output layer at zero, as it is initialized, it is A2C on
-scaled rewards, so a search begins there and can only move away from it. It knows n/N and log N, as temporally-aware
-objectives do (arXiv:2402.05828), and statistics of the agent, so that a schedule can react.
+scaled rewards, so a search begins there. It knows n/N and log N, as temporally-aware objectives do (arXiv:2402.05828),
+and statistics of the agent, so that a schedule can react. Step sizes are its own (`ScalesSteps`), since a factor in the
+loss would not pass an optimizer that clips or normalizes gradients.
 
 It does not depend on the scale of rewards: they are divided by the largest |reward| of the life so far.
 """
@@ -18,6 +19,7 @@ from flax import struct
 from metadisco.agents import distributions
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Heads
+from metadisco.core.config import check_positive
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
@@ -36,16 +38,16 @@ INPUTS = (
     "value_error",
 )
 OUTPUTS = (
-    "policy_rate",
+    "policy_step",
+    "prediction_step",
     "entropy_weight",
     "gae_lambda",
     "gamma",
-    "value_weight",
-    "advantage_power",
+    "loss_scale",
     "advantage_offset",
 )
 _TYPICAL_LOG_LIFETIME = 3.7  # of 40 updates, the middle of the grid worlds' lifetimes
-_MAX_LOG_FACTOR = 5.0  # rates move by at most e^5
+_MAX_LOG_FACTOR = 5.0  # factors are at most e^5
 _FAST, _SLOW = 0.5, 0.125  # rates of the two running means of rewards
 
 
@@ -62,24 +64,25 @@ class RewardHistory:
 
 @struct.dataclass
 class ScheduledTargets:
-    """Constants of the loss; the weights are the same at all steps."""
+    """Constants of the loss; weights and steps are the same at all steps."""
 
-    advantage: jax.Array  # [T, B] float32, times the policy's rate
+    advantage: jax.Array  # [T, B] float32, times the scale of the loss
     value: jax.Array  # [T, B] float32, lambda-returns of scaled rewards
-    value_weight: jax.Array  # [T, B] float32
-    entropy_weight: jax.Array  # [T, B] float32
+    entropy_weight: jax.Array  # [T, B] float32, times the scale of the loss
+    policy_step: jax.Array  # [T, B] float32
+    prediction_step: jax.Array  # [T, B] float32
 
 
 @struct.dataclass
 class Coefficients:
     """What the net says for one update. [] float32 each."""
 
-    policy_rate: jax.Array  # factor of the learner's rate for the policy
-    entropy_weight: jax.Array  # before the factor
+    policy_step: jax.Array  # factor of the updates that the learner's optimizer proposes for the policy
+    prediction_step: jax.Array  # likewise for the value
+    entropy_weight: jax.Array
     gae_lambda: jax.Array  # in (0, 1)
     gamma: jax.Array  # in (0, 1)
-    value_weight: jax.Array  # factor of the learner's rate for the value
-    advantage_power: jax.Array  # advantages are divided by (their root mean square)^power
+    loss_scale: jax.Array  # factor of the policy's loss, beside the optimizer's epsilon and its limit of the gradient
     advantage_offset: jax.Array  # share of the mean advantage that is subtracted
 
 
@@ -88,20 +91,20 @@ class Coefficients:
 class ScheduledA2C:
     """A2C with coefficients from a net of one hidden layer.
 
-    loss = mean_t[ -rate log pi(a_t|s_t) A_t + value_weight (V(s_t) - G_t)^2 / 2 - rate entropy_weight H(pi(.|s_t)) ]
+    loss = mean_t[ -scale (log pi(a_t|s_t) A_t + entropy_weight H(pi(.|s_t))) + (V(s_t) - G_t)^2 / 2 ]
 
     A_t and G_t are generalised advantages and lambda-returns of rewards divided by the largest |reward| so far, this
-    rollout included; A_t less `advantage_offset` times its mean, divided by (its root mean square)^`advantage_power`.
-    With o the net's outputs, tanh in between: rate = exp(2 o), value_weight = exp(2 o), entropy_weight = o / 50,
-    gamma and gae_lambda are moved by 2 o in log-odds from the settings below. At o = 0 it is A2C without entropy bonus.
+    rollout included; A_t less `advantage_offset` times its mean. The updates that the agent's optimizers propose are
+    multiplied by `policy_step` and `prediction_step`. With o the net's outputs, tanh in between: steps are exp(2 o),
+    scale is loss_scale exp(2 o), o / 50 is added to entropy_weight, gamma and gae_lambda are moved by 2 o in log-odds.
+    At o = 0 it is A2C with the settings below.
 
     Attributes:
         width: hidden units.
         gamma: discount at o = 0, in (0, 1).
         gae_lambda: lambda at o = 0, in (0, 1).
-
-    Note:
-        Steps of an optimizer that normalizes gradients, such as Adam, do not follow `policy_rate`: it is meant for SGD.
+        entropy_weight: at o = 0.
+        loss_scale: of the policy's loss at o = 0, positive.
 
     Example:
         >>> import jax
@@ -113,6 +116,8 @@ class ScheduledA2C:
     width: int = 8
     gamma: float = 0.99
     gae_lambda: float = 0.95
+    entropy_weight: float = 0.0
+    loss_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -120,6 +125,11 @@ class ScheduledA2C:
         for name in ("gamma", "gae_lambda"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise ValueError(f"ScheduledA2C.{name} must be in (0, 1), got {getattr(self, name)}")
+        if not (self.entropy_weight >= 0.0 and math.isfinite(self.entropy_weight)):
+            raise ValueError(
+                f"ScheduledA2C.entropy_weight must not be negative and must be finite, got {self.entropy_weight}"
+            )
+        check_positive(self, "loss_scale")
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -169,14 +179,12 @@ class ScheduledA2C:
         estimated = estimate(
             predictions, replace(trajectory, reward=reward), gamma=said.gamma, gae_lambda=said.gae_lambda
         )
-        advantage = estimated.advantage
-        size = jnp.sqrt(jnp.mean(jnp.square(advantage)) + 1e-6)
-        advantage = (advantage - said.advantage_offset * jnp.mean(advantage)) * size**-said.advantage_power
-        weights = said.value_weight, said.policy_rate * said.entropy_weight
+        advantage = estimated.advantage - said.advantage_offset * jnp.mean(estimated.advantage)
+        constants = said.loss_scale * said.entropy_weight, said.policy_step, said.prediction_step
         return ScheduledTargets(
-            said.policy_rate * advantage,
+            said.loss_scale * advantage,
             estimated.value,
-            *(jnp.broadcast_to(weight, reward.shape) for weight in weights),
+            *(jnp.broadcast_to(constant, reward.shape) for constant in constants),
         ), state
 
     def coefficients(self, meta_params: MetaParams, inputs: jax.Array) -> Coefficients:
@@ -192,12 +200,12 @@ class ScheduledA2C:
             return jax.nn.sigmoid(math.log(usual / (1.0 - usual)) + 2.0 * said[name])
 
         return Coefficients(
-            policy_rate=factor("policy_rate"),
-            entropy_weight=said["entropy_weight"] / 50.0,
+            policy_step=factor("policy_step"),
+            prediction_step=factor("prediction_step"),
+            entropy_weight=self.entropy_weight + said["entropy_weight"] / 50.0,
             gae_lambda=moved("gae_lambda"),
             gamma=moved("gamma"),
-            value_weight=factor("value_weight"),
-            advantage_power=said["advantage_power"],
+            loss_scale=self.loss_scale * factor("loss_scale"),
             advantage_offset=said["advantage_offset"],
         )
 
@@ -213,15 +221,17 @@ class ScheduledA2C:
         del meta_params, progress
         log_prob = distributions.log_prob(outputs, trajectory.action)
         policy_loss = -jnp.mean(log_prob * targets.advantage)
-        square = jnp.square(outputs["value"][..., 0] - targets.value)
+        value_loss = 0.5 * jnp.mean(jnp.square(outputs["value"][..., 0] - targets.value))
         entropy = distributions.entropy(outputs)
-        loss = policy_loss + 0.5 * jnp.mean(targets.value_weight * square) - jnp.mean(targets.entropy_weight * entropy)
-        return loss, {
+        return policy_loss + value_loss - jnp.mean(targets.entropy_weight * entropy), {
             "entropy": jnp.mean(entropy),
-            "value_loss": 0.5 * jnp.mean(square),
-            "value_weight": jnp.mean(targets.value_weight),
-            "entropy_weight": jnp.mean(targets.entropy_weight),
+            "value_loss": value_loss,
+            "policy_step": jnp.mean(targets.policy_step),
         }
+
+    def step_factors(self, targets: ScheduledTargets) -> dict[str, jax.Array]:
+        """See `metadisco.objectives.base.ScalesSteps`."""
+        return {"policy": targets.policy_step[0, 0], "prediction": targets.prediction_step[0, 0]}
 
     def _inputs(
         self,

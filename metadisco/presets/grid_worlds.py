@@ -1,7 +1,7 @@
 """Presets on grid worlds: LPG and TA-LPG for tabular agents, by evolution and by meta-gradients."""
 
 from metadisco.agents.networks import Table
-from metadisco.agents.optimizers import SGD
+from metadisco.agents.optimizers import SGD, Adam, Optimizer
 from metadisco.core.config import replace_fields
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
@@ -38,7 +38,8 @@ def _grid_trainer(
     *,
     objective: Objective,
     # Larger than any rate that suits A2C: LPG scales pi_hat itself, and learns much faster from here.
-    policy_rate: float = 1000.0,
+    policy: Optimizer = SGD(1000.0),
+    prediction: Optimizer = SGD(4.0),
     lifetimes: LogUniformLifetime,
     num_workers: int,
     num_tasks: int,
@@ -52,7 +53,7 @@ def _grid_trainer(
         env=levels.env,
         torso=Table(),
         objective=objective,
-        learner=Learner(policy=SGD(policy_rate), prediction=SGD(4.0)),
+        learner=Learner(policy=policy, prediction=prediction),
         num_workers=num_workers,
         num_test_workers=32,
     )
@@ -132,13 +133,14 @@ def _long_run(name: str, description: str, trainer: Trainer, *, validate_every: 
 
 
 def scheduled_a2c() -> Preset:
-    """The schedule of A2C's coefficients, from A2C at its strongest rate on tables."""
+    """The schedule of A2C's coefficients, from the strongest A2C for tables that was found."""
     return Preset(
         name="scheduled-a2c",
         description="the schedule of A2C's coefficients on general grid worlds by ES, lifetimes 16..96",
         trainer=_grid_trainer(
-            objective=ScheduledA2C(),
-            policy_rate=640.0,
+            objective=ScheduledA2C(gamma=0.98, entropy_weight=0.015, loss_scale=30.0),
+            policy=Adam(0.4, max_grad_norm=100.0),
+            prediction=Adam(0.1, max_grad_norm=100.0),
             lifetimes=LogUniformLifetime(16, 96),
             num_workers=32,
             num_tasks=128,

@@ -18,7 +18,7 @@ from tests.support import probes, small
 from tests.support.reference import scheduled_a2c as reference
 
 T, B, A = 6, 3, 4
-OBJECTIVE = ScheduledA2C(width=5)
+OBJECTIVE = ScheduledA2C(width=5, entropy_weight=0.01, loss_scale=3.0)
 PROGRESS = Progress(jnp.int32(3), jnp.int32(20))
 
 
@@ -76,20 +76,23 @@ def test_targets_equal_the_numpy_reference_over_two_updates():
             "next_value": np.asarray(predictions.next["value"])[..., 0],
         }
         as_numpy = jax.tree.map(np.asarray, net)
-        wanted = reference.targets(as_numpy, history, rollout, n, 20, OBJECTIVE.gamma, OBJECTIVE.gae_lambda)
+        wanted = reference.targets(as_numpy, history, rollout, n, 20, OBJECTIVE)
         np.testing.assert_allclose(found.advantage, wanted[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found.value, wanted[1], rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(found.value_weight, np.full((T, B), wanted[2]), rtol=1e-4)
-        np.testing.assert_allclose(found.entropy_weight, np.full((T, B), wanted[3]), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found.entropy_weight, np.full((T, B), wanted[2]), rtol=1e-4, atol=1e-6)
+        steps = OBJECTIVE.step_factors(found)
+        np.testing.assert_allclose([steps["policy"], steps["prediction"]], wanted[3:], rtol=1e-4)
     assert state.num_updates == 2
 
 
 def test_a_net_that_says_nothing_is_a2c_on_rewards_whose_largest_is_1():
-    meta_params, (trajectory, predictions) = OBJECTIVE.init(jax.random.key(0)), experience()
+    objective = replace(OBJECTIVE, loss_scale=1.0)
+    meta_params, (trajectory, predictions) = objective.init(jax.random.key(0)), experience()
     trajectory = replace(trajectory, reward=trajectory.reward / jnp.max(jnp.abs(trajectory.reward)))
-    a2c = A2C(OBJECTIVE.gamma, OBJECTIVE.gae_lambda, entropy_weight=0.0)
+    a2c = A2C(objective.gamma, objective.gae_lambda, entropy_weight=objective.entropy_weight)
     theirs, _ = a2c.targets((), (), predictions, trajectory, PROGRESS)
-    ours, _ = OBJECTIVE.targets(meta_params, first_state(), predictions, trajectory, PROGRESS)
+    ours, _ = objective.targets(meta_params, first_state(), predictions, trajectory, PROGRESS)
+    assert objective.step_factors(ours) == {"policy": 1.0, "prediction": 1.0}
     np.testing.assert_allclose(ours.advantage, theirs.advantage, rtol=1e-4, atol=1e-5)
     losses = [
         jax.value_and_grad(
@@ -97,7 +100,7 @@ def test_a_net_that_says_nothing_is_a2c_on_rewards_whose_largest_is_1():
                 0
             ]
         )(predictions.now)
-        for rule, params, told in ((OBJECTIVE, meta_params, ours), (a2c, (), theirs))
+        for rule, params, told in ((objective, meta_params, ours), (a2c, (), theirs))
     ]
     small.assert_trees_close(*losses, rtol=1e-4, atol=1e-6)
 
@@ -128,18 +131,19 @@ def test_the_largest_reward_is_remembered_over_updates():
 def test_every_output_changes_what_is_learned(output):
     meta_params, (trajectory, predictions) = OBJECTIVE.init(jax.random.key(0)), experience()
     changed = meta_params | {"out_bias": meta_params["out_bias"].at[OUTPUTS.index(output)].set(0.5)}
-    losses = []
+    found = []
     for each in (meta_params, changed):
         targets, _ = OBJECTIVE.targets(each, first_state(), predictions, trajectory, PROGRESS)
-        losses.append(OBJECTIVE.loss(each, targets, predictions.now, trajectory, PROGRESS)[0])
-    assert abs(float(losses[0] - losses[1])) > 1e-5
+        loss, _ = OBJECTIVE.loss(each, targets, predictions.now, trajectory, PROGRESS)
+        found.append([float(loss), *map(float, OBJECTIVE.step_factors(targets).values())])
+    assert np.max(np.abs(np.subtract(*found))) > 1e-5
 
 
 @pytest.mark.parametrize("column", range(len(INPUTS)), ids=INPUTS)
 def test_every_input_reaches_the_coefficients(column):
     net, inputs = random_net(OBJECTIVE), jnp.zeros(len(INPUTS))
     before, after = (OBJECTIVE.coefficients(net, each) for each in (inputs, inputs.at[column].set(1.0)))
-    assert before.policy_rate != after.policy_rate
+    assert before.policy_step != after.policy_step
     assert before.gamma != after.gamma
 
 
@@ -154,5 +158,9 @@ def test_wrong_settings_are_refused():
         ScheduledA2C(width=0)
     with pytest.raises(ValueError, match=r"gamma must be in \(0, 1\)"):
         ScheduledA2C(gamma=1.0)
+    with pytest.raises(ValueError, match="entropy_weight must not be negative"):
+        ScheduledA2C(entropy_weight=-0.1)
+    with pytest.raises(ValueError, match="loss_scale must be"):
+        ScheduledA2C(loss_scale=0.0)
     with pytest.raises(ValueError, match="use A2C or"):
         ScheduledA2C().heads(EnvSpec(Box((4,)), Box((2,), -1.0, 1.0)))

@@ -8,22 +8,22 @@ ORDER = (
 )
 
 
-def coefficients(net, inputs, gamma, gae_lambda):
-    """Rate, entropy weight, lambda, gamma, value weight, power and offset."""
+def coefficients(net, inputs, objective):
+    """Step sizes of policy and prediction, entropy weight, lambda, gamma, scale and offset."""
     hidden = np.tanh(np.array([inputs[name] for name in ORDER]) @ net["hidden"] + net["hidden_bias"])
-    rate, entropy, lam, discount, value, power, offset = hidden @ net["out"] + net["out_bias"]
+    policy, prediction, entropy, lam, discount, scale, offset = hidden @ net["out"] + net["out_bias"]
 
     def moved(usual, by):
         odds = usual / (1 - usual) * np.exp(2 * by)
         return odds / (1 + odds)
 
     return (
-        np.exp(np.clip(2 * rate, -5, 5)),
-        entropy / 50,
-        moved(gae_lambda, lam),
-        moved(gamma, discount),
-        np.exp(np.clip(2 * value, -5, 5)),
-        power,
+        np.exp(np.clip(2 * policy, -5, 5)),
+        np.exp(np.clip(2 * prediction, -5, 5)),
+        objective.entropy_weight + entropy / 50,
+        moved(objective.gae_lambda, lam),
+        moved(objective.gamma, discount),
+        objective.loss_scale * np.exp(np.clip(2 * scale, -5, 5)),
         offset,
     )
 
@@ -48,10 +48,10 @@ def inputs(history, rollout, n, lifetime, gamma):
     }
 
 
-def targets(net, history, rollout, n, lifetime, gamma, gae_lambda):
-    """Advantages times the rate, value targets, and both weights."""
-    said = coefficients(net, inputs(history, rollout, n, lifetime, gamma), gamma, gae_lambda)
-    rate, entropy_weight, lam, discount, value_weight, power, offset = said
+def targets(net, history, rollout, n, lifetime, objective):
+    """Advantages times the scale, value targets, the entropy's weight times the scale, and both steps."""
+    said = coefficients(net, inputs(history, rollout, n, lifetime, objective.gamma), objective)
+    policy_step, prediction_step, entropy_weight, lam, discount, scale, offset = said
     reward = rollout["reward"] / (history["largest"] or 1.0)
     num_steps, num_workers = reward.shape
     advantage = np.zeros_like(reward)
@@ -64,6 +64,4 @@ def targets(net, history, rollout, n, lifetime, gamma, gae_lambda):
             running = delta + (0.0 if ended else discount * lam * running)
             advantage[t, b] = running
     value = rollout["value"] + advantage
-    size = np.sqrt((advantage**2).mean() + 1e-6)
-    scaled = rate * (advantage - offset * advantage.mean()) / size**power
-    return scaled, value, value_weight, rate * entropy_weight
+    return scale * (advantage - offset * advantage.mean()), value, scale * entropy_weight, policy_step, prediction_step
