@@ -1,7 +1,7 @@
 """Presets on grid worlds: LPG and TA-LPG for tabular agents, by evolution and by meta-gradients."""
 
 from metadisco.agents.networks import Table
-from metadisco.agents.optimizers import SGD, Adam, Optimizer
+from metadisco.agents.optimizers import SGD, Adam
 from metadisco.core.config import replace_fields
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
@@ -38,8 +38,7 @@ def _grid_trainer(
     *,
     objective: Objective,
     # Larger than any rate that suits A2C: LPG scales pi_hat itself, and learns much faster from here.
-    policy: Optimizer = SGD(1000.0),
-    prediction: Optimizer = SGD(4.0),
+    learner: Learner = Learner(policy=SGD(1000.0), prediction=SGD(4.0)),
     lifetimes: LogUniformLifetime,
     num_workers: int,
     num_tasks: int,
@@ -53,7 +52,7 @@ def _grid_trainer(
         env=levels.env,
         torso=Table(),
         objective=objective,
-        learner=Learner(policy=policy, prediction=prediction),
+        learner=learner,
         num_workers=num_workers,
         num_test_workers=32,
     )
@@ -139,8 +138,7 @@ def scheduled_a2c() -> Preset:
         description="the schedule of A2C's coefficients on general grid worlds by ES, lifetimes 16..96",
         trainer=_grid_trainer(
             objective=ScheduledA2C(gamma=0.98, entropy_weight=0.015, loss_scale=30.0),
-            policy=Adam(0.4, max_grad_norm=100.0),
-            prediction=Adam(0.1, max_grad_norm=100.0),
+            learner=Learner(Adam(0.4, max_grad_norm=100.0), Adam(0.1, max_grad_norm=100.0)),
             lifetimes=LogUniformLifetime(16, 96),
             num_workers=32,
             num_tasks=128,
