@@ -1,78 +1,209 @@
-"""Tune hand-written algorithms on the validation levels: the settings in `metadisco.lives.tuned` come from here.
+"""Tune hand-written algorithms for tables on the validation levels: `metadisco.lives.tuned` has what is found.
 
-    python experiments/tune.py a2c --out docs/results/tune_a2c.json
-    python experiments/tune.py ppo --levels 32 --out docs/results/tune_ppo.json
+    python -m experiments.tune a2c --out docs/results/tune_a2c.json
+    python -m experiments.tune ppo --epochs 2 --minibatches 4 --out docs/results/tune_ppo.json
 
-Every setting lives the same lives; the best has the highest IQM of normalized scores.
+Every hyper-parameter has a ladder of values. From the first setting the search steps to the best of all settings that
+differ in one hyper-parameter by one rung, as long as that is better, so the last one has been compared with its
+neighbors on both sides, wherever the ladder has both. A setting is as good as the mean, over the lifetimes, of the IQM
+of normalized scores; every setting lives the same lives. All settings that were tried are stored.
+
+Hyper-parameters are traced, as meta-parameters are, so that all settings share one compiled program.
 """
 
 import argparse
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Table
-from metadisco.agents.optimizers import SGD
+from metadisco.agents.optimizers import SGD, Adam
+from metadisco.core.devices import prepare_jax
 from metadisco.core.provenance import provenance
-from metadisco.core.sharding import num_usable_cores
-from metadisco.evaluation import results, suites
+from metadisco.core.types import AgentParams, Heads, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
+from metadisco.envs.base import EnvSpec
+from metadisco.evaluation import results, stats, suites
 from metadisco.evaluation.evaluation import evaluate
+from metadisco.evaluation.test_sets import TestSet
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
-from metadisco.lives.tuned import TUNED_FOR_TABLES
 from metadisco.objectives.actor_critic import A2C
-from metadisco.objectives.base import Objective
-from metadisco.objectives.mirror_learning import PPO
+from metadisco.objectives.base import Objective, ObjectiveState, Predictions, Targets
+from metadisco.objectives.drift import DPODrift
+from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 
-Setting = tuple[dict[str, float], Objective, Learner]
+ALGORITHMS: dict[str, Objective] = {"a2c": A2C(), "ppo": PPO(), "dpo": MirrorLearning(DPODrift())}
+OPTIMIZERS = {"adam": Adam, "sgd": SGD}
+_COMMON = {
+    "entropy_weight": (0.0, 0.0025, 0.005, 0.01, 0.02, 0.04),
+    "gamma": (0.9, 0.95, 0.98, 0.99, 0.995),
+    "gae_lambda": (0.6, 0.8, 0.9, 0.95, 0.98, 1.0),
+    "anneal": (0.0, 1.0),
+}
+LADDERS = {
+    "adam": {
+        "policy_rate": (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
+        "prediction_rate": (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8),
+        **_COMMON,
+    },
+    "sgd": {
+        "policy_rate": (2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0),
+        "prediction_rate": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
+        **_COMMON,
+    },
+}
+START = {"entropy_weight": 0.01, "gamma": 0.98, "gae_lambda": 0.95, "anneal": 0.0}
+RATES = {
+    ("adam", 1): {"policy_rate": 0.4, "prediction_rate": 0.1},
+    ("adam", 8): {"policy_rate": 0.1, "prediction_rate": 0.05},
+    ("sgd", 1): {"policy_rate": 640.0, "prediction_rate": 4.0},
+    ("sgd", 8): {"policy_rate": 10.0, "prediction_rate": 4.0},
+}
+
+Values = dict[str, float]
 
 
-def a2c_settings() -> Iterator[Setting]:
-    for policy, prediction, entropy in itertools.product(*TUNED_FOR_TABLES["a2c"].grid.values()):
-        chosen = {"policy_rate": policy, "prediction_rate": prediction, "entropy_weight": entropy}
-        yield chosen, A2C(entropy_weight=entropy), Learner(SGD(policy), SGD(prediction))
+@dataclass(frozen=True)
+class Tunable:
+    """A hand-written objective whose hyper-parameters are meta-parameters; rates are factors of an optimizer's 1."""
+
+    objective: Any
+
+    def heads(self, spec: EnvSpec) -> Heads:
+        """See `Objective`."""
+        return self.objective.heads(spec)
+
+    def init(self, key: Key) -> MetaParams:
+        """The values to start from."""
+        del key
+        return {name: jnp.float32(0.5) for name in LADDERS["adam"]}
+
+    def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> ObjectiveState:
+        """See `Objective`."""
+        return self.objective.init_state(key, agent, agent_params, num_workers)
+
+    def targets(
+        self,
+        meta_params: MetaParams,
+        state: ObjectiveState,
+        predictions: Predictions,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[Targets, ObjectiveState]:
+        """Those of the objective, and the factors of both rates."""
+        found, state = self._with(meta_params).targets((), state, predictions, trajectory, progress)
+        remaining = 1.0 - meta_params["anneal"] * progress.fraction
+        factors = {group: meta_params[f"{group}_rate"] * remaining for group in ("policy", "prediction")}
+        shape = trajectory.reward.shape
+        return (found, jax.tree.map(lambda factor: jnp.broadcast_to(factor, shape), factors)), state
+
+    def loss(
+        self, meta_params: MetaParams, targets: Targets, outputs: Outputs, trajectory: Trajectory, progress: Progress
+    ) -> tuple[jax.Array, Metrics]:
+        """That of the objective."""
+        return self._with(meta_params).loss((), targets[0], outputs, trajectory, progress)
+
+    def step_factors(self, targets: Targets) -> dict[str, jax.Array]:
+        """Both rates."""
+        return {group: factor[0, 0] for group, factor in targets[1].items()}
+
+    def _with(self, values: MetaParams) -> Any:
+        """The objective with traced settings, which its constructor would want to compare with numbers."""
+        objective = object.__new__(type(self.objective))
+        names = ("entropy_weight", "gamma", "gae_lambda")
+        objective.__dict__.update(vars(self.objective) | {name: values[name] for name in names})
+        return objective
 
 
-def ppo_settings() -> Iterator[Setting]:
-    for policy, epochs, minibatches, anneal in itertools.product(*TUNED_FOR_TABLES["ppo"].grid.values()):
-        chosen = {"policy_rate": policy, "epochs": epochs, "minibatches": minibatches, "anneal": anneal}
-        learner = Learner(SGD(policy, anneal=anneal), SGD(4.0), epochs, minibatches)
-        yield chosen, PPO(entropy_weight=0.0), learner
+def inner_loop(test_set: TestSet, algorithm: str, optimizer: str, epochs: int, minibatches: int) -> InnerLoop:
+    """Tabular agents with rates of 1."""
+    learner = Learner(OPTIMIZERS[optimizer](1.0), OPTIMIZERS[optimizer](1.0), epochs, minibatches)
+    return InnerLoop(test_set.env, Table(), Tunable(ALGORITHMS[algorithm]), learner, num_workers=32)
 
 
-SETTINGS = {"a2c": a2c_settings, "ppo": ppo_settings}
+def assess(inner: InnerLoop, values: Values, levels: dict[int, TestSet], seed: int, num_seeds: int) -> dict:
+    """IQM and mean of the worst tenth by lifetime, and the mean of the IQMs."""
+    meta_params = {name: jnp.float32(value) for name, value in values.items()}
+    row: dict = {"values": values, "iqm": {}, "cvar": {}}
+    for lifetime, test_set in levels.items():
+        found = evaluate(inner, meta_params, test_set, seed=seed, num_seeds=num_seeds, num_points=1)
+        row["iqm"][str(lifetime)] = float(stats.iqm(found.scores[-1]))
+        row["cvar"][str(lifetime)] = float(stats.cvar(found.scores[-1]))
+    return row | {"mean": float(np.mean(list(row["iqm"].values())))}
+
+
+def neighbors(values: Values, ladders: dict[str, tuple[float, ...]]) -> list[Values]:
+    """All settings that differ in one hyper-parameter by one rung."""
+    found = []
+    for name, ladder in ladders.items():
+        rung = ladder.index(values[name])
+        found += [values | {name: ladder[at]} for at in (rung - 1, rung + 1) if 0 <= at < len(ladder)]
+    return found
+
+
+def climb(start: Values, ladders: dict[str, tuple[float, ...]], assess: Callable[[Values], dict]) -> list[dict]:
+    """All rows that were tried; the best of them is no worse than any neighbor of it."""
+    rows = [assess(start)]
+    while True:
+        best = max(rows, key=lambda row: row["mean"])
+        tried = [row["values"] for row in rows]
+        left = [each for each in neighbors(best["values"], ladders) if each not in tried]
+        if not left:
+            return rows
+        rows += [assess(each) for each in left]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("algorithm", choices=SETTINGS)
-    parser.add_argument("--suite", default="grid-validation", help="NAME or NAME@LIFETIME; never a test suite")
+    parser.add_argument("algorithm", choices=ALGORITHMS)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--minibatches", type=int, default=1)
+    parser.add_argument("--suite", default="grid-validation", help="never a test suite")
+    parser.add_argument("--lifetimes", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--levels", type=int, help="the first ones of the suite only")
     parser.add_argument("--seeds", type=int, default=1, help="lives per level")
     parser.add_argument("--seed", type=int, default=0, help="of the lives")
-    parser.add_argument("--workers", type=int, default=32, help="parallel environments of one agent")
     parser.add_argument("--out", type=Path, help="a JSON file [default: tune_ALGORITHM.json]")
     known = parser.parse_args()
     out = known.out or Path(f"tune_{known.algorithm}.json")
-    jax.config.update("jax_num_cpu_devices", num_usable_cores())
-    (levels,) = suites.build(known.suite, known.levels)
     out.parent.mkdir(parents=True, exist_ok=True)
-    settings = []
-    for chosen, objective, learner in SETTINGS[known.algorithm]():
-        inner = InnerLoop(levels.env, Table(), objective, learner, num_workers=known.workers)
-        row = results.summarize(evaluate(inner, (), levels, seed=known.seed, num_seeds=known.seeds, num_points=1))
-        settings.append(chosen | row)
-        print(f"{chosen}: {row['iqm']:.3f} ({row['iqm_low']:.3f} to {row['iqm_high']:.3f})", flush=True)
-        document = {
-            "suite": levels.name,
-            "best": max(settings, key=lambda entry: entry["iqm"]),
-            "settings": settings,
-            "provenance": provenance(seed=known.seed, workers=known.workers),
-        }
-        results.write_json(out, document)
-    print(f"best: {document['best']}")
+    prepare_jax()
+    levels = {each: suites.build(f"{known.suite}@{each}", known.levels)[0] for each in known.lifetimes}
+    inner = inner_loop(levels[known.lifetimes[0]], known.algorithm, known.optimizer, known.epochs, known.minibatches)
+    ladders = LADDERS[known.optimizer]
+    steps = inner.learner.num_gradient_steps
+    rates = RATES[known.optimizer, 1 if steps == 1 else 8]
+
+    def assessed(values: Values) -> dict:
+        row = assess(inner, values, levels, known.seed, known.seeds)
+        by_lifetime = "  ".join(f"@{key} {row['iqm'][key]:.3f}, {row['cvar'][key]:.2f}" for key in row["iqm"])
+        print(f"{row['mean']:.4f}  {by_lifetime}  {values}", flush=True)
+        return row
+
+    rows = climb(START | rates, ladders, assessed)
+    best = max(rows, key=lambda row: row["mean"])
+    document = {
+        "algorithm": known.algorithm,
+        "suite": known.suite,
+        "num_levels": levels[known.lifetimes[0]].num_tasks,
+        "optimizer": known.optimizer,
+        "epochs": known.epochs,
+        "minibatches": known.minibatches,
+        "ladders": ladders,
+        "best": best,
+        "best_by_lifetime": {key: max(rows, key=lambda row, key=key: row["iqm"][key]) for key in best["iqm"]},
+        "tried": rows,
+        "provenance": provenance(seed=known.seed, lives_per_level=known.seeds, workers=inner.num_workers),
+    }
+    results.write_json(out, document)
+    print(f"best of {len(rows)}: {best}")
 
 
 if __name__ == "__main__":

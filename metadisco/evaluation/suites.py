@@ -42,6 +42,7 @@ VALIDATION_SEED = 2_000_000_033
 DESIGNED_SEED = 2_000_000_063
 RANDOM_SEED = 2_000_000_073
 TINY_SEED = 2_000_000_087
+HELDOUT_SEED = 2_000_000_099
 
 _DESIGNS = tuple(Designed(name) for name, design in HAND_DESIGNED.items() if not design.random_positions)
 _TWINS = tuple(Designed(name) for name, design in HAND_DESIGNED.items() if design.random_positions)
@@ -154,6 +155,14 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
                 num_levels=64,
                 lifetime=256,
                 seed=UNSEEN_SEED,
+            ),
+            GridSuite(
+                "grid-heldout",
+                "general grid worlds that nothing was chosen on: not looked at while objectives were developed",
+                (Generated(),),
+                num_levels=256,
+                lifetime=64,
+                seed=HELDOUT_SEED,
             ),
             GridSuite(
                 "grid-validation",

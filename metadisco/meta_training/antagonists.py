@@ -18,7 +18,7 @@ from metadisco.core.types import Key, Task
 from metadisco.envs.gridworld import oracle
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
-from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER
+from metadisco.lives.tuned import ANTAGONIST_A2C, ANTAGONIST_LEARNER
 from metadisco.objectives.base import Objective
 
 
@@ -65,8 +65,8 @@ class LearningAntagonist:
         0.99
     """
 
-    objective: Objective = TABLE_A2C
-    learner: Learner = TABLE_A2C_LEARNER
+    objective: Objective = ANTAGONIST_A2C
+    learner: Learner = ANTAGONIST_LEARNER
 
     def __post_init__(self) -> None:
         if jax.tree.leaves(jax.eval_shape(lambda: self.objective.init(jax.random.key(0)))):

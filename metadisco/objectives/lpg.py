@@ -24,6 +24,7 @@ from metadisco.objectives.recurrent import read_backward
 
 STEP_FEATURES = ("reward", "finished", "gamma", "prob", "embedded_y", "embedded_next_y")
 LIFETIME_FEATURES = ("fraction_of_lifetime", "log_lifetime")
+_REMEMBERED = 0.8  # of the scale of rewards, from one update to the next
 
 
 @struct.dataclass
@@ -32,6 +33,13 @@ class LPGTargets:
 
     pi_hat: jax.Array  # [T, B] float32, reads as an advantage
     log_y_hat: jax.Array  # [T, B, m] float32, normalised
+
+
+@struct.dataclass
+class RewardScale:
+    """Memory of an agent's rewards."""
+
+    largest: jax.Array  # [] float32, |reward|, forgotten by a fifth per update; 0 until there is one
 
 
 @own_defaults
@@ -48,6 +56,11 @@ class LPG:
 
     Inputs and targets carry no gradient to the agent's parameters.
 
+    As published, the rule sees rewards as they are, and what it makes of them depends on their scale. With
+    `scale_rewards` r_t is divided by m = max(0.8 m, max |r| of the rollout), which the agent remembers (1 until there
+    is a reward), so rewards times any constant give the same life. With `center_pi_hat` the mean of pi_hat over the
+    rollout is subtracted: a constant changes nothing in expectation, but is noise to a table and a bias to a network.
+
     Attributes:
         width: units of the GRU.
         num_predictions: m, entries of the agent's categorical prediction vector.
@@ -55,6 +68,8 @@ class LPG:
         gamma: the constant input; not used as a discount otherwise.
         prediction_weight: alpha_y.
         lifetime_features: append n/N and log N.
+        scale_rewards: divide rewards by the largest of late.
+        center_pi_hat: subtract the mean of pi_hat over steps and workers.
 
     Note:
         pi_hat has the paper's sign. The public code of arXiv:2310.02782 has the opposite one.
@@ -72,6 +87,8 @@ class LPG:
     gamma: float = 0.99
     prediction_weight: float = 0.5
     lifetime_features: bool = False
+    scale_rewards: bool = False
+    center_pi_hat: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("width", 1), ("num_predictions", 2), ("embedding_width", 1)):
@@ -123,22 +140,27 @@ class LPG:
             "out_bias": jnp.zeros(1 + self.num_predictions),
         }
 
-    def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> tuple[()]:
-        """Nothing is remembered."""
+    def init_state(
+        self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int
+    ) -> RewardScale | tuple[()]:
+        """No reward has been seen; () where rewards are not scaled."""
         del key, agent, agent_params, num_workers
-        return ()
+        return RewardScale(jnp.zeros((), jnp.float32)) if self.scale_rewards else ()
 
     def targets(
         self,
         meta_params: MetaParams,
-        state: tuple[()],
+        state: RewardScale | tuple[()],
         predictions: Predictions,
         trajectory: Trajectory,
         progress: Progress,
-    ) -> tuple[LPGTargets, tuple[()]]:
+    ) -> tuple[LPGTargets, RewardScale | tuple[()]]:
         """Run the network backward over the rollout."""
         predictions = jax.lax.stop_gradient(predictions)
         reward, finished = trajectory.reward, trajectory.finished
+        if isinstance(state, RewardScale):
+            state = RewardScale(jnp.maximum(_REMEMBERED * state.largest, jnp.max(jnp.abs(reward))))
+            reward = reward / jnp.where(state.largest > 0.0, state.largest, 1.0)
         num_workers = reward.shape[1]
         prob = jnp.exp(distributions.log_prob_categorical(predictions.now["logits"], trajectory.action))
         y = jax.nn.softmax(jnp.concatenate([predictions.now["y"], predictions.next["y"]], axis=1))
@@ -148,7 +170,8 @@ class LPG:
 
         recurrent = {name: meta_params[name] for name in ("gru", "out", "out_bias")}
         outs = read_backward(recurrent, x, 1.0 - finished.astype(x.dtype))  # [T, B, 1 + m]
-        return LPGTargets(outs[..., 0], jax.nn.log_softmax(outs[..., 1:])), state
+        pi_hat = outs[..., 0] - jnp.mean(outs[..., 0]) if self.center_pi_hat else outs[..., 0]
+        return LPGTargets(pi_hat, jax.nn.log_softmax(outs[..., 1:])), state
 
     def loss(
         self,

@@ -63,17 +63,6 @@ class RewardHistory:
 
 
 @struct.dataclass
-class ScheduledTargets:
-    """Constants of the loss; weights and steps are the same at all steps."""
-
-    advantage: jax.Array  # [T, B] float32, times the scale of the loss
-    value: jax.Array  # [T, B] float32, lambda-returns of scaled rewards
-    entropy_weight: jax.Array  # [T, B] float32, times the scale of the loss
-    policy_step: jax.Array  # [T, B] float32
-    prediction_step: jax.Array  # [T, B] float32
-
-
-@struct.dataclass
 class Coefficients:
     """What the net says for one update. [] float32 each."""
 
@@ -84,6 +73,15 @@ class Coefficients:
     gamma: jax.Array  # in (0, 1)
     loss_scale: jax.Array  # factor of the policy's loss, beside the optimizer's epsilon and its limit of the gradient
     advantage_offset: jax.Array  # share of the mean advantage that is subtracted
+
+
+@struct.dataclass
+class ScheduledTargets:
+    """Constants of the loss; coefficients are the same at all steps."""
+
+    advantage: jax.Array  # [T, B] float32, less the offset
+    value: jax.Array  # [T, B] float32, lambda-returns of scaled rewards
+    coefficients: Coefficients  # [T, B] float32 each
 
 
 @own_defaults
@@ -180,12 +178,8 @@ class ScheduledA2C:
             predictions, replace(trajectory, reward=reward), gamma=said.gamma, gae_lambda=said.gae_lambda
         )
         advantage = estimated.advantage - said.advantage_offset * jnp.mean(estimated.advantage)
-        constants = said.loss_scale * said.entropy_weight, said.policy_step, said.prediction_step
-        return ScheduledTargets(
-            said.loss_scale * advantage,
-            estimated.value,
-            *(jnp.broadcast_to(constant, reward.shape) for constant in constants),
-        ), state
+        everywhere = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, reward.shape), said)
+        return ScheduledTargets(advantage, estimated.value, everywhere), state
 
     def coefficients(self, meta_params: MetaParams, inputs: jax.Array) -> Coefficients:
         """What the net makes of its inputs, in the order of `features`. [9] float32."""
@@ -220,18 +214,16 @@ class ScheduledA2C:
         """The equation above, averaged over steps and workers."""
         del meta_params, progress
         log_prob = distributions.log_prob(outputs, trajectory.action)
-        policy_loss = -jnp.mean(log_prob * targets.advantage)
+        entropy, said = distributions.entropy(outputs), targets.coefficients
+        gain = jnp.mean(said.loss_scale * (log_prob * targets.advantage + said.entropy_weight * entropy))
         value_loss = 0.5 * jnp.mean(jnp.square(outputs["value"][..., 0] - targets.value))
-        entropy = distributions.entropy(outputs)
-        return policy_loss + value_loss - jnp.mean(targets.entropy_weight * entropy), {
-            "entropy": jnp.mean(entropy),
-            "value_loss": value_loss,
-            "policy_step": jnp.mean(targets.policy_step),
-        }
+        coefficients = {name: jnp.mean(getattr(said, name)) for name in OUTPUTS}
+        return value_loss - gain, {"entropy": jnp.mean(entropy), "value_loss": value_loss, **coefficients}
 
     def step_factors(self, targets: ScheduledTargets) -> dict[str, jax.Array]:
         """See `metadisco.objectives.base.ScalesSteps`."""
-        return {"policy": targets.policy_step[0, 0], "prediction": targets.prediction_step[0, 0]}
+        said = targets.coefficients
+        return {"policy": said.policy_step[0, 0], "prediction": said.prediction_step[0, 0]}
 
     def _inputs(
         self,

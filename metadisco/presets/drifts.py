@@ -9,7 +9,7 @@ from metadisco.curricula.tasks import LogUniformLifetime, Tasks
 from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.evaluation.environments import environment, with_objective
 from metadisco.lives.life import InnerLoop
-from metadisco.lives.tuned import TABLE_PPO, TABLE_PPO_LEARNER
+from metadisco.lives.tuned import DRIFT_TABLE_LEARNER, DRIFT_TABLE_PPO
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.schedules import Decay
 from metadisco.meta_optimizers.shaping import PairwiseRoot
@@ -42,7 +42,7 @@ def _small(name: str, objective: MirrorLearning, num_tasks: int) -> Domain:
 def _grid(objective: MirrorLearning, num_tasks: int) -> Domain:
     """General grid worlds with tabular agents. The random policy gets 0.2 there, tuned A2C 1.8, the optimum 2.2."""
     levels = GridLevels()
-    table = InnerLoop(levels.env, Table(), TABLE_PPO, TABLE_PPO_LEARNER, num_workers=32, num_test_workers=32)
+    table = InnerLoop(levels.env, Table(), DRIFT_TABLE_PPO, DRIFT_TABLE_LEARNER, num_workers=32, num_test_workers=32)
     return Domain(
         inner=with_objective(objective, table),
         curriculum=DomainRandomization(Tasks(levels, _QUICK)),

@@ -40,6 +40,13 @@ PANELS = {  # metric -> what its chart is called
     "kl": "KL(π_old ‖ π) within an update, nats",
     "drift": "mean of the drift D",
     "value_loss": "half the squared error of the value",
+    "policy_step": "step of the policy, times the optimizer's",
+    "prediction_step": "step of the value, times the optimizer's",
+    "entropy_weight": "weight of the entropy bonus",
+    "gae_lambda": "λ of advantages and returns",
+    "gamma": "discount γ",
+    "loss_scale": "scale of the policy's loss",
+    "advantage_offset": "share of the mean advantage that is subtracted",
 }
 
 

@@ -167,3 +167,60 @@ def test_a_low_rank_weight_gives_the_same_targets_as_its_full_matrix():
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         LPG(**settings)
+
+
+INVARIANT = replace(AWARE, scale_rewards=True, center_pi_hat=True)
+
+
+def _two_updates(objective, scale):
+    """Targets and states of two updates on rewards times a constant, the second rollout's smaller by 32."""
+    state, found = objective.init_state(jax.random.key(0), None, (), B), []
+    for seed, smaller in ((0, 1.0), (1, 32.0)):
+        trajectory, predictions = _experience(seed)
+        trajectory = replace(trajectory, reward=trajectory.reward * (scale / smaller))
+        targets, state = objective.targets(_random_params(objective), state, predictions, trajectory, PROGRESS)
+        found.append((targets, state, trajectory))
+    return found
+
+
+@pytest.mark.parametrize("scale", [2.0**-7, 2.0**7])  # powers of two, so that no digit is rounded
+def test_rewards_times_a_constant_give_the_same_targets_only_where_they_are_scaled(scale):
+    for (targets, state, _), (other, larger, _) in zip(
+        _two_updates(INVARIANT, 1.0), _two_updates(INVARIANT, scale), strict=True
+    ):
+        jax.tree.map(np.testing.assert_array_equal, targets, other)
+        assert larger.largest == scale * state.largest
+    raw = replace(INVARIANT, scale_rewards=False)
+    (targets, *_), (other, *_) = _two_updates(raw, 1.0)[0], _two_updates(raw, scale)[0]
+    assert np.max(np.abs(targets.pi_hat - other.pi_hat)) > 1e-3
+
+
+def test_the_scale_is_that_of_the_largest_reward_and_is_forgotten_slowly():
+    (_, first, trajectory), (_, second, _) = _two_updates(INVARIANT, 1.0)
+    assert first.largest == jnp.max(jnp.abs(trajectory.reward))
+    np.testing.assert_allclose(second.largest, 0.8 * first.largest, rtol=1e-6)
+
+
+def test_scaled_targets_are_those_of_the_scaled_rewards():
+    unscaled, (_, (targets, state, trajectory)) = replace(INVARIANT, scale_rewards=False), _two_updates(INVARIANT, 1.0)
+    _, predictions = _experience(1)
+    by_hand = replace(trajectory, reward=trajectory.reward / state.largest)
+    wanted, _ = unscaled.targets(_random_params(unscaled), (), predictions, by_hand, PROGRESS)
+    jax.tree.map(np.testing.assert_array_equal, targets, wanted)
+
+
+def test_no_reward_leaves_the_targets_finite():
+    trajectory, predictions = _experience()
+    trajectory = replace(trajectory, reward=jnp.zeros((T, B)))
+    state = INVARIANT.init_state(jax.random.key(0), None, (), B)
+    targets, state = INVARIANT.targets(_random_params(INVARIANT), state, predictions, trajectory, PROGRESS)
+    assert state.largest == 0.0
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(targets))
+
+
+def test_centering_takes_the_mean_of_pi_hat_and_nothing_else():
+    centered, plain = (
+        _two_updates(replace(INVARIANT, center_pi_hat=center), 1.0)[0][0].pi_hat for center in (True, False)
+    )
+    assert abs(float(jnp.mean(plain))) > 1e-3
+    np.testing.assert_allclose(centered, plain - jnp.mean(plain), atol=1e-6)

@@ -49,9 +49,9 @@ def inputs(history, rollout, n, lifetime, gamma):
 
 
 def targets(net, history, rollout, n, lifetime, objective):
-    """Advantages times the scale, value targets, the entropy's weight times the scale, and both steps."""
+    """Advantages, value targets and coefficients."""
     said = coefficients(net, inputs(history, rollout, n, lifetime, objective.gamma), objective)
-    policy_step, prediction_step, entropy_weight, lam, discount, scale, offset = said
+    lam, discount, offset = said[3], said[4], said[6]
     reward = rollout["reward"] / (history["largest"] or 1.0)
     num_steps, num_workers = reward.shape
     advantage = np.zeros_like(reward)
@@ -64,4 +64,4 @@ def targets(net, history, rollout, n, lifetime, objective):
             running = delta + (0.0 if ended else discount * lam * running)
             advantage[t, b] = running
     value = rollout["value"] + advantage
-    return scale * (advantage - offset * advantage.mean()), value, scale * entropy_weight, policy_step, prediction_step
+    return advantage - offset * advantage.mean(), value, said
