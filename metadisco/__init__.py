@@ -1,7 +1,7 @@
 """Discover reinforcement-learning algorithms: meta-train an objective, test it on what it never saw, ship it."""
 
 from metadisco.agents.networks import CNN, MLP, Table
-from metadisco.agents.optimizers import SGD, Adam
+from metadisco.agents.optimizers import SGD, Adam, RMSProp
 from metadisco.checkpoints.checkpoint import Discovered, load, save
 from metadisco.commands.discovery import discover, inner_loop
 from metadisco.core.config import ConfigError
@@ -103,6 +103,7 @@ __all__ = [
     "Preset",
     "PrioritizedLevelReplay",
     "Progress",
+    "RMSProp",
     "RandomPolicy",
     "Regret",
     "Return",

@@ -100,6 +100,39 @@ class Adam:
         return _chain(self, optax.adam(self.learning_rate, eps=1e-5, eps_root=1e-8))
 
 
-def _chain(optimizer: SGD | Adam, descent: optax.GradientTransformation) -> optax.GradientTransformation:
+@own_defaults
+@dataclass(frozen=True)
+class RMSProp:
+    """Gradients over the root of the running mean of their squares, clipped to a global norm before; without momentum.
+
+    The choice of A3C (arXiv:1602.01783). In a table it takes equal steps for rare and frequent observations, which
+    gradient descent does not, and forgets sooner than Adam what gradients were like early in a life.
+
+    Attributes:
+        learning_rate: step size.
+        max_grad_norm: largest global norm of the gradient of this group of parameters.
+        anneal: multiply the updates by 1 - n/N.
+        decay: of the running mean, in [0, 1). It is corrected for its beginning at 0.
+        eps: added to the mean square.
+    """
+
+    learning_rate: float = 0.3
+    max_grad_norm: float = 0.5
+    anneal: bool = False
+    decay: float = 0.9
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate", "max_grad_norm", "eps")
+        if not 0.0 <= self.decay < 1.0:
+            raise ValueError(f"RMSProp.decay must be in [0, 1), got {self.decay}")
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Clip, then RMSProp."""
+        descent = optax.rmsprop(self.learning_rate, decay=self.decay, eps=self.eps, bias_correction=True)
+        return _chain(self, descent)
+
+
+def _chain(optimizer: "SGD | Adam | RMSProp", descent: optax.GradientTransformation) -> optax.GradientTransformation:
     annealing = (scale_by_remaining_life(),) if optimizer.anneal else ()
     return optax.chain(clip_by_global_norm(optimizer.max_grad_norm), descent, *annealing)

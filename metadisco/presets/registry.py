@@ -11,6 +11,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "quickstart": grid_worlds.quickstart,
     "smoke": grid_worlds.smoke,
     "scheduled-a2c": grid_worlds.scheduled_a2c,
+    "ta-lpg-quick": grid_worlds.ta_lpg_quick,
     "ta-lpg-grid": grid_worlds.ta_lpg_grid,
     "lpg-grid": grid_worlds.lpg_grid,
     "groove-grid-es": grid_worlds.groove_grid_es,

@@ -11,7 +11,7 @@ import optax
 import pytest
 from scipy import stats
 
-from metadisco.agents.optimizers import SGD, Adam, clip_by_global_norm
+from metadisco.agents.optimizers import SGD, Adam, RMSProp, clip_by_global_norm
 from metadisco.core.types import Progress
 from metadisco.lives.critic import Critic
 from metadisco.lives.learner import Learner, permutation, shuffle
@@ -69,7 +69,7 @@ def _update(inner, life, trajectory, meta_params, learner, key=KEY):
 
 
 @pytest.mark.parametrize("objective", [small.OBJECTIVE, A2C(), PPO()])
-@pytest.mark.parametrize("optimizers", [(SGD(), SGD(4.0)), (Adam(), Adam(0.1))])
+@pytest.mark.parametrize("optimizers", [(SGD(), SGD(4.0)), (Adam(), RMSProp(0.1))])
 def test_one_epoch_of_one_minibatch_is_one_gradient_step_bit_for_bit(objective, optimizers):
     learner = Learner(*optimizers)
     inner, life, trajectory, meta_params = _update_batch(objective, learner)
