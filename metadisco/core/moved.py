@@ -1,7 +1,7 @@
 """Names that last: classes and fields that files call by the names of an earlier release.
 
 A checkpoint or a run names its components as `package.module:Class`. Whoever moves a module, renames a class or changes
-its fields adds a line here, so that everything that was ever written is still read. Files are never edited; what is
+its fields, and whoever gives it another one, adds a line here, so that everything that was ever written is still read. Files are never edited; what is
 read from them is brought up to date by `current` before anything else looks at it.
 """
 
@@ -129,6 +129,12 @@ FIELDS: Mapping[str, Callable[[dict[str, Data]], dict[str, Data]]] = MappingProx
 """Name of an earlier release to a function that rewrites the fields of such a component, "class" among them."""
 
 
+ADDED: Mapping[str, Mapping[str, Data]] = MappingProxyType(
+    {"metadisco.objectives.lpg:LPG": {"scale_rewards": False, "center_pi_hat": False}}
+)
+"""Present name of a class to the fields that it has got since, with what a file without them did."""
+
+
 def current_name(name: str) -> str:
     """The present name of a class that a file calls `package.module:Class`; unknown names are returned as they are."""
     module, colon, attribute = name.partition(":")
@@ -149,7 +155,8 @@ def current(data: Data) -> Data:
         name = fields.get("class")
         if not isinstance(name, str):
             return fields
-        return FIELDS.get(name, dict)(fields) | {"class": current_name(name)}
+        name, fields = current_name(name), FIELDS.get(name, dict)(fields)
+        return {**ADDED.get(name, {}), **fields, "class": name}
     if isinstance(data, list):
         return [current(item) for item in data]
     return data
