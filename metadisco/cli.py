@@ -5,15 +5,18 @@ valid paths are those of the trainer's own fields, so there is no second list of
 """
 
 import argparse
+import contextlib
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from metadisco import __version__
 from metadisco.core import terminal
+from metadisco.presets.catalog import PRESETS
+from metadisco.runs import signals
 
 USER_ERROR = 2
 FAILED = 1
@@ -23,44 +26,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: of the command; those of the process by default.
+        arguments: of the command; those of the process by default, which then also ends at a Ctrl-C at once.
 
     Returns:
         The exit code: 0, 1 where a run failed, 2 for a user's mistake, 75 where another process of the run was lost,
         128 + number after a signal.
     """
-    _heed_sigterm()
     for stream in (sys.stdout, sys.stderr):
         terminal.forgive(stream)
+    with signals.heard_at_once() if arguments is None else contextlib.nullcontext():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = _parser()
+    _complete(parser)
     known, rest = parser.parse_known_args(arguments)
     if rest and known.command != "discover":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        if known.command == "list":
+            return _list(known)
+        return _with_jax(known, rest)
+    except BaseException as error:
+        code, failure = _explain(error)
+        print(f"metadisco: {failure}", file=sys.stderr)
+        if "metadisco.core.processes" in sys.modules:
+            from metadisco.core import processes
+
+            processes.leave(code, failure)
+    return code
+
+
+def _with_jax(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Run a command that computes."""
     from metadisco.core import devices, processes
 
     devices.prepare_jax()
     sys.path.insert(0, str(Path.cwd()))  # a component of the user's own is named package.module:Class
-    try:
-        _check_seed(known)
-        _join(known)
-        _check_jax(known.command)
-        code = known.run(known, rest) if known.command == "discover" else known.run(known)
-        processes.leave(code)
-    except BaseException as error:
-        code, failure = _explain(error)
-        print(f"metadisco: {failure}", file=sys.stderr)
-        processes.leave(code, failure)
+    _check_seed(known)
+    _join(known)
+    _check_jax(known.command)
+    code = known.run(known, rest) if known.command == "discover" else known.run(known)
+    processes.leave(code)
     return code
 
 
-def _heed_sigterm() -> None:
-    """End on SIGTERM as process 1 of a container, too, which gets no signal that it has no handler for."""
-    if os.getpid() == 1:
-        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer the shell that asks what TAB completes to; see `metadisco --help`."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
     """The exit code and the message of a failure. Unexpected errors are raised, or sent to the other processes."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    if not isinstance(error, Exception):
+        raise error
     from metadisco.checkpoints import checkpoint
     from metadisco.core import config, processes
     from metadisco.runs import loop, run_folder
@@ -72,8 +97,6 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return USER_ERROR, f"error: {error}"
     if isinstance(error, loop.TrainingError):
         return FAILED, str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return 130, "interrupted"
     if not processes.is_joined():
         raise error
     return FAILED, "".join(traceback.format_exception(error))
@@ -81,8 +104,12 @@ def _explain(error: BaseException) -> tuple[int, str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="metadisco", description="Discover reinforcement-learning algorithms and test them."
+        prog="metadisco",
+        description="Discover reinforcement-learning algorithms and test them.",
+        epilog="TAB completes commands, options and presets once the shell has been told: "
+        'eval "$(register-python-argcomplete metadisco)".',
     )
+    parser.add_argument("--version", action="version", version=f"metadisco {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     discover = commands.add_parser(
@@ -92,7 +119,8 @@ def _parser() -> argparse.ArgumentParser:
         "write a report. Settings of the preset are overridden by their path: --meta_optimizer.sigma.start 0.05 (a "
         "run's config.json lists them all).",
     )
-    discover.add_argument("preset", help="name of a preset (metadisco list presets)")
+    preset: Any = discover.add_argument("preset", help="name of a preset (metadisco list presets)")
+    preset.completer = lambda **_: PRESETS
     discover.add_argument("--out", help="run folder, new unless --resume [default: runs/PRESET]")
     discover.add_argument("--seed", type=int, default=0, help="seed of the run [default: 0]")
     discover.add_argument(
@@ -344,10 +372,16 @@ def _list(known: argparse.Namespace) -> int:
 
     from metadisco.commands import listing
 
+    console = _console()
+    rows = listing.rows(known.kind)
     table = Table(box=None, pad_edge=False, show_header=False)
-    for name, description in listing.rows(known.kind):
-        table.add_row(f"[bold]{name}[/bold]", description)
-    _console().print(table)
+    for place in range(len(rows[0])):
+        is_last = place + 1 == len(rows[0])
+        table.add_column(style="" if place else "bold", no_wrap=not is_last, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"\n{listing.NOTES[known.kind]}", highlight=False, markup=False)
     return 0
 
 

@@ -17,8 +17,8 @@ from metadisco.core.jax_defaults import own_defaults
 from metadisco.curricula.tasks import DrawsTasks, FixedLifetime, LogUniformLifetime, Tasks
 from metadisco.evaluation import agents_under_test, evaluation, results, suites
 from metadisco.evaluation.agents_under_test import FOR_TABLES, PlannedTest, TrainedObjective
+from metadisco.evaluation.catalog import UPPER_ANCHORS
 from metadisco.evaluation.results import Results
-from metadisco.evaluation.test_sets import UPPER_ANCHORS
 from metadisco.runs.progress import Bars
 
 RESERVED = ("random", *UPPER_ANCHORS, *FOR_TABLES)

@@ -18,7 +18,7 @@ import numpy as np
 
 from metadisco.core.files import write_atomically
 from metadisco.evaluation import stats
-from metadisco.evaluation.test_sets import UPPER_ANCHORS
+from metadisco.evaluation.catalog import UPPER_ANCHORS
 
 FORMAT_VERSION = 1
 

@@ -34,7 +34,8 @@ from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.envs.gridworld.mazes import MAZES
 from metadisco.envs.host import Hosted
 from metadisco.evaluation import environments
-from metadisco.evaluation.test_sets import UPPER_ANCHORS, Designed, Generated, GridSuite, Mazes, TestSet
+from metadisco.evaluation.catalog import GRID_SUITES, GROUPS, UPPER_ANCHORS
+from metadisco.evaluation.test_sets import Designed, Generated, GridSuite, Mazes, TestSet
 from metadisco.lives.life import InnerLoop
 
 UNSEEN_SEED = 2_000_000_011
@@ -141,7 +142,7 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
         for suite in (
             GridSuite(
                 "grid-unseen",
-                "general grid worlds that were never trained or tuned on",
+                GRID_SUITES["grid-unseen"],
                 (Generated(),),
                 num_levels=256,
                 lifetime=64,
@@ -149,7 +150,7 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
             ),
             GridSuite(
                 "grid-unseen-long",
-                "the first levels of grid-unseen at four times the lifetime",
+                GRID_SUITES["grid-unseen-long"],
                 (Generated(),),
                 num_levels=64,
                 lifetime=256,
@@ -157,7 +158,7 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
             ),
             GridSuite(
                 "grid-validation",
-                "general grid worlds to tune on",
+                GRID_SUITES["grid-validation"],
                 (Generated(),),
                 num_levels=128,
                 lifetime=64,
@@ -165,7 +166,7 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
             ),
             GridSuite(
                 "grid-designed",
-                "the five hand-designed tabular levels of arXiv:2007.08794, four draws of the positions each",
+                GRID_SUITES["grid-designed"],
                 _DESIGNS,
                 num_levels=4 * len(_DESIGNS),
                 lifetime=250,
@@ -173,16 +174,16 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
             ),
             GridSuite(
                 "grid-random",
-                "the five designs whose objects move, as levels where they stay, four draws of the positions each",
+                GRID_SUITES["grid-random"],
                 _TWINS,
                 num_levels=4 * len(_TWINS),
                 lifetime=250,
                 seed=RANDOM_SEED,
             ),
-            GridSuite("mazes", "mazes of 13 x 13 cells", (Mazes(),), num_levels=len(MAZES), lifetime=250),
+            GridSuite("mazes", GRID_SUITES["mazes"], (Mazes(),), num_levels=len(MAZES), lifetime=250),
             GridSuite(
                 "grid-tiny",
-                "small rooms with short episodes, for a look at the machinery",
+                GRID_SUITES["grid-tiny"],
                 (Generated(_TINY),),
                 num_levels=16,
                 lifetime=8,
@@ -196,17 +197,6 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
 SUITES: Mapping[str, Suite] = MappingProxyType(
     {**_GRID_SUITES, **{name: EnvSuite(name) for name in environments.NAMES}}
 )
-
-GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "classic": ("CartPole-v1", "Acrobot-v1", "Pendulum-v1"),
-        "bsuite": tuple(name for name in environments.NAMES if name.endswith("-bsuite")),
-        "minatar": tuple(name for name in environments.NAMES if name.endswith("-MinAtar")),
-        "brax": tuple(name for name in environments.NAMES if name.startswith("brax-")),
-        "atari": tuple(name for name in environments.NAMES if name.startswith("atari-")),
-    }
-)
-"""Names for several suites at once."""
 
 HORIZONS = (Fraction(1, 4), Fraction(1), Fraction(4), Fraction(16))
 _PREFIX = "horizons:"

@@ -202,13 +202,6 @@ def test_a_finished_run_can_be_resumed_and_changes_nothing(run, tmp_path):
     small.assert_trees_close(before, after, rtol=0, atol=0)
 
 
-def test_process_1_of_a_container_heeds_sigterm():
-    code = "import os, signal; from metadisco import cli; os.getpid = lambda: 1; cli._heed_sigterm(); "
-    code += "signal.raise_signal(signal.SIGTERM)"
-    done = subprocess.run([sys.executable, "-c", code], check=False)
-    assert done.returncode == 143  # by a handler: without one, -15, and nothing at all in a container
-
-
 def test_help_and_usage_errors_need_no_traceback():
     """In a process of its own, as a shell would: exit codes and what reaches the terminal."""
     command = [sys.executable, "-m", "metadisco.cli"]
