@@ -1,6 +1,7 @@
 """From a preset to a tested objective: meta-train, save, meta-test, report."""
 
 import functools
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -117,10 +118,42 @@ def discover(
     if run.status == "interrupted":
         console.print(f"Stopped after meta-step {run.step}; everything is saved. Go on with --resume.")
         return Discovery(None, folder, run.exit_code)
+    if _is_tested(folder, run.step):
+        return _already_finished(preset, folder, run, console)
     meta_params = trainer.meta_params(run.state)
     with clear_errors(folder):
         discovered = finish(preset, folder, meta_params, seed=seed, step=run.step, seconds=run.seconds, console=console)
     return Discovery(discovered, folder, run.exit_code)
+
+
+def _is_tested(folder: Path, step: int) -> bool:
+    """Whether the folder has the objective of this meta-step with its scores, and they can be read."""
+    try:
+        discovered = checkpoint.load(folder / "objective")
+        scores = json.loads((folder / "evaluation.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    of_this_step = discovered.provenance.get("meta_steps") == step and discovered.evaluation == scores
+    return of_this_step and (folder / "curves.npz").exists()
+
+
+def _already_finished(preset: Preset, folder: Path, run: loop.Result, console: Any) -> Discovery:
+    """Say that nothing is done to a run that is finished, and how to go on; its report is written if it is gone."""
+    from metadisco import reports
+
+    page = folder / "report.html"
+    if not page.exists():
+        reports.write(folder)
+    how = {
+        "out_of_time": f"Its {preset.minutes} minutes are used up: more --minutes with --resume train on.",
+        "spent": "Its environment steps are used up: more --env-steps with --resume train on.",
+    }.get(run.status, f"To train on from its objective: metadisco discover {preset.name} --from {folder} --out NEW.")
+    console.print(
+        f"{folder} is finished and tested, and stays as it is. {how}\nreport:    {page}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    return Discovery(checkpoint.load(folder / "objective"), folder, run.exit_code)
 
 
 @own_defaults

@@ -81,14 +81,18 @@ class Manifest:
                 raise RunError(
                     f"{path} has format version {document['format_version']}; this metadisco reads {FORMAT_VERSION}."
                 )
-            changed = _changes(document["plan"], plan)
+            changed = _changes(document["plan"], plan)  # and not what is new: a sweep may grow
             runs = {name: Run(**each) for name, each in document["runs"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path} is damaged: {error!r}. Start a new sweep in another folder.") from error
         if changed:
             lines = "".join(f"\n  {change}" for change in changed)
             raise RunError(f"{folder} holds another sweep:{lines}\nResume with its own, or name another --out.")
-        return cls(folder, plan, runs)
+        manifest = cls(folder, plan, runs)
+        manifest.table = document.get("table", [])
+        if plan != document["plan"]:
+            manifest.write()
+        return manifest
 
     def find(self, setting: str, seed: int) -> Run | None:
         """Status of a run; None if it has not been trained."""
@@ -119,13 +123,13 @@ class Manifest:
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """How a plan differs from another, a line each."""
+    """How a plan lacks something of another or differs from it, a line each."""
     first, second = before["settings"], after["settings"]
     lines = [f"{name}: is not asked for now" for name in first if name not in second]
-    lines += [f"{name}: is new" for name in second if name not in first]
-    common = [name for name in first if name in second]
-    kept = ({**plan, "settings": {name: plan["settings"][name] for name in common}} for plan in (before, after))
-    return lines + [str(each) for each in config.diff(*kept)]
+    lines += [f"seed {seed}: is not asked for now" for seed in before["seeds"] if seed not in after["seeds"]]
+    common = {name: second[name] for name in first if name in second}
+    kept = {**before, "settings": {name: first[name] for name in common}}
+    return lines + [str(each) for each in config.diff(kept, {**after, "settings": common, "seeds": before["seeds"]})]
 
 
 def _name(setting: str, seed: int) -> str:

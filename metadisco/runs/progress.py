@@ -127,8 +127,8 @@ class Heartbeat:
             included: what it needs to save and exit when it is told to stop.
     """
 
-    def __init__(self, folder: Path, num_steps: int) -> None:
-        self.path, self.num_steps = folder / HEARTBEAT, num_steps
+    def __init__(self, folder: Path, num_steps: int, minutes: float | None = None) -> None:
+        self.path, self.num_steps, self.minutes = folder / HEARTBEAT, num_steps, minutes
         self.rates: dict[str, float] = {}
         self.memory_bytes = 0
         self.seconds_left = self.stop_seconds = 0.0
@@ -162,12 +162,22 @@ class Heartbeat:
             "unix_time": round(time.time(), 1),
             "meta_step": step,
             "num_meta_steps": self.num_steps,
+            "minutes": self.minutes,
             **{f"{name.replace(' ', '_').replace('-', '_')}_per_second": rate for name, rate in self.rates.items()},
             "memory_bytes": self.memory_bytes,
             "seconds_left": round(self.seconds_left, 1),
             "stop_seconds": round(self.stop_seconds, 1),
         }
         write_atomically(self.path, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def read_heartbeat(folder: Path) -> dict[str, Any]:
+    """The last heartbeat of the run in a folder; {} where there is none or it cannot be read."""
+    try:
+        document = json.loads((folder / HEARTBEAT).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _memory_bytes() -> int:

@@ -233,6 +233,21 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
         raise RunError(f"{path} is damaged: {error!r}. Start a new run in another folder.") from error
 
 
+def require_checkpoints(folder: Path, steps: Sequence[int]) -> None:
+    """Refuse to begin anew in a folder where a run has got somewhere; `steps` are those of its checkpoints.
+
+    Raises:
+        RunError: If meta-steps are logged and there is no checkpoint.
+    """
+    with together():
+        logged = read_metrics(folder / "metrics.jsonl") if is_first() and not steps else []
+        if logged:
+            raise RunError(
+                f"{folder} has lost its checkpoints: {len(logged)} of its meta-steps are logged, and checkpoints/ has "
+                "none. Put checkpoints/ back from a copy, or name another --out."
+            )
+
+
 class Log:
     """`metrics.jsonl`, one line per meta-step, and what trackers make of the last one of each chunk, from `step` on.
 
@@ -290,7 +305,8 @@ def cut_metrics(path: Path, step: int) -> float:
         return seconds
     for row, length in _whole_rows(path, step):
         seconds, end = row["seconds"], end + length
-    os.truncate(path, end)
+    if path.stat().st_size > end:
+        os.truncate(path, end)
     return seconds
 
 

@@ -194,12 +194,28 @@ def test_resuming_with_other_settings_names_them(run, capsys):
     assert "inner.num_test_workers" in capsys.readouterr().err
 
 
-def test_a_finished_run_can_be_resumed_and_changes_nothing(run, tmp_path):
+def test_a_finished_run_is_not_trained_on_or_tested_again_and_says_how_to_go_on(run, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file() and path.name != ".lock"}
     assert cli.main(["discover", "smoke", "--out", str(copy), "--seed", "3", "--resume", *FAST]) == 0
-    before, after = (metadisco.load(folder / "objective").meta_params for folder in (run, copy))
-    small.assert_trees_close(before, after, rtol=0, atol=0)
+    said = capsys.readouterr().out
+    assert f"{copy} is finished and tested" in said
+    assert f"--from {copy}" in said
+    assert "Compiling" not in said
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    (copy / "report.html").unlink()
+    assert cli.main(["discover", "smoke", "--out", str(copy), "--seed", "3", "--resume", *FAST]) == 0
+    assert (copy / "report.html").exists()
+
+
+def test_a_run_without_its_checkpoints_is_refused(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "checkpoints")
+    assert cli.main(["discover", "smoke", "--out", str(copy), "--seed", "3", "--resume", *FAST]) == 2
+    assert "lost its checkpoints" in capsys.readouterr().err
+    assert len((copy / "metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_help_and_usage_errors_need_no_traceback():
