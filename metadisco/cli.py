@@ -60,11 +60,13 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 def _with_jax(known: argparse.Namespace, rest: Sequence[str]) -> int:
     """Run a command that computes."""
-    from metadisco.core import devices, processes
+    from metadisco.core import config, devices, processes
 
     devices.prepare_jax()
     sys.path.insert(0, str(Path.cwd()))  # a component of the user's own is named package.module:Class
     _check_seed(known)
+    for package in known.allow:
+        config.trust(package)
     _join(known)
     _check_jax(known.command)
     code = known.run(known, rest) if known.command == "discover" else known.run(known)
@@ -205,6 +207,15 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write report.html of a run, finished or not")
     report.add_argument("folder", help="run folder")
     report.set_defaults(run=_report)
+
+    for command in (discover, evaluate, inspect, report):
+        command.add_argument(
+            "--allow",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="module or package of your own whose components checkpoints may name; may be repeated",
+        )
 
     listing = commands.add_parser("list", help="list presets, suites, objectives or checkpoints")
     listing.add_argument("kind", choices=["presets", "suites", "objectives", "checkpoints"])

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from metadisco.meta_training import memory_estimate
 from metadisco.presets.base import Preset
 from metadisco.runs import loop, trackers
 from metadisco.runs.hooks import Hook, Measurement, Snapshot
-from metadisco.runs.run_folder import clear_errors
+from metadisco.runs.run_folder import clear_errors, modules_of
 
 VALIDATION_SUITE = "grid-validation"
 
@@ -205,12 +206,25 @@ def inner_loop(discovered: Discovered) -> InnerLoop:
 def check(preset: Preset) -> None:
     """Raise ValueError or ConfigError for a preset that cannot be tested or validated, or leaves devices idle."""
     trainer = preset.trainer
+    _check_modules(trainer)
     stored_trees.check_init(trainer.domains[0].inner.objective)
     for i, domain in enumerate(trainer.domains):
         where = "" if len(trainer.domains) == 1 else f"domains.{i}."
         check_even(domain.num_tasks, trainer.replicas, name=f"{where}num_tasks")
     validated = [VALIDATION_SUITE] if preset.validate_every else []
     plan([_objective(preset)], list(dict.fromkeys([*preset.suites, *validated])))
+
+
+def _check_modules(trainer: Any) -> None:
+    """Raise ConfigError for a component of a script, which the checkpoint of the run would name in vain.
+
+    A class of a notebook or of an interactive session is what its user works with there; only that session knows it.
+    """
+    if hasattr(sys.modules["__main__"], "__file__") and "__main__" in modules_of(config.to_data(trainer)):
+        raise config.ConfigError(
+            "a component is defined in the script that runs (__main__), where nothing that reads the checkpoint later "
+            "would find it: move its class into a module of its own, and import it from there"
+        )
 
 
 def _objective(preset: Preset, meta_params: MetaParams = ()) -> TrainedObjective:

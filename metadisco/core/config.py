@@ -24,6 +24,9 @@ Data = Any  # what `json` reads and writes
 _WORDS = {"true": True, "false": False, "none": None, "inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
+_trusted: set[str] = set()
+
+
 class ConfigError(ValueError):
     """Settings that name something that does not exist, or hold a value that does not belong there."""
 
@@ -101,6 +104,17 @@ def from_data(data: Data, *, allow: tuple[str, ...] = ()) -> Component:
             f"A component is an object with a 'class' such as 'package.module:Class'; got {_short(data)}."
         )
     return _decode(moved.current(data), "", allow)
+
+
+def trust(package: str) -> None:
+    """Let files name components of a package from now on, as the user asks for it on the command line (`--allow`).
+
+    Raises:
+        ConfigError: If it is not the name of a package or module.
+    """
+    if not all(part.isidentifier() for part in package.split(".")):
+        raise ConfigError(f"{package!r} is not the name of a module: write my_module or my_package.")
+    _trusted.add(package)
 
 
 def resolve(name: str) -> type:
@@ -260,12 +274,12 @@ def _check_trusted(name: str, allow: tuple[str, ...]) -> None:
     module = name.partition(":")[0]
     package = module.partition(".")[0]
     if module in sys.modules or any(
-        module == known or module.startswith(known + ".") for known in ("metadisco", *allow)
+        module == known or module.startswith(known + ".") for known in ("metadisco", *allow, *_trusted)
     ):
         return
     raise ConfigError(
-        f"The file asks to import {module!r}, which is not part of metadisco. If you trust it, import the module first "
-        f'or pass allow=("{package}",).'
+        f"The file asks to import {module!r}, which is not part of metadisco. If you trust it, allow it: "
+        f'--allow {package} on the command line, allow=("{package}",) in Python, or import the module first.'
     )
 
 

@@ -80,7 +80,7 @@ def _owned(
 ) -> Iterator[None]:
     """Check a run folder, or make it, and hold its lock."""
     _check_folder(folder, resume)
-    settings, code = config.to_data(trainer), code_digest(_modules(config.to_data(trainer)))
+    settings, code = config.to_data(trainer), code_digest(modules_of(config.to_data(trainer)))
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+", encoding="utf-8") as lock:
         _take(lock, folder)
@@ -98,16 +98,16 @@ def _owned(
 def same_run(trainer: config.Component, seed: int, **options: Any) -> dict[str, Any]:
     """What processes that work on one run must have in common, for `processes.require_same`."""
     settings = config.to_data(trainer)
-    versions = {"metadisco_code": code_digest(_modules(settings)), "jax": jax.__version__}
+    versions = {"metadisco_code": code_digest(modules_of(settings)), "jax": jax.__version__}
     return {"settings": settings, "seed": seed, **options, **versions, "local_devices": jax.local_device_count()}
 
 
-def _modules(settings: Any) -> set[str]:
-    """Modules of all components in some settings."""
+def modules_of(settings: Any) -> set[str]:
+    """Modules of all components in some settings, as `config.to_data` wrote them."""
     if isinstance(settings, Mapping):
         own = {settings["class"].partition(":")[0]} if "class" in settings else set()
-        return own.union(*map(_modules, settings.values()))
-    return set().union(*map(_modules, settings)) if isinstance(settings, list) else set()
+        return own.union(*map(modules_of, settings.values()))
+    return set().union(*map(modules_of, settings)) if isinstance(settings, list) else set()
 
 
 def _config_digest(folder: Path) -> str:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import pytest
 
 import metadisco
 from metadisco import cli
+from metadisco.core import config
 from metadisco.evaluation import suites
 from metadisco.evaluation.agents_under_test import inner_loops
 from metadisco.meta_training import memory_estimate
@@ -257,3 +259,43 @@ def test_checkpoints_are_listed_with_whom_they_were_compared_with(capsys):
     listed = " ".join(capsys.readouterr().out.split())
     assert "quickstart grid-unseen: IQM 0.88 (a2c 0.86)" in listed
     assert re.search(r"ta-lpo-quick Acrobot-v1: IQM 1.00 \(ppo 1.00, dpo 1.0\d\); Pendulum-v1: IQM", listed)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder of a user with an objective in a module, which is the current one."""
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom metadisco import PPODrift\n\n\n"
+        "@dataclass(frozen=True)\nclass Own(PPODrift):\n    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(config, "_trusted", set())
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+def test_a_checkpoint_of_an_objective_of_ones_own_is_read_where_it_is_allowed(own, capsys):
+    sys.path.insert(0, str(own))
+    rule = config.resolve("mine:Own")()
+    metadisco.save(metadisco.Discovered(metadisco.MirrorLearning(rule), ()), own / "checkpoint")
+    del sys.modules["mine"]  # as in a new process
+    assert cli.main(["inspect", "checkpoint"]) == 2
+    assert "--allow mine on the command line" in capsys.readouterr().err
+    assert cli.main(["inspect", "checkpoint", "--allow", "mine"]) == 0
+    assert "drift=Own(" in capsys.readouterr().out
+
+
+def test_a_component_of_a_script_is_refused_before_training(own, monkeypatch, capsys):
+    sys.path.insert(0, str(own))
+    cls = config.resolve("mine:Own")
+    monkeypatch.setattr(cls, "__module__", "__main__")
+    preset = registry.preset("lpo-quick")
+    objective = metadisco.MirrorLearning(cls())
+    trainer = replace(
+        preset.trainer,
+        domains=tuple(replace(each, inner=replace(each.inner, objective=objective)) for each in preset.trainer.domains),
+    )
+    with pytest.raises(config.ConfigError, match="move its class into a module"):
+        metadisco.discover(replace(preset, trainer=trainer), own / "run")
+    assert not (own / "run").exists()

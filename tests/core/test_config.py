@@ -123,6 +123,21 @@ def test_module_of_others_is_imported_only_when_allowed(tmp_path, monkeypatch):
     assert config.from_data(data, allow=("their_package",)).size == 4
 
 
+def test_a_package_that_the_user_trusts_is_imported_wherever_a_file_names_it(tmp_path, monkeypatch):
+    (tmp_path / "our_package.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Thing:\n    size: int = 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(config, "_trusted", set())
+    data = {"class": "our_package:Thing", "size": 4}
+    with pytest.raises(config.ConfigError, match="--allow our_package on the command line"):
+        config.from_data(data)
+    with pytest.raises(config.ConfigError, match="not the name of a module"):
+        config.trust("our-package")
+    config.trust("our_package")
+    assert config.from_data(data).size == 4
+
+
 def test_values_are_checked_by_the_component_itself():
     with pytest.raises(ValueError, match=r"sigma = -1\.0: it must be above 0"):
         config.from_data(config.to_data(Trainer()) | {"meta": {"class": f"{__name__}:Evolution", "sigma": -1.0}})

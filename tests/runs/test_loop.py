@@ -199,9 +199,8 @@ def test_minutes_count_the_whole_run_and_not_each_call(tmp_path):
     """A job that is started again and again ends: its log has a minute, so a limit of a minute is used up."""
     run(LONG, tmp_path / "run", steps=5)
     log = tmp_path / "run" / "metrics.jsonl"
-    rows = [
-        json.loads(line) | {"seconds": 12.0 * number} for number, line in enumerate(log.read_text().splitlines(), 1)
-    ]
+    lines = log.read_text().splitlines()
+    rows = [json.loads(line) | {"seconds": 12.0 * number} for number, line in enumerate(lines, 1)]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
     again = run(LONG, tmp_path / "run", minutes=1.0, resume=True)
     assert (again.status, again.step) == ("out_of_time", 5)
