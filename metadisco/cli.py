@@ -200,6 +200,10 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="explain a checkpoint: its inputs, sensitivities and outputs")
     inspect.add_argument("checkpoint", help="name in the zoo, or a folder")
+    inspect.add_argument("--scores", action="store_true", help="print its scores, a table for each suite")
+    inspect.add_argument(
+        "--lives", action="store_true", help="train agents on small grid worlds, for the entropy of their policies"
+    )
     inspect.add_argument("--out", help="write pictures into this folder; a drift is drawn beside PPO and DPO")
     inspect.add_argument("--overwrite", action="store_true", help="replace pictures that are in the folder")
     inspect.set_defaults(run=_inspect)
@@ -359,13 +363,20 @@ def _evaluate(known: argparse.Namespace) -> int:
 
 def _inspect(known: argparse.Namespace) -> int:
     from metadisco.checkpoints import checkpoint
+    from metadisco.core.score_table import counted
     from metadisco.reports import inspection
 
     discovered = checkpoint.load(known.checkpoint)
-    found, paths = inspection.inspect(discovered), []
+    lives = known.lives or bool(known.out)  # of which a picture is drawn
+    found, paths = inspection.inspect(discovered, lives=lives), []
     if known.out:
         paths = inspection.write(discovered, found, Path(known.out), overwrite=known.overwrite)
-    inspection.explain(discovered, found, _console())
+    console = _console()
+    inspection.explain(discovered, found, console, scores=known.scores)
+    more = [f"--scores: its scores on {counted(len(discovered.evaluation), 'suite')}"] if discovered.evaluation else []
+    more = ([] if known.scores else more) + ([] if lives else ["--lives: the entropy of agents that learn by it"])
+    if more:
+        console.print("More: " + "; ".join(more) + ".", highlight=False, soft_wrap=True)
     for path in paths:
         print(path)
     return 0

@@ -88,7 +88,15 @@ def test_evaluate_writes_the_scores_that_the_run_had(run, tmp_path, capsys):
 
 def test_inspect_says_what_a_checkpoint_is(run, capsys):
     assert cli.main(["inspect", str(run / "objective")]) == 0
+    short = capsys.readouterr().out
+    assert "More: --scores: its scores on 1 suite; --lives" in short
+    assert "grid-tiny" not in short
+    assert "What it does to entropy" not in short
+    assert len(short.splitlines()) < 80
+    assert cli.main(["inspect", str(run / "objective"), "--scores", "--lives"]) == 0
     shown = capsys.readouterr().out
+    assert "More:" not in shown
+    assert "What it does to entropy" in shown
     for word in (
         "LPG(",
         "log_lifetime",
