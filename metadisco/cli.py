@@ -45,7 +45,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     if rest and known.command != "discover":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        if known.command == "list":
+        if known.command == "list" and known.kind != "settings":
             return _list(known)
         return _with_jax(known, rest)
     except BaseException as error:
@@ -65,7 +65,7 @@ def _with_jax(known: argparse.Namespace, rest: Sequence[str]) -> int:
     devices.prepare_jax()
     sys.path.insert(0, str(Path.cwd()))  # a component of the user's own is named package.module:Class
     _check_seed(known)
-    for package in known.allow:
+    for package in getattr(known, "allow", []):
         config.trust(package)
     _join(known)
     _check_jax(known.command)
@@ -118,8 +118,8 @@ def _parser() -> argparse.ArgumentParser:
         "discover",
         help="meta-train an objective, test it, write a report",
         description="Meta-train an objective from random weights, or from one that exists (--from); then test it and "
-        "write a report. Settings of the preset are overridden by their path: --meta_optimizer.sigma.start 0.05 (a "
-        "run's config.json lists them all).",
+        "write a report. Settings of the preset are overridden by their path: --meta_optimizer.sigma.start 0.05 "
+        "(metadisco list settings PRESET lists them).",
     )
     preset: Any = discover.add_argument("preset", help="name of a preset (metadisco list presets)")
     preset.completer = lambda **_: PRESETS
@@ -149,6 +149,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     discover.add_argument(
         "--seeds", type=int, help="number of seeds per setting, from --seed upward; one table of all runs"
+    )
+    discover.add_argument(
+        "--settings",
+        metavar="FILE.toml",
+        help="settings by their paths; those on the command line come on top (metadisco list settings PRESET)",
+    )
+    discover.add_argument(
+        "--dry-run", action="store_true", help="say what would run, its memory and its cost, and start nothing"
     )
     discover.add_argument("--other-code", action="store_true", help="resume even if the code has changed")
     discover.add_argument(
@@ -221,8 +229,10 @@ def _parser() -> argparse.ArgumentParser:
             help="module or package of your own whose components checkpoints may name; may be repeated",
         )
 
-    listing = commands.add_parser("list", help="list presets, suites, objectives or checkpoints")
-    listing.add_argument("kind", choices=["presets", "suites", "objectives", "checkpoints"])
+    listing = commands.add_parser("list", help="list presets, suites, objectives, checkpoints or a preset's settings")
+    listing.add_argument("kind", choices=["presets", "suites", "objectives", "checkpoints", "settings"])
+    of: Any = listing.add_argument("preset", nargs="?", help="whose settings, for `list settings`")
+    of.completer = lambda **_: PRESETS
     listing.set_defaults(run=_list)
     return parser
 
@@ -286,20 +296,26 @@ def _overrides(rest: Sequence[str]) -> dict[str, str]:
 def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from dataclasses import replace
 
-    from metadisco.commands import discovery
+    from metadisco.commands import discovery, settings
     from metadisco.core import config
     from metadisco.presets import registry
 
     if known.start is not None and known.resume:
         raise ValueError("--from with --resume: a run that goes on keeps its beginning; leave out one of the two")
     preset = registry.preset(known.preset)
-    preset = replace(preset, trainer=config.replace_fields(preset.trainer, _overrides(rest)))
+    given = [{} if known.settings is None else settings.read(known.settings), _overrides(rest)]
+    for fields in given:  # in turn: a file may name an objective, and the command line a field of it
+        preset = replace(preset, trainer=config.replace_fields(preset.trainer, fields))
     for cap in ("minutes", "env_steps"):
         if getattr(known, cap) is not None:
             preset = replace(preset, **{cap: getattr(known, cap)})
     if known.sweep or known.seeds is not None:
         return _sweep(known, preset, _overrides(rest))
     out = known.out or f"runs/{preset.name}"
+    if known.dry_run:
+        options = {name: getattr(known, name) for name in ("seed", "resume", "other_code", "start")}
+        _show_preview(discovery.preview(preset, out, **options), settings.settings(preset.trainer))
+        return 0
     return discovery.discover(
         preset,
         out,
@@ -310,6 +326,16 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
         wandb=known.wandb,
         console=_console(),
     ).exit_code
+
+
+def _show_preview(rows: Sequence[tuple[str, str]], fields: Sequence[tuple[str, ...]]) -> None:
+    console = _console()
+    for name, value in rows:
+        console.print(f"{name + ':':<11} {value}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    for path, value, *_ in fields:
+        console.print(f"{path} = {value}", markup=False, highlight=False, soft_wrap=True)
+    console.print("\nNothing was started: this was --dry-run.", highlight=False)
 
 
 def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) -> int:
@@ -327,6 +353,9 @@ def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) ->
         raise ValueError(f"--seeds must be at most {sweep.MAX_RUNS:,}, got {num_seeds:,}")
     planned = sweep.plan(preset, fields, range(known.seed, known.seed + num_seeds))
     out = known.out or f"runs/{preset.name}-sweep"
+    if known.dry_run:
+        _show_preview(sweep.preview(planned, out, resume=known.resume), [])
+        return 0
     return sweep.run(planned, out, start=known.start, resume=known.resume, console=_console())
 
 
@@ -390,21 +419,43 @@ def _report(known: argparse.Namespace) -> int:
 
 
 def _list(known: argparse.Namespace) -> int:
-    from rich.table import Table
-
     from metadisco.commands import listing
 
+    if known.kind == "settings":
+        _list_settings(known.preset)
+    elif known.preset is not None:
+        raise ValueError(f"list {known.kind} takes no name, got {known.preset!r}")
+    else:
+        _console().print(_as_table(listing.rows(known.kind)))
+    _console().print(f"\n{listing.NOTES[known.kind]}", highlight=False, markup=False)
+    return 0
+
+
+def _list_settings(name: str | None) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from metadisco.commands import settings
+    from metadisco.presets import registry
+
+    if name is None:
+        raise ValueError("list settings needs the name of a preset, such as: metadisco list settings quickstart")
     console = _console()
-    rows = listing.rows(known.kind)
+    for path, value, meaning in settings.settings(registry.preset(name).trainer):
+        console.print(Text.assemble((path, "bold"), f" = {value}"), soft_wrap=True)
+        console.print(Padding(Text(meaning, style="dim"), (0, 0, 0, 4)))
+
+
+def _as_table(rows: Sequence[Sequence[str]]) -> Any:
+    """Rows of text, the first column bold, the last one as wide as there is room for."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, show_header=False)
     for place in range(len(rows[0])):
-        is_last = place + 1 == len(rows[0])
-        table.add_column(style="" if place else "bold", no_wrap=not is_last, overflow="fold")
+        table.add_column(style="" if place else "bold", no_wrap=place + 1 < len(rows[0]), overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console.print(table)
-    console.print(f"\n{listing.NOTES[known.kind]}", highlight=False, markup=False)
-    return 0
+    return table
 
 
 def _console() -> Any:

@@ -16,18 +16,28 @@ from metadisco.core import config, terminal
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.processes import is_first, require_same
 from metadisco.core.provenance import provenance
+from metadisco.core.score_table import counted
 from metadisco.core.sharding import check_even
 from metadisco.core.types import Key, MetaParams
 from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_interval
 from metadisco.evaluation import evaluation, results, stats
-from metadisco.evaluation.agents_under_test import AgentUnderTest, TrainedObjective, inner_loops, trained_with
+from metadisco.evaluation.agents_under_test import (
+    AgentUnderTest,
+    PlannedTest,
+    TrainedObjective,
+    inner_loops,
+    trained_with,
+)
 from metadisco.evaluation.meta_test import plan, run_tests, show
 from metadisco.lives.life import InnerLoop
 from metadisco.meta_training import memory_estimate
+from metadisco.presets import registry
 from metadisco.presets.base import Preset
-from metadisco.runs import loop, trackers
+from metadisco.presets.catalog import PRESETS as CATALOG
+from metadisco.runs import loop, run_folder, trackers
 from metadisco.runs.hooks import Hook, Measurement, Snapshot
 from metadisco.runs.run_folder import clear_errors, modules_of
+from metadisco.runs.train_state import Checkpoints
 
 VALIDATION_SUITE = "grid-validation"
 
@@ -92,10 +102,9 @@ def discover(
     require_same(starts.details(begins_at))
     if wandb is not None:
         trackers.check_wandb()
-    if is_first():
-        console.print(f"[bold]metadisco[/bold] discovers {preset.name}: {preset.description}")
-        if begins_at is not None:
-            console.print(begins_at.describe(trainer), markup=False, highlight=False, soft_wrap=True)
+    announcement = f"metadisco discovers {preset.name}: {preset.description}"
+    if begins_at is not None:
+        announcement += f"\n{begins_at.describe(trainer)}"
 
     def begin(folder: Path) -> Callable[[Key], Any]:
         if begins_at is not None:
@@ -113,7 +122,16 @@ def discover(
     track: list[trackers.MakeTracker] = [trackers.tensorboard]
     if wandb is not None:
         track.append(functools.partial(trackers.Wandb, mode=wandb))
-    run = loop.run(trainer, folder, options, hooks(preset, seed), track=track, begin=begin, console=console)
+    run = loop.run(
+        trainer,
+        folder,
+        options,
+        hooks(preset, seed),
+        track=track,
+        begin=begin,
+        announcement=announcement,
+        console=console,
+    )
     if not is_first():
         return Discovery(None, folder, run.exit_code)
     if run.status == "interrupted":
@@ -125,6 +143,60 @@ def discover(
     with clear_errors(folder):
         discovered = finish(preset, folder, meta_params, seed=seed, step=run.step, seconds=run.seconds, console=console)
     return Discovery(discovered, folder, run.exit_code)
+
+
+@own_defaults
+def preview(
+    preset: Preset,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    other_code: bool = False,
+    start: starts.Place | None = None,
+) -> list[tuple[str, str]]:
+    """Say what `discover` would do with the same arguments, and start nothing.
+
+    Returns:
+        What is said, and the name of it: folder, end, lives, memory, cost, tests.
+
+    Raises:
+        As `discover`, as far as it can be known before it runs.
+    """
+    trainer, folder = preset.trainer, Path(out)
+    check(preset)
+    memory_estimate.check(trainer)
+    begins_at = starts.of_run(folder, start, resume=resume)
+    starts.init_for(trainer, begins_at, trainer)
+    run_folder.check(folder, trainer, seed, resume, other_code=other_code)
+    steps = Checkpoints(folder / "checkpoints").steps()
+    run_folder.require_checkpoints(folder, steps)
+    limits = [
+        counted(trainer.num_steps, "meta-step"),
+        *([f"{preset.minutes:g} minutes"] if preset.minutes is not None else []),
+        *([f"{preset.env_steps:,.0f} environment steps"] if preset.env_steps is not None else []),
+    ]
+    lives = [
+        f"{counted(domain.num_tasks, 'task')} x {trainer.replicas} = "
+        f"{counted(domain.num_tasks * trainer.replicas, 'life', 'lives')}"
+        f"{f' in {domain.name}' if len(trainer.domains) > 1 else ''}"
+        for domain in trainer.domains
+    ]
+    entry = CATALOG.get(preset.name)
+    base = None if entry is None else registry.preset(preset.name).trainer
+    changed = [] if base is None else [str(each) for each in config.diff(base, trainer)]
+    tested = [f"{test.name} ({', '.join(agent.name for agent in test.agents)})" for test in _tests(preset)]
+    return [
+        ("preset", f"{preset.name}: {preset.description}"),
+        ("changed", "; ".join(changed) or "nothing: the settings are those of the preset"),
+        ("folder", f"{folder}, {f'goes on at meta-step {steps[-1]}' if steps else 'new'}; seed {seed}"),
+        *([] if begins_at is None else [("start", begins_at.describe(trainer))]),
+        ("ends after", ", or ".join(limits)),
+        ("meta-step", "; ".join(lives)),
+        ("memory", memory_estimate.in_words(trainer)),
+        *([] if entry is None else [("cost", f"{entry.cost} on 2 CPU cores, of the preset as it is")]),
+        ("tests", "; ".join(tested) or "none"),
+    ]
 
 
 def _is_tested(folder: Path, step: int) -> bool:
@@ -211,8 +283,14 @@ def check(preset: Preset) -> None:
     for i, domain in enumerate(trainer.domains):
         where = "" if len(trainer.domains) == 1 else f"domains.{i}."
         check_even(domain.num_tasks, trainer.replicas, name=f"{where}num_tasks")
-    validated = [VALIDATION_SUITE] if preset.validate_every else []
-    plan([_objective(preset)], list(dict.fromkeys([*preset.suites, *validated])))
+    _tests(preset)
+    if preset.validate_every:
+        plan([_objective(preset)], [VALIDATION_SUITE])
+
+
+def _tests(preset: Preset) -> list[PlannedTest]:
+    """Tests of the objective of a run."""
+    return plan([_objective(preset)], preset.suites)
 
 
 def _check_modules(trainer: Any) -> None:

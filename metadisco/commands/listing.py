@@ -48,6 +48,7 @@ NOTES = {
     "Settings of one: metadisco list settings PRESET.",
     "suites": "Test an objective on one: metadisco evaluate CHECKPOINT --suite NAME.",
     "objectives": "One of your own is named by its module: metadisco discover PRESET --inner.objective my_module:Mine.",
+    "settings": "Change one: metadisco discover PRESET --num_steps 100; or several from a file: --settings FILE.toml.",
     "checkpoints": "Explain one: metadisco inspect NAME. Test it: metadisco evaluate NAME.",
 }
 """What is said below each list."""

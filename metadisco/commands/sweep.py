@@ -22,6 +22,7 @@ from metadisco.core import config, devices, nan_checks, terminal
 from metadisco.core.files import write_atomically
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.processes import is_first, of_first, require_same
+from metadisco.core.score_table import counted
 from metadisco.curricula.snapshots import snapshot_interval
 from metadisco.meta_training import memory_estimate
 from metadisco.meta_training.batched_seeds import BatchedSeeds, SeedLogs, label, log_of_seed
@@ -198,6 +199,31 @@ def _run(sweep: Sweep, folder: Path, start: starts.Start | None, resume: bool, c
         console.print(write_table(folder, manifest), markup=False, highlight=False, soft_wrap=True)
         console.print(f"table: {folder / 'sweep.md'}", soft_wrap=True)
     return 0
+
+
+@own_defaults
+def preview(sweep: Sweep, out: str | Path, *, resume: bool = False) -> list[tuple[str, str]]:
+    """Say what `run` would do, and start nothing.
+
+    Raises:
+        run_folder.RunError: as `run`.
+    """
+    folder, preset = Path(out).absolute(), sweep.settings[0].preset
+    done = Manifest.check(folder, _describe(sweep), resume)
+    left = sum(not done.is_over(setting.name, seed) for setting in sweep.settings for seed in sweep.seeds)
+    largest = max((setting.preset.trainer for setting in sweep.settings), key=memory_estimate.estimate)
+    words = [_words(setting.values) or "the preset as it is" for setting in sweep.settings]
+    runs = len(sweep.settings) * len(sweep.seeds)
+    return [
+        ("preset", f"{preset.name}: {preset.description}"),
+        ("folder", str(folder)),
+        (
+            "runs",
+            f"{counted(len(sweep.settings), 'setting')} x {counted(len(sweep.seeds), 'seed')}, {left} of {runs} left",
+        ),
+        ("settings", "; ".join(words)),
+        ("memory", f"{memory_estimate.in_words(largest)}, a run of the largest setting"),
+    ]
 
 
 def _describe(sweep: Sweep) -> dict[str, Any]:

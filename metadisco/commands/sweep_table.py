@@ -60,19 +60,24 @@ class Manifest:
         Raises:
             RunError: if the folder holds something else, another sweep, or a sweep without `resume`.
         """
+        manifest = cls.check(folder, plan, resume)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            manifest.write()
+        except OSError as error:
+            raise RunError(f"Cannot write in {folder}: {error.strerror or error}. Name another --out.") from error
+        return manifest
+
+    @classmethod
+    def check(cls, folder: Path, plan: dict[str, Any], resume: bool) -> Self:
+        """As `open`, and write nothing."""
         path = folder / "sweep.json"
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder} is a file: name another --out.")
         if not path.exists():
             if folder.exists() and any(not each.name.startswith(".") for each in folder.iterdir()):
                 raise RunError(f"{folder} holds files that are not a sweep: name a new or empty folder as --out.")
-            manifest = cls(folder, plan, {})
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                manifest.write()
-            except OSError as error:
-                raise RunError(f"Cannot write in {folder}: {error.strerror or error}. Name another --out.") from error
-            return manifest
+            return cls(folder, plan, {})
         if not resume:
             raise RunError(f"{folder} holds another sweep: go on with it with --resume, or name another --out.")
         try:
@@ -90,8 +95,6 @@ class Manifest:
             raise RunError(f"{folder} holds another sweep:{lines}\nResume with its own, or name another --out.")
         manifest = cls(folder, plan, runs)
         manifest.table = document.get("table", [])
-        if plan != document["plan"]:
-            manifest.write()
         return manifest
 
     def find(self, setting: str, seed: int) -> Run | None:

@@ -14,13 +14,14 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from metadisco.core import moved
 
 Component = Any  # an instance of a frozen dataclass
 Data = Any  # what `json` reads and writes
+MOST_NEAR = 12  # paths of settings that an error message names
 _WORDS = {"true": True, "false": False, "none": None, "inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
@@ -29,6 +30,14 @@ _trusted: set[str] = set()
 
 class ConfigError(ValueError):
     """Settings that name something that does not exist, or hold a value that does not belong there."""
+
+
+class UnknownFieldError(ConfigError):
+    """A path of a setting that there is not."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 def check_positive(component: Any, *names: str) -> None:
@@ -157,7 +166,12 @@ def replace_fields(component: Component, overrides: Mapping[str, object]) -> Com
         ConfigError: For an unknown field (it lists the valid ones and the nearest) or a value of the wrong type.
         ValueError: Whatever the component's own checks raise.
     """
-    return _replace(component, {_whole_path(component, path): value for path, value in overrides.items()}, "")
+    whole = {_whole_path(component, path): value for path, value in overrides.items()}
+    try:
+        return _replace(component, whole, "")
+    except UnknownFieldError as error:
+        near = _near(component, error.path)
+        raise UnknownFieldError(f"{error}{f' Settings near it: {near}.' if near else ''}", error.path) from None
 
 
 def _whole_path(component: Component, path: str) -> str:
@@ -166,6 +180,30 @@ def _whole_path(component: Component, path: str) -> str:
     if not is_component(component) or name in _fields(component):
         return path
     return f"{tuple_of}.0.{path}" if (tuple_of := _in_tuples_of_one(component).get(name)) else path
+
+
+def _near(component: Component, path: str) -> str:
+    """The settings whose path has a part that is spelled like the last one of this path."""
+    paths, wanted = list(_paths(component, "")), path.rpartition(".")[2]
+    parts = {part for each in paths for part in each.split(".")}
+    like = {*difflib.get_close_matches(wanted, parts, n=3, cutoff=0.75)}
+    found = [each for each in paths if like & {*each.split(".")[-2:]}]
+    return ", ".join([*found[:MOST_NEAR], *(["..."] if len(found) > MOST_NEAR else [])])
+
+
+def _paths(component: Component, path: str) -> Iterator[str]:
+    """Every path, that of what is the only item of a tuple at the top without the tuple."""
+    for name in field_names(component):
+        value = getattr(component, name)
+        items = {join(path, name): value}
+        if type(value) is tuple and any(map(is_component, value)):
+            is_alone = len(value) == 1 and not path
+            items = {path if is_alone else f"{join(path, name)}.{index}": item for index, item in enumerate(value)}
+        for where, item in items.items():
+            if where:
+                yield where
+            if is_component(item):
+                yield from _paths(item, where)
 
 
 def _in_tuples_of_one(component: Component) -> dict[str, str]:
@@ -216,6 +254,11 @@ def join(path: str, name: object) -> str:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def field_names(component: Component) -> list[str]:
+    """Names of the settings of a component."""
+    return list(_fields(component))
 
 
 def _fields(component: Component | type) -> dict[str, dataclasses.Field]:
@@ -313,7 +356,8 @@ def _replace(component: Component, overrides: Mapping[str, object], path: str) -
         where = join(path, name)
         if name not in names:
             known = names if path else [*names, *_in_tuples_of_one(component)]
-            raise ConfigError(f"Unknown field {where!r}.{nearest(where, [join(path, each) for each in known])}")
+            valid = [join(path, each) for each in known]
+            raise UnknownFieldError(f"Unknown field {where!r}.{nearest(where, valid)}", where)
         present = component[int(name)] if type(component) is tuple else getattr(component, name)
         hint = hints.get(name, Any if present is None or is_component(present) else type(present))
         value = _replace(present, group, where)

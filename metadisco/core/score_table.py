@@ -44,14 +44,16 @@ def decimal(value: Any, digits: int = 3) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}" if is_number else DASH
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """A number of things.
 
     Example:
         >>> counted(1, "meta-step"), counted(2500, "meta-step")
         ('1 meta-step', '2,500 meta-steps')
+        >>> counted(2, "life", "lives")
+        '2 lives'
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def interval(low: Any, high: Any, digits: int = 3) -> str:

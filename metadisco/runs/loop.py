@@ -142,6 +142,7 @@ def run(
     *,
     track: Sequence[trackers.MakeTracker] = (trackers.tensorboard,),
     begin: Begin | None = None,
+    announcement: str = "",
     console: Any = None,
 ) -> Result:
     """Run meta-steps from the start, or from the newest intact checkpoint, until the run is finished or has to stop.
@@ -159,6 +160,7 @@ def run(
         track: Where else the curves go.
         begin: Given the folder, says how the first state is made of its key; the trainer's `init` if None. It is not
             called where there is a checkpoint.
+        announcement: What to say when the folder has turned out to be one that the run can have.
         console: The `rich` console to show progress on.
 
     Raises:
@@ -180,6 +182,8 @@ def run(
     with opened(folder, trainer, seed, options.resume, details, other_code=other_code) as home:
         checkpoints = Checkpoints(home / "checkpoints")
         require_checkpoints(home, checkpoints.steps())
+        if announcement:
+            display.say(announcement)
         is_new = begin is not None and not agree(bool(checkpoints.steps()))[0]
         state = restore(trainer, seed, checkpoints, placement_of(trainer), begin(home) if begin and is_new else None)
         step = int(state.step)

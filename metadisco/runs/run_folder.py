@@ -95,6 +95,22 @@ def _owned(
         yield
 
 
+def check(
+    out: str | os.PathLike, trainer: config.Component, seed: int, resume: bool, *, other_code: bool = False
+) -> None:
+    """Raise what `opened` would of a folder, but for its lock, and make nothing.
+
+    Raises:
+        RunError: If the folder holds something else, or was run with other settings or by other code.
+    """
+    folder = Path(out).absolute()
+    with clear_errors(out):
+        _check_folder(folder, resume)
+        if (folder / "config.json").exists():
+            _check_settings(folder, config.to_data(trainer), seed)
+            _check_code(folder, code_digest(modules_of(config.to_data(trainer))), other_code)
+
+
 def same_run(trainer: config.Component, seed: int, **options: Any) -> dict[str, Any]:
     """What processes that work on one run must have in common, for `processes.require_same`."""
     settings = config.to_data(trainer)
