@@ -4,6 +4,7 @@ An objective alone is called `discovered`, also in the files of a run. Several a
 has objectives whose agents had different budgets, or that were trained for other lifetimes, without saying so.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +15,13 @@ from metadisco.checkpoints import checkpoint
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.core import config, devices, score_table
 from metadisco.core.jax_defaults import own_defaults
+from metadisco.core.score_table import counted
 from metadisco.curricula.tasks import DrawsTasks, FixedLifetime, LogUniformLifetime, Tasks
-from metadisco.evaluation import agents_under_test, evaluation, results, suites
+from metadisco.evaluation import agents_under_test, duration, evaluation, results, suites
 from metadisco.evaluation.agents_under_test import FOR_TABLES, PlannedTest, TrainedObjective
 from metadisco.evaluation.catalog import UPPER_ANCHORS
 from metadisco.evaluation.results import Results
-from metadisco.runs.progress import Bars
+from metadisco.runs.progress import Bars, Ticker, clock, is_live
 
 RESERVED = ("random", *UPPER_ANCHORS, *FOR_TABLES)
 
@@ -132,13 +134,28 @@ def plan(
 
 
 def run_tests(tests: Sequence[PlannedTest], *, num_seeds: int, seed: int, console: Any = None) -> Results:
-    """Run planned tests, showing progress: all levels are drawn and solved first, then agents are trained on them."""
+    """Run planned tests, showing progress: all levels are drawn and solved first, then agents are trained on them.
+
+    Where no bar can be redrawn, a line is printed every minute.
+    """
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
+    def say(text: str) -> None:
+        if console is not None:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    if tests:
+        what = f"{counted(sum(len(test.agents) for test in tests), 'agent')} on {counted(len(tests), 'suite')}"
+        say(f"Testing {what}: {duration.in_words(duration.seconds(tests, num_seeds))} here.")
     test_sets = [test.suite.build() for test in tests]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     found: Results = {}
-    with Bars(console, *columns, is_shown=console is not None) as bars:
+    begun, at = time.monotonic(), ["drawing levels"]
+    ticker = Ticker(
+        lambda: say(f"{at[0]} · elapsed {clock(time.monotonic() - begun)}"),
+        is_on=console is not None and not is_live(console),
+    )
+    with ticker, Bars(console, *columns, is_shown=console is not None) as bars:
         places = {
             (test.name, agent.name): bars.add(f"{test.name}: {agent.name}", 1.0, start=False)
             for test in tests
@@ -146,6 +163,7 @@ def run_tests(tests: Sequence[PlannedTest], *, num_seeds: int, seed: int, consol
         }
 
         def advance(suite: str, agent: str, fraction: float) -> None:
+            at[0] = f"{suite}: {agent} {fraction:.0%}"
             bars.update(places[suite, agent], fraction)
 
         for test, test_set in zip(tests, test_sets, strict=True):
