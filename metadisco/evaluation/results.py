@@ -139,21 +139,25 @@ def to_json(document: Mapping[str, Any]) -> bytes:
 
 
 def save_curves(path: str | os.PathLike, results: Results) -> None:
-    """Write everything atomically."""
+    """Write everything atomically: arrays by suite, agent and what they are, `grid-unseen/a2c/scores`."""
     arrays: dict[str, np.ndarray] = {}
 
-    def store(value: Any) -> Any:
-        """Arrays go to the archive, under the next number."""
+    def store(value: Any, name: str) -> Any:
+        """Arrays go to the archive."""
         if isinstance(value, np.ndarray):
-            arrays[str(len(arrays))] = value
-            return {"array": len(arrays) - 1}
+            arrays[name] = value
+            return {"array": name}
         if isinstance(value, dict):
-            return {"dict": {name: store(entry) for name, entry in value.items()}}
+            return {"dict": {key: store(entry, f"{name}/{key}") for key, entry in value.items()}}
         return list(value) if isinstance(value, tuple) else value
 
     evaluations = [
-        {"agent": agent} | {field.name: store(getattr(evaluation, field.name)) for field in fields(Evaluation)}
-        for agents in results.values()
+        {"agent": agent}
+        | {
+            field.name: store(getattr(evaluation, field.name), f"{suite}/{agent}/{field.name}")
+            for field in fields(Evaluation)
+        }
+        for suite, agents in results.items()
         for agent, evaluation in agents.items()
     ]
     index = json.dumps({"format_version": FORMAT_VERSION, "evaluations": evaluations})
@@ -183,7 +187,7 @@ def _read_curves(path: Path) -> Results:
 
         def restore(value: Any) -> Any:
             if isinstance(value, dict) and "array" in value:
-                return archive[str(value["array"])]
+                return archive[str(value["array"])]  # a number in files of version 0.1
             if isinstance(value, dict):
                 return {name: restore(entry) for name, entry in value["dict"].items()}
             return tuple(value) if isinstance(value, list) else value
