@@ -9,7 +9,8 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         terminal.forgive(stream)
-    with signals.heard_at_once() if arguments is None else contextlib.nullcontext():
+    with _warnings_as_sentences(), signals.heard_at_once() if arguments is None else contextlib.nullcontext():
         return _main(arguments)
+
+
+@contextlib.contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """A context in which a warning is printed as what it says, without the line of code that raised it."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"metadisco: warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _main(arguments: Sequence[str] | None) -> int:
@@ -62,6 +74,7 @@ def _with_jax(known: argparse.Namespace, rest: Sequence[str]) -> int:
     """Run a command that computes."""
     from metadisco.core import config, devices, processes
 
+    _check_texts(known)
     devices.prepare_jax()
     sys.path.insert(0, str(Path.cwd()))  # a component of the user's own is named package.module:Class
     _check_seed(known)
@@ -97,6 +110,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return processes.LOST, str(error)
     if isinstance(error, (*mistakes, OSError, ValueError)):
         return USER_ERROR, f"error: {error}"
+    if isinstance(error, (MemoryError, OverflowError)):
+        return USER_ERROR, f"error: a number is too large for this machine: {error or 'out of memory'}"
     if isinstance(error, loop.TrainingError):
         return FAILED, str(error)
     if not processes.is_joined():
@@ -235,6 +250,15 @@ def _parser() -> argparse.ArgumentParser:
     of.completer = lambda **_: PRESETS
     listing.set_defaults(run=_list)
     return parser
+
+
+def _check_texts(known: argparse.Namespace) -> None:
+    """Refuse an empty name or path, which would mean the current folder."""
+    for name, value in vars(known).items():
+        if any(text == "" for text in (value if isinstance(value, list) else [value])):
+            option = {"start": "from"}.get(name, name.replace("_", "-"))
+            is_place = name in ("preset", "checkpoint", "checkpoints", "folder")
+            raise ValueError(f"the {option} is empty: name one" if is_place else f"--{option} is empty: leave it out")
 
 
 def _check_seed(known: argparse.Namespace) -> None:

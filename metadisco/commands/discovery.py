@@ -218,7 +218,7 @@ def _already_finished(preset: Preset, folder: Path, run: loop.Result, console: A
     if not page.exists():
         reports.write(folder)
     how = {
-        "out_of_time": f"Its {preset.minutes} minutes are used up: more --minutes with --resume train on.",
+        "out_of_time": "Its time is used up: more --minutes with --resume train on.",
         "spent": "Its environment steps are used up: more --env-steps with --resume train on.",
     }.get(run.status, f"To train on from its objective: metadisco discover {preset.name} --from {folder} --out NEW.")
     console.print(
@@ -253,7 +253,7 @@ def finish(
     untested = Discovered(inner_loops(trainer)[0].objective, meta_params, origin)
     checkpoint.save(untested, folder / "objective", overwrite=True)  # whatever becomes of the test
     then = "Now the meta-test:" if preset.suites else "There is no suite to test it on."
-    console.print(f"Meta-training is done after {step} meta-steps. {then}")
+    console.print(f"Meta-training is done after {counted(step, 'meta-step')}. {then}")
     tests = plan([_objective(preset, meta_params)], preset.suites)
     outcome = run_tests(tests, num_seeds=preset.num_seeds, seed=seed, console=console)
     origin["minutes"] = round((seconds + time.perf_counter() - begun) / 60, 2)

@@ -21,6 +21,7 @@ from metadisco.core import moved
 
 Component = Any  # an instance of a frozen dataclass
 Data = Any  # what `json` reads and writes
+MAX_COUNT = 2**31 - 1  # of int32, in which everything is counted
 MOST_NEAR = 12  # paths of settings that an error message names
 _WORDS = {"true": True, "false": False, "none": None, "inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
@@ -49,11 +50,13 @@ def check_positive(component: Any, *names: str) -> None:
 
 
 def check_counts(component: Any, *names: str) -> None:
-    """Raise ValueError unless the named settings are at least 1, or None."""
+    """Raise ValueError unless the named settings are at least 1 and fit into 32 bits, or are None."""
     for name in names:
         value = getattr(component, name)
         if value is not None and value < 1:
             raise ValueError(f"{type(component).__name__}.{name} must be at least 1, got {value}")
+        if value is not None and value > MAX_COUNT:
+            raise ValueError(f"{type(component).__name__}.{name} must be at most {MAX_COUNT:,}, got {value}")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from metadisco.envs.host import Hosted
 from metadisco.evaluation.agents_under_test import AgentUnderTest, PlannedTest
 
 COMPILE_SECONDS = 10.0  # of an agent on a suite
-STEP_MICROSECONDS = {"grid": 0.5, "small": 6.0, "images": 60.0, "brax": 60.0, "host": 1500.0}
+STEP_MICROSECONDS = {"grid": 0.5, "small": 5.0, "images": 120.0, "brax": 60.0, "host": 1500.0}
 """Of an environment step with its share of learning and evaluation, on one core."""
 
 

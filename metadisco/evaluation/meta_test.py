@@ -6,14 +6,16 @@ has objectives whose agents had different budgets, or that were trained for othe
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from metadisco.checkpoints import checkpoint
 from metadisco.checkpoints.checkpoint import Discovered
-from metadisco.core import config, devices, score_table
+from metadisco.core import config, devices, score_table, trees
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.score_table import counted
 from metadisco.curricula.tasks import DrawsTasks, FixedLifetime, LogUniformLifetime, Tasks
@@ -21,6 +23,7 @@ from metadisco.evaluation import agents_under_test, duration, evaluation, result
 from metadisco.evaluation.agents_under_test import FOR_TABLES, PlannedTest, TrainedObjective
 from metadisco.evaluation.catalog import UPPER_ANCHORS
 from metadisco.evaluation.results import Results
+from metadisco.meta_training import memory_estimate
 from metadisco.runs.progress import Bars, Ticker, clock, is_live
 
 RESERVED = ("random", *UPPER_ANCHORS, *FOR_TABLES)
@@ -144,6 +147,7 @@ def run_tests(tests: Sequence[PlannedTest], *, num_seeds: int, seed: int, consol
         if console is not None:
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    _check_memory(tests, num_seeds)
     if tests:
         what = f"{counted(sum(len(test.agents) for test in tests), 'agent')} on {counted(len(tests), 'suite')}"
         say(f"Testing {what}: {duration.in_words(duration.seconds(tests, num_seeds))} here.")
@@ -174,11 +178,28 @@ def run_tests(tests: Sequence[PlannedTest], *, num_seeds: int, seed: int, consol
     return found
 
 
+def _check_memory(tests: Sequence[PlannedTest], num_seeds: int) -> None:
+    """Refuse a test whose agents cannot fit. Raises ConfigError, before anything is drawn."""
+    available = memory_estimate.available_bytes()
+    for test in tests:
+        num_levels = test.suite.num_levels or getattr(test.suite.suite, "num_levels", 1)
+        num_lives = num_levels * num_seeds
+        for agent in test.agents:
+            inner = agent.inner if test.suite.suite.inner else replace(agent.inner, env=test.suite.suite.env)
+            size = trees.num_bytes(jax.eval_shape(inner.agent.init, jax.random.key(0)))
+            if 3 * size * num_lives > available:  # parameters, those of the optimizer, and a copy of both on the way
+                raise config.ConfigError(
+                    f"{test.name} with {counted(num_levels, 'level')} and {counted(num_seeds, 'seed')} has "
+                    f"{num_lives:,} agents, which need about {3 * size * num_lives / 2**30:,.0f} GiB; there are "
+                    f"{available / 2**30:.0f} GiB. Lower --seeds or --levels."
+                )
+
+
 def show(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], console: Any) -> None:
     """Print a table for each suite; rows of an older version lack some statistics."""
     for suite, agents in scores.items():
         first = next(iter(agents.values()))
-        title = f"{suite}: normalised score of {first['num_tasks']} levels at lifetime {first['lifetime']}"
+        title = f"{suite}: normalised score of {counted(first['num_tasks'], 'level')} at lifetime {first['lifetime']}"
         score_table.show(_narrow(agents), title, console)
 
 

@@ -15,6 +15,8 @@ key of one of 256 test levels has a chance of about 10**-9, whatever the seed of
 move an interquartile mean visibly.
 """
 
+import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -293,10 +295,10 @@ def _lifetime(name: str, suite: Suite, wanted: str, factor: Fraction) -> int | N
 
 
 def _factor(name: str, wanted: str) -> Fraction:
-    try:
-        factor = Fraction(wanted[1:])
-    except (ValueError, ZeroDivisionError):
-        factor = Fraction(0)
+    factor = Fraction(0)
+    if re.fullmatch(r"[0-9]{1,9}([./][0-9]{1,9})?", wanted[1:]):
+        with contextlib.suppress(ZeroDivisionError):
+            factor = Fraction(wanted[1:])
     if factor <= 0:
         raise config.ConfigError(
             f"{name!r}: the factor after @x must be a positive number such as 4, 1/4 or 0.25, got {wanted[1:]!r}"
@@ -309,4 +311,6 @@ def _rounded(name: str, suite: Suite, lifetime: Fraction) -> int:
         raise config.ConfigError(
             f"{name!r}: {suite.name} would live for {float(lifetime):g} agent updates; ask for a lifetime of at least 1"
         )
+    if lifetime > config.MAX_COUNT:
+        raise config.ConfigError(f"{name!r}: a lifetime is at most {config.MAX_COUNT:,} agent updates")
     return round(lifetime)

@@ -23,6 +23,7 @@ from metadisco.core import config, moved
 from metadisco.core.files import hash_file, write_atomically
 from metadisco.core.processes import DistributedError, exchange, is_first, is_joined, together
 from metadisco.core.provenance import code_digest, provenance
+from metadisco.core.score_table import counted
 from metadisco.runs.trackers import MakeTracker, Tracker
 
 FORMAT_VERSION = 1
@@ -259,8 +260,8 @@ def require_checkpoints(folder: Path, steps: Sequence[int]) -> None:
         logged = read_metrics(folder / "metrics.jsonl") if is_first() and not steps else []
         if logged:
             raise RunError(
-                f"{folder} has lost its checkpoints: {len(logged)} of its meta-steps are logged, and checkpoints/ has "
-                "none. Put checkpoints/ back from a copy, or name another --out."
+                f"{folder} has lost its checkpoints: {counted(len(logged), 'meta-step')} logged, and none saved in "
+                "checkpoints/. Put checkpoints/ back from a copy, or name another --out."
             )
 
 

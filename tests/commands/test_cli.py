@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,6 +164,20 @@ def test_lists_name_what_there_is(kind, capsys):
         (["evaluate", "no-such-checkpoint"], ["no-such-checkpoint"]),
         (["inspect", "no-such-checkpoint"], ["no-such-checkpoint"]),
         (["report", "no-such-folder"], ["no-such-folder"]),
+        (["discover", "smoke", "--out", ""], ["--out is empty"]),
+        (["discover", ""], ["the preset is empty"]),
+        (["discover", "smoke", "--from", ""], ["--from is empty"]),
+        (["evaluate", ""], ["the checkpoints is empty"]),
+        (["evaluate", "quickstart", "--suite", ""], ["--suite is empty"]),
+        (["evaluate", "quickstart", "--json", ""], ["--json is empty"]),
+        (["inspect", ""], ["the checkpoint is empty"]),
+        (["report", ""], ["the folder is empty"]),
+        (["evaluate", "quickstart", "--seeds", "999999999"], ["255,999,999,744 agents", "Lower --seeds or --levels"]),
+        (["evaluate", "quickstart", "--levels", "999999999"], ["1,999,999,998 agents", "GiB"]),
+        (["evaluate", "quickstart", "--suite", "grid-unseen@99999999999"], ["at most 2,147,483,647"]),
+        (["evaluate", "quickstart", "--suite", "grid-unseen@x1e999999999"], ["positive number such as 4"]),
+        (["discover", "smoke", "--num_steps", "99999999999"], ["num_steps must be at most 2,147,483,647"]),
+        (["discover", "smoke", "--allow", "no module"], ["not the name of a module"]),
     ],
 )
 def test_a_mistake_is_answered_in_a_sentence(arguments, words, capsys, tmp_path, monkeypatch):
@@ -217,6 +232,13 @@ def test_a_finished_run_is_not_trained_on_or_tested_again_and_says_how_to_go_on(
     (copy / "report.html").unlink()
     assert cli.main(["discover", "smoke", "--out", str(copy), "--seed", "3", "--resume", *FAST]) == 0
     assert (copy / "report.html").exists()
+
+
+def test_a_warning_is_told_in_a_sentence_without_the_line_of_code_that_raised_it():
+    with cli._warnings_as_sentences():
+        said = warnings.formatwarning("Skipping checkpoint 2.", UserWarning, "train_state.py", 136, "warnings.warn(")
+    assert said == "metadisco: warning: Skipping checkpoint 2.\n"
+    assert "train_state.py" in warnings.formatwarning("Skipping.", UserWarning, "train_state.py", 136)
 
 
 def test_a_run_without_its_checkpoints_is_refused(run, tmp_path, capsys):
