@@ -76,7 +76,8 @@ def _with_jax(known: argparse.Namespace, rest: Sequence[str]) -> int:
 
     _check_texts(known)
     devices.prepare_jax()
-    sys.path.insert(0, str(Path.cwd()))  # a component of the user's own is named package.module:Class
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a component of the user's own is named package.module:Class
     _check_seed(known)
     for package in getattr(known, "allow", []):
         config.trust(package)

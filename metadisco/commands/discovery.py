@@ -1,7 +1,6 @@
 """From a preset to a tested objective: meta-train, save, meta-test, report."""
 
 import functools
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from metadisco.checkpoints import checkpoint, stored_trees
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.commands import start as starts
 from metadisco.core import config, terminal
+from metadisco.core.files import parse_json
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.processes import is_first, require_same
 from metadisco.core.provenance import provenance
@@ -96,7 +96,6 @@ def discover(
     console = terminal.console_for(console)
     trainer, folder = preset.trainer, Path(out)
     check(preset)
-    memory_estimate.check(trainer)
     begins_at = starts.of_run(folder, start, resume=resume)
     init = starts.init_for(trainer, begins_at, trainer)
     require_same(starts.details(begins_at))
@@ -165,7 +164,6 @@ def preview(
     """
     trainer, folder = preset.trainer, Path(out)
     check(preset)
-    memory_estimate.check(trainer)
     begins_at = starts.of_run(folder, start, resume=resume)
     starts.init_for(trainer, begins_at, trainer)
     run_folder.check(folder, trainer, seed, resume, other_code=other_code)
@@ -203,7 +201,7 @@ def _is_tested(folder: Path, step: int) -> bool:
     """Whether the folder has the objective of this meta-step with its scores, and they can be read."""
     try:
         discovered = checkpoint.load(folder / "objective")
-        scores = json.loads((folder / "evaluation.json").read_bytes())
+        scores = parse_json((folder / "evaluation.json").read_bytes())
     except (OSError, ValueError):
         return False
     of_this_step = discovered.provenance.get("meta_steps") == step and discovered.evaluation == scores
@@ -276,7 +274,7 @@ def inner_loop(discovered: Discovered) -> InnerLoop:
 
 @own_defaults
 def check(preset: Preset) -> None:
-    """Raise ValueError or ConfigError for a preset that cannot be tested or validated, or leaves devices idle."""
+    """Raise ValueError or ConfigError for a preset that cannot run or be tested, or leaves devices idle."""
     trainer = preset.trainer
     _check_modules(trainer)
     stored_trees.check_init(trainer.domains[0].inner.objective)
@@ -286,6 +284,13 @@ def check(preset: Preset) -> None:
     _tests(preset)
     if preset.validate_every:
         plan([_objective(preset)], [VALIDATION_SUITE])
+    try:
+        memory_estimate.check(trainer)  # which traces whole lives
+    except (TypeError, AttributeError) as error:
+        raise config.ConfigError(
+            f"these settings do not fit together: {str(error).splitlines()[0]}. Are inner.env and the levels of the "
+            "curriculum of the same sizes?"
+        ) from error
 
 
 def _tests(preset: Preset) -> list[PlannedTest]:

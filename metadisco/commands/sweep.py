@@ -122,7 +122,6 @@ def plan(preset: Preset, fields: Mapping[str, Sequence[str]], seeds: Sequence[in
             raise config.ConfigError(f"{_words(values)} and {_words(equal.values)} are the same setting: leave one out")
         changed = replace(preset, trainer=trainer)
         discovery.check(changed)
-        memory_estimate.check(trainer)
         settings.append(Setting(_folder_name(values, number), values, changed))
     return Sweep(tuple(settings), tuple(seeds))
 

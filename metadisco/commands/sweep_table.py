@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from metadisco.core import config, score_table
-from metadisco.core.files import write_atomically
+from metadisco.core.files import in_words, parse_json, write_atomically
 from metadisco.core.processes import is_first, of_first, together
 from metadisco.evaluation import stats
 from metadisco.runs.run_folder import RunError, read_metrics
@@ -81,7 +81,7 @@ class Manifest:
         if not resume:
             raise RunError(f"{folder} holds another sweep: go on with it with --resume, or name another --out.")
         try:
-            document = json.loads(path.read_bytes())
+            document = parse_json(path.read_bytes())
             if document["format_version"] != FORMAT_VERSION:
                 raise RunError(
                     f"{path} has format version {document['format_version']}; this metadisco reads {FORMAT_VERSION}."
@@ -89,7 +89,7 @@ class Manifest:
             changed = _changes(document["plan"], plan)  # and not what is new: a sweep may grow
             runs = {name: Run(**each) for name, each in document["runs"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{path} is damaged: {error!r}. Start a new sweep in another folder.") from error
+            raise RunError(f"{path} is damaged: {in_words(error)}. Start a new sweep in another folder.") from error
         if changed:
             lines = "".join(f"\n  {change}" for change in changed)
             raise RunError(f"{folder} holds another sweep:{lines}\nResume with its own, or name another --out.")
@@ -170,7 +170,7 @@ def scores(run: Path) -> dict[str, float]:
     validated = [row for row in read_metrics(run / "metrics.jsonl") if row.get("validation/iqm") is not None]
     if validated:
         found[VALIDATION] = validated[-1]["validation/iqm"]
-    for suite, agents in json.loads((run / "evaluation.json").read_bytes()).items():
+    for suite, agents in parse_json((run / "evaluation.json").read_bytes()).items():
         found[suite] = agents["discovered"]["iqm"]
     return found
 

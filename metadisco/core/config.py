@@ -414,14 +414,31 @@ def _fit(value: object, hint: Any, path: str) -> object:
         if isinstance(value, (tuple, list)):
             return _fit_tuple(tuple(value), arguments, path)
     elif hint is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{path} = {_short(value)} is too large.") from error
     elif getattr(hint, "_is_protocol", False):
         if is_component(value):
-            return value
+            missing = [name for name in _members(hint) if not _has(value, name)]
+            if not missing:
+                return value
+            raise ConfigError(f"{path} = {class_name(value)} is no {hint.__name__}: it has no {', '.join(missing)}.")
     elif not isinstance(hint, type) or origin is not None or _is_instance(value, hint):
         return value
     wanted = getattr(hint, "__name__", str(hint)) if origin is None else str(hint).replace("typing.", "")
     raise ConfigError(f"{path} = {_short(value)} is a {type(value).__name__}; it must be {wanted}.")
+
+
+def _members(protocol: type) -> list[str]:
+    """What an implementation of a protocol must have."""
+    parts = [cls for cls in protocol.__mro__ if getattr(cls, "_is_protocol", False) and cls is not typing.Protocol]
+    names = dict.fromkeys(name for cls in parts for name in [*vars(cls), *vars(cls).get("__annotations__", {})])
+    return [name for name in names if not name.startswith("_") or name == "__call__"]
+
+
+def _has(component: Component, name: str) -> bool:
+    return callable(component) if name == "__call__" else hasattr(type(component), name) or name in _fields(component)
 
 
 def _is_instance(value: object, cls: type) -> bool:

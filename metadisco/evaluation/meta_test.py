@@ -198,8 +198,10 @@ def _check_memory(tests: Sequence[PlannedTest], num_seeds: int) -> None:
 def show(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], console: Any) -> None:
     """Print a table for each suite; rows of an older version lack some statistics."""
     for suite, agents in scores.items():
-        first = next(iter(agents.values()))
-        title = f"{suite}: normalised score of {counted(first['num_tasks'], 'level')} at lifetime {first['lifetime']}"
+        first = next(iter(agents.values()), {})
+        of = [f" of {counted(first['num_tasks'], 'level')}"] if "num_tasks" in first else []
+        of += [f" at lifetime {first['lifetime']}"] if "lifetime" in first else []
+        title = f"{suite}: normalised score{''.join(of)}"
         score_table.show(_narrow(agents), title, console)
 
 

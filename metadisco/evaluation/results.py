@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from metadisco.core.files import write_atomically
+from metadisco.core.files import parse_json, write_atomically
 from metadisco.evaluation import stats
 from metadisco.evaluation.catalog import UPPER_ANCHORS
 
@@ -118,7 +118,7 @@ def read_table(path: str | os.PathLike) -> dict[str, dict[str, dict[str, Any]]]:
         OSError: where it is not there.
         ValueError: where it is not a JSON object.
     """
-    document = json.loads(Path(path).read_bytes())
+    document = parse_json(Path(path).read_bytes())
     if not isinstance(document, dict):
         raise ValueError(f"{path} is not a table of scores: it holds a {type(document).__name__}")
     return {
@@ -181,7 +181,7 @@ def load_curves(path: str | os.PathLike) -> Results:
 
 def _read_curves(path: Path) -> Results:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        index = json.loads(archive["index"].item())
+        index = parse_json(archive["index"].item())
         if index["format_version"] != FORMAT_VERSION:
             raise ValueError(f"{path} has format version {index['format_version']}, this reads {FORMAT_VERSION}")
 

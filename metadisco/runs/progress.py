@@ -16,7 +16,7 @@ from typing import Any, Self
 import jax
 
 from metadisco.core import terminal
-from metadisco.core.files import write_atomically
+from metadisco.core.files import parse_json, write_atomically
 from metadisco.core.processes import is_first
 from metadisco.core.score_table import decimal
 from metadisco.runs.run_folder import Row
@@ -236,7 +236,7 @@ class Heartbeat:
 def read_heartbeat(folder: Path) -> dict[str, Any]:
     """The last heartbeat of the run in a folder; {} where there is none or it cannot be read."""
     try:
-        document = json.loads((folder / HEARTBEAT).read_bytes())
+        document = parse_json((folder / HEARTBEAT).read_bytes())
     except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}

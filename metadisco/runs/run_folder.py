@@ -20,7 +20,7 @@ from typing import Any, Self, TextIO
 import jax
 
 from metadisco.core import config, moved
-from metadisco.core.files import hash_file, write_atomically
+from metadisco.core.files import hash_file, in_words, parse_json, write_atomically
 from metadisco.core.processes import DistributedError, exchange, is_first, is_joined, together
 from metadisco.core.provenance import code_digest, provenance
 from metadisco.core.score_table import counted
@@ -237,7 +237,7 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     """Read a run's `config.json`: `trainer` (for `config.from_data`, in present names), `seed`, `provenance`."""
     path = Path(folder) / "config.json"
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
         if document["format_version"] != FORMAT_VERSION:
             raise RunError(
                 f"{path} has format version {document['format_version']}; this metadisco reads {FORMAT_VERSION}."
@@ -247,7 +247,7 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunError(f"{folder} is not a run folder: it has no config.json.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged: {error!r}. Start a new run in another folder.") from error
+        raise RunError(f"{path} is damaged: {in_words(error)}. Start a new run in another folder.") from error
 
 
 def require_checkpoints(folder: Path, steps: Sequence[int]) -> None:
@@ -334,7 +334,7 @@ def _whole_rows(path: Path, step: int) -> Iterator[tuple[Row, int]]:
     with path.open("rb") as file:
         for line in file:
             try:
-                row = json.loads(line) if line.endswith(b"\n") else {}
+                row = parse_json(line) if line.endswith(b"\n") else {}
                 if row["step"] > step:
                     return
                 row["seconds"] += 0.0

@@ -99,7 +99,7 @@ def test_a_mistake_in_a_file_is_answered_in_a_sentence(file, text, words, tmp_pa
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "picture").write_bytes(b"\xff\xd8\xff")
-    for name in ("missing.toml", "picture", "", "."):
+    for name in ("missing.toml", "picture", "."):
         assert cli.main(["discover", "smoke", "--settings", name]) == 2
         assert "cannot be read" in capsys.readouterr().err
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from metadisco.core import config
+from tests.support import small
 
 
 class Optimizer(Protocol):
@@ -223,3 +224,8 @@ def test_what_is_inside_the_only_item_of_a_tuple_may_be_named_without_the_tuple(
     assert config.replace_fields(Several((Level(2),)), {"size": "7", "rate": 2}) == Several((Level(7),), 2.0)
     with pytest.raises(config.ConfigError, match="Unknown field 'size'"):
         config.replace_fields(Several((Level(2), Level(3))), {"size": 7})
+
+
+def test_a_component_of_another_kind_is_refused_where_a_protocol_is_wanted():
+    with pytest.raises(config.ConfigError, match=r"inner.torso = .*:Return is no Torso: it has no init"):
+        config.replace_field(small.trainer(), "inner.torso", "metadisco.meta_training.level_scores:Return")
