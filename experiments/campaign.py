@@ -12,7 +12,7 @@ campaign that is cut short has seeds of everything:
     preset = "scheduled-a2c"
     seeds = [0, 1, 2, 3, 4]
     settings = { num_steps = 200, "meta_optimizer.sigma.start" = 0.1 }
-    minutes = 11                    # in all; what a kill interrupted is not counted twice
+    minutes = 11                    # in all, however often it is interrupted
 
 Nothing is kept but run folders: whatever is in one says how far it is. Started again, the campaign goes on with what is
 not finished. A run that fails is left alone and said; remove its folder to try again. SIGTERM and Ctrl-C stop all runs,
@@ -72,20 +72,13 @@ class Job:
         """Whether it ended with an error that another try would meet again."""
         return (self.folder / FAILURE).exists()
 
-    @property
-    def seconds(self) -> float:
-        """Time that meta-training has taken so far."""
-        rows = run_folder.read_metrics(self.folder / "metrics.jsonl")
-        return rows[-1]["seconds"] if rows else 0.0
-
     def command(self) -> list[str]:
         """What is run; it goes on where there is a run already."""
         options = ["--out", str(self.folder), "--seed", str(self.seed)]
         if (self.folder / "config.json").exists():
             options.append("--resume")
         if self.minutes is not None:
-            left = self.minutes - self.seconds / 60.0
-            options += ["--minutes", f"{max(left, 0.01):.3f}"]
+            options += ["--minutes", str(self.minutes)]
         for path, value in self.settings:
             options += [f"--{path}", value]
         return [sys.executable, "-m", "metadisco.cli", "discover", self.preset, *options]

@@ -13,7 +13,8 @@ from metadisco.core import score_table
 from metadisco.core.config import class_name
 from metadisco.envs.host import Hosted
 from metadisco.evaluation import environments, suites
-from metadisco.evaluation.test_sets import UPPER_ANCHORS, GridSuite
+from metadisco.evaluation.catalog import UPPER_ANCHORS
+from metadisco.evaluation.test_sets import GridSuite
 
 PAGE = Path(__file__).parents[1] / "docs" / "suites.md"
 BEGIN, END = "<!--suites-begin-->\n", "<!--suites-end-->\n"

@@ -1,56 +1,61 @@
-"""Discover reinforcement-learning algorithms: meta-train an objective, test it on what it never saw, ship it."""
+"""Discover reinforcement-learning algorithms: meta-train an objective, test it on what it never saw, ship it.
 
-from metadisco.agents.networks import CNN, MLP, Table
-from metadisco.agents.optimizers import SGD, Adam, RMSProp
-from metadisco.checkpoints.checkpoint import Discovered, load, save
-from metadisco.commands.discovery import discover, inner_loop
-from metadisco.core.config import ConfigError
-from metadisco.core.devices import prepare_jax
-from metadisco.core.types import Progress, Task, Trajectory
-from metadisco.curricula.accel import ACCEL
-from metadisco.curricula.fixed import FixedSet
-from metadisco.curricula.level_files import load_levels, save_levels
-from metadisco.curricula.paired import PAIRED
-from metadisco.curricula.plr import PrioritizedLevelReplay
-from metadisco.curricula.randomization import DomainRandomization
-from metadisco.curricula.tasks import FixedLifetime, LogUniformLifetime, Tasks
-from metadisco.envs.base import Box, Discrete, EnvSpec, Step
-from metadisco.envs.gridworld.dynamics import GridWorld
-from metadisco.envs.gridworld.levels import GridLevels
-from metadisco.evaluation.meta_test import meta_test
-from metadisco.evaluation.test_sets import Generated, GridSuite, TestSet
-from metadisco.lives.critic import Critic
-from metadisco.lives.learner import Learner
-from metadisco.lives.life import InnerLoop
-from metadisco.meta_optimizers.evolution import Evolution
-from metadisco.meta_optimizers.gradient import MetaGradient
-from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
-from metadisco.meta_optimizers.schedules import Decay
-from metadisco.meta_optimizers.shaping import PairwiseRoot
-from metadisco.meta_training.antagonists import Expert, LearningAntagonist, RandomPolicy
-from metadisco.meta_training.domain import Domain
-from metadisco.meta_training.evolution_trainer import EvolutionTrainer, MetaTrainer
-from metadisco.meta_training.gradient_trainer import GradientTrainer
-from metadisco.meta_training.level_scores import (
-    L1ValueLoss,
-    Learnability,
-    MaxMC,
-    PositiveValueLoss,
-    Regret,
-    Return,
-    Uniform,
-)
-from metadisco.meta_training.truncation import Unroll
-from metadisco.objectives.actor_critic import A2C
-from metadisco.objectives.base import Predictions
-from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
-from metadisco.objectives.lpg import LPG
-from metadisco.objectives.mirror_learning import PPO, MirrorLearning
-from metadisco.objectives.scheduled_a2c import ScheduledA2C
-from metadisco.presets.base import Preset
-from metadisco.presets.registry import preset
+A name is imported when it is first used: JAX and what is built on it take seconds, and `metadisco --help` needs none.
+"""
 
-Battery = TestSet  # its name in version 0.1
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
+    from metadisco.agents.networks import CNN, MLP, Table
+    from metadisco.agents.optimizers import SGD, Adam, RMSProp
+    from metadisco.checkpoints.checkpoint import Discovered, load, save
+    from metadisco.commands.discovery import discover, inner_loop
+    from metadisco.core.config import ConfigError
+    from metadisco.core.devices import prepare_jax
+    from metadisco.core.types import Progress, Task, Trajectory
+    from metadisco.curricula.accel import ACCEL
+    from metadisco.curricula.fixed import FixedSet
+    from metadisco.curricula.level_files import load_levels, save_levels
+    from metadisco.curricula.paired import PAIRED
+    from metadisco.curricula.plr import PrioritizedLevelReplay
+    from metadisco.curricula.randomization import DomainRandomization
+    from metadisco.curricula.tasks import FixedLifetime, LogUniformLifetime, Tasks
+    from metadisco.envs.base import Box, Discrete, EnvSpec, Step
+    from metadisco.envs.gridworld.dynamics import GridWorld
+    from metadisco.envs.gridworld.levels import GridLevels
+    from metadisco.evaluation.meta_test import meta_test
+    from metadisco.evaluation.test_sets import Generated, GridSuite, TestSet
+    from metadisco.lives.critic import Critic
+    from metadisco.lives.learner import Learner
+    from metadisco.lives.life import InnerLoop
+    from metadisco.meta_optimizers.evolution import Evolution
+    from metadisco.meta_optimizers.gradient import MetaGradient
+    from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
+    from metadisco.meta_optimizers.schedules import Decay
+    from metadisco.meta_optimizers.shaping import PairwiseRoot
+    from metadisco.meta_training.antagonists import Expert, LearningAntagonist, RandomPolicy
+    from metadisco.meta_training.domain import Domain
+    from metadisco.meta_training.evolution_trainer import EvolutionTrainer, MetaTrainer
+    from metadisco.meta_training.gradient_trainer import GradientTrainer
+    from metadisco.meta_training.level_scores import (
+        L1ValueLoss,
+        Learnability,
+        MaxMC,
+        PositiveValueLoss,
+        Regret,
+        Return,
+        Uniform,
+    )
+    from metadisco.meta_training.truncation import Unroll
+    from metadisco.objectives.actor_critic import A2C
+    from metadisco.objectives.base import Predictions
+    from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
+    from metadisco.objectives.lpg import LPG
+    from metadisco.objectives.mirror_learning import PPO, MirrorLearning
+    from metadisco.objectives.scheduled_a2c import ScheduledA2C
+    from metadisco.presets.base import Preset
+    from metadisco.presets.registry import preset
 
 __version__ = "0.1.0"
 
@@ -126,3 +131,66 @@ __all__ = [
     "save",
     "save_levels",
 ]
+
+_HOMES = {
+    "agents.networks": "CNN MLP Table",
+    "agents.optimizers": "SGD Adam RMSProp",
+    "checkpoints.checkpoint": "Discovered load save",
+    "commands.discovery": "discover inner_loop",
+    "core.config": "ConfigError",
+    "core.devices": "prepare_jax",
+    "core.types": "Progress Task Trajectory",
+    "curricula.accel": "ACCEL",
+    "curricula.fixed": "FixedSet",
+    "curricula.level_files": "load_levels save_levels",
+    "curricula.paired": "PAIRED",
+    "curricula.plr": "PrioritizedLevelReplay",
+    "curricula.randomization": "DomainRandomization",
+    "curricula.tasks": "FixedLifetime LogUniformLifetime Tasks",
+    "envs.base": "Box Discrete EnvSpec Step",
+    "envs.gridworld.dynamics": "GridWorld",
+    "envs.gridworld.levels": "GridLevels",
+    "evaluation.meta_test": "meta_test",
+    "evaluation.test_sets": "Generated GridSuite TestSet",
+    "lives.critic": "Critic",
+    "lives.learner": "Learner",
+    "lives.life": "InnerLoop",
+    "meta_optimizers.evolution": "Evolution",
+    "meta_optimizers.gradient": "MetaGradient",
+    "meta_optimizers.lowrank_evolution": "LowRankEvolution",
+    "meta_optimizers.schedules": "Decay",
+    "meta_optimizers.shaping": "PairwiseRoot",
+    "meta_training.antagonists": "Expert LearningAntagonist RandomPolicy",
+    "meta_training.domain": "Domain",
+    "meta_training.evolution_trainer": "EvolutionTrainer MetaTrainer",
+    "meta_training.gradient_trainer": "GradientTrainer",
+    "meta_training.level_scores": "L1ValueLoss Learnability MaxMC PositiveValueLoss Regret Return Uniform",
+    "meta_training.truncation": "Unroll",
+    "objectives.actor_critic": "A2C",
+    "objectives.base": "Predictions",
+    "objectives.drift": "DPODrift LPODrift PPODrift",
+    "objectives.lpg": "LPG",
+    "objectives.mirror_learning": "PPO MirrorLearning",
+    "objectives.scheduled_a2c": "ScheduledA2C",
+    "presets.base": "Preset",
+    "presets.registry": "preset",
+}
+_HOME_OF = {name: f"metadisco.{home}" for home, names in _HOMES.items() for name in names.split()}
+_ROOMS = {"reports", "runs", "testing"} | {home.partition(".")[0] for home in _HOMES}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, or a room of the package, imported now."""
+    if name == "Battery":  # what TestSet was called in version 0.1
+        name = "TestSet"
+    if name in _HOME_OF:
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+        globals()[name] = value
+        return value
+    if name in _ROOMS:
+        return importlib.import_module(f"metadisco.{name}")
+    raise AttributeError(f"module 'metadisco' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

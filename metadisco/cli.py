@@ -5,15 +5,19 @@ valid paths are those of the trainer's own fields, so there is no second list of
 """
 
 import argparse
+import contextlib
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from metadisco import __version__
 from metadisco.core import terminal
+from metadisco.presets.catalog import PRESETS
+from metadisco.runs import signals
 
 USER_ERROR = 2
 FAILED = 1
@@ -23,44 +27,81 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: of the command; those of the process by default.
+        arguments: of the command; those of the process by default, which then also ends at a Ctrl-C at once.
 
     Returns:
         The exit code: 0, 1 where a run failed, 2 for a user's mistake, 75 where another process of the run was lost,
         128 + number after a signal.
     """
-    _heed_sigterm()
     for stream in (sys.stdout, sys.stderr):
         terminal.forgive(stream)
+    with _warnings_as_sentences(), signals.heard_at_once() if arguments is None else contextlib.nullcontext():
+        return _main(arguments)
+
+
+@contextlib.contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """A context in which a warning is printed as what it says, without the line of code that raised it."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"metadisco: warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = _parser()
+    _complete(parser)
     known, rest = parser.parse_known_args(arguments)
     if rest and known.command != "discover":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    from metadisco.core import devices, processes
-
-    devices.prepare_jax()
-    sys.path.insert(0, str(Path.cwd()))  # a component of the user's own is named package.module:Class
     try:
-        _check_seed(known)
-        _join(known)
-        _check_jax(known.command)
-        code = known.run(known, rest) if known.command == "discover" else known.run(known)
-        processes.leave(code)
+        if known.command == "list" and known.kind != "settings":
+            return _list(known)
+        return _with_jax(known, rest)
     except BaseException as error:
         code, failure = _explain(error)
         print(f"metadisco: {failure}", file=sys.stderr)
-        processes.leave(code, failure)
+        if "metadisco.core.processes" in sys.modules:
+            from metadisco.core import processes
+
+            processes.leave(code, failure)
     return code
 
 
-def _heed_sigterm() -> None:
-    """End on SIGTERM as process 1 of a container, too, which gets no signal that it has no handler for."""
-    if os.getpid() == 1:
-        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+def _with_jax(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Run a command that computes."""
+    from metadisco.core import config, devices, processes
+
+    _check_texts(known)
+    devices.prepare_jax()
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a component of the user's own is named package.module:Class
+    _check_seed(known)
+    for package in getattr(known, "allow", []):
+        config.trust(package)
+    _join(known)
+    _check_jax(known.command)
+    code = known.run(known, rest) if known.command == "discover" else known.run(known)
+    processes.leave(code)
+    return code
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer the shell that asks what TAB completes to; see `metadisco --help`."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
     """The exit code and the message of a failure. Unexpected errors are raised, or sent to the other processes."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    if not isinstance(error, Exception):
+        raise error
     from metadisco.checkpoints import checkpoint
     from metadisco.core import config, processes
     from metadisco.runs import loop, run_folder
@@ -70,10 +111,10 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return processes.LOST, str(error)
     if isinstance(error, (*mistakes, OSError, ValueError)):
         return USER_ERROR, f"error: {error}"
+    if isinstance(error, (MemoryError, OverflowError)):
+        return USER_ERROR, f"error: a number is too large for this machine: {error or 'out of memory'}"
     if isinstance(error, loop.TrainingError):
         return FAILED, str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return 130, "interrupted"
     if not processes.is_joined():
         raise error
     return FAILED, "".join(traceback.format_exception(error))
@@ -81,18 +122,23 @@ def _explain(error: BaseException) -> tuple[int, str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="metadisco", description="Discover reinforcement-learning algorithms and test them."
+        prog="metadisco",
+        description="Discover reinforcement-learning algorithms and test them.",
+        epilog="TAB completes commands, options and presets once the shell has been told: "
+        'eval "$(register-python-argcomplete metadisco)".',
     )
+    parser.add_argument("--version", action="version", version=f"metadisco {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     discover = commands.add_parser(
         "discover",
         help="meta-train an objective, test it, write a report",
         description="Meta-train an objective from random weights, or from one that exists (--from); then test it and "
-        "write a report. Settings of the preset are overridden by their path: --meta_optimizer.sigma.start 0.05 (a "
-        "run's config.json lists them all).",
+        "write a report. Settings of the preset are overridden by their path: --meta_optimizer.sigma.start 0.05 "
+        "(metadisco list settings PRESET lists them).",
     )
-    discover.add_argument("preset", help="name of a preset (metadisco list presets)")
+    preset: Any = discover.add_argument("preset", help="name of a preset (metadisco list presets)")
+    preset.completer = lambda **_: PRESETS
     discover.add_argument("--out", help="run folder, new unless --resume [default: runs/PRESET]")
     discover.add_argument("--seed", type=int, default=0, help="seed of the run [default: 0]")
     discover.add_argument(
@@ -119,6 +165,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     discover.add_argument(
         "--seeds", type=int, help="number of seeds per setting, from --seed upward; one table of all runs"
+    )
+    discover.add_argument(
+        "--settings",
+        metavar="FILE.toml",
+        help="settings by their paths; those on the command line come on top (metadisco list settings PRESET)",
+    )
+    discover.add_argument(
+        "--dry-run", action="store_true", help="say what would run, its memory and its cost, and start nothing"
     )
     discover.add_argument("--other-code", action="store_true", help="resume even if the code has changed")
     discover.add_argument(
@@ -170,6 +224,10 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="explain a checkpoint: its inputs, sensitivities and outputs")
     inspect.add_argument("checkpoint", help="name in the zoo, or a folder")
+    inspect.add_argument("--scores", action="store_true", help="print its scores, a table for each suite")
+    inspect.add_argument(
+        "--lives", action="store_true", help="train agents on small grid worlds, for the entropy of their policies"
+    )
     inspect.add_argument("--out", help="write pictures into this folder; a drift is drawn beside PPO and DPO")
     inspect.add_argument("--overwrite", action="store_true", help="replace pictures that are in the folder")
     inspect.set_defaults(run=_inspect)
@@ -178,10 +236,30 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", help="run folder")
     report.set_defaults(run=_report)
 
-    listing = commands.add_parser("list", help="list presets, suites, objectives or checkpoints")
-    listing.add_argument("kind", choices=["presets", "suites", "objectives", "checkpoints"])
+    for command in (discover, evaluate, inspect, report):
+        command.add_argument(
+            "--allow",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="module or package of your own whose components checkpoints may name; may be repeated",
+        )
+
+    listing = commands.add_parser("list", help="list presets, suites, objectives, checkpoints or a preset's settings")
+    listing.add_argument("kind", choices=["presets", "suites", "objectives", "checkpoints", "settings"])
+    of: Any = listing.add_argument("preset", nargs="?", help="whose settings, for `list settings`")
+    of.completer = lambda **_: PRESETS
     listing.set_defaults(run=_list)
     return parser
+
+
+def _check_texts(known: argparse.Namespace) -> None:
+    """Refuse an empty name or path, which would mean the current folder."""
+    for name, value in vars(known).items():
+        if any(text == "" for text in (value if isinstance(value, list) else [value])):
+            option = {"start": "from"}.get(name, name.replace("_", "-"))
+            is_place = name in ("preset", "checkpoint", "checkpoints", "folder")
+            raise ValueError(f"the {option} is empty: name one" if is_place else f"--{option} is empty: leave it out")
 
 
 def _check_seed(known: argparse.Namespace) -> None:
@@ -243,20 +321,26 @@ def _overrides(rest: Sequence[str]) -> dict[str, str]:
 def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from dataclasses import replace
 
-    from metadisco.commands import discovery
+    from metadisco.commands import discovery, settings
     from metadisco.core import config
     from metadisco.presets import registry
 
     if known.start is not None and known.resume:
         raise ValueError("--from with --resume: a run that goes on keeps its beginning; leave out one of the two")
     preset = registry.preset(known.preset)
-    preset = replace(preset, trainer=config.replace_fields(preset.trainer, _overrides(rest)))
+    given = [{} if known.settings is None else settings.read(known.settings), _overrides(rest)]
+    for fields in given:  # in turn: a file may name an objective, and the command line a field of it
+        preset = replace(preset, trainer=config.replace_fields(preset.trainer, fields))
     for cap in ("minutes", "env_steps"):
         if getattr(known, cap) is not None:
             preset = replace(preset, **{cap: getattr(known, cap)})
     if known.sweep or known.seeds is not None:
         return _sweep(known, preset, _overrides(rest))
     out = known.out or f"runs/{preset.name}"
+    if known.dry_run:
+        options = {name: getattr(known, name) for name in ("seed", "resume", "other_code", "start")}
+        _show_preview(discovery.preview(preset, out, **options), settings.settings(preset.trainer))
+        return 0
     return discovery.discover(
         preset,
         out,
@@ -267,6 +351,16 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
         wandb=known.wandb,
         console=_console(),
     ).exit_code
+
+
+def _show_preview(rows: Sequence[tuple[str, str]], fields: Sequence[tuple[str, ...]]) -> None:
+    console = _console()
+    for name, value in rows:
+        console.print(f"{name + ':':<11} {value}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    for path, value, *_ in fields:
+        console.print(f"{path} = {value}", markup=False, highlight=False, soft_wrap=True)
+    console.print("\nNothing was started: this was --dry-run.", highlight=False)
 
 
 def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) -> int:
@@ -284,6 +378,9 @@ def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) ->
         raise ValueError(f"--seeds must be at most {sweep.MAX_RUNS:,}, got {num_seeds:,}")
     planned = sweep.plan(preset, fields, range(known.seed, known.seed + num_seeds))
     out = known.out or f"runs/{preset.name}-sweep"
+    if known.dry_run:
+        _show_preview(sweep.preview(planned, out, resume=known.resume), [])
+        return 0
     return sweep.run(planned, out, start=known.start, resume=known.resume, console=_console())
 
 
@@ -320,13 +417,20 @@ def _evaluate(known: argparse.Namespace) -> int:
 
 def _inspect(known: argparse.Namespace) -> int:
     from metadisco.checkpoints import checkpoint
+    from metadisco.core.score_table import counted
     from metadisco.reports import inspection
 
     discovered = checkpoint.load(known.checkpoint)
-    found, paths = inspection.inspect(discovered), []
+    lives = known.lives or bool(known.out)  # of which a picture is drawn
+    found, paths = inspection.inspect(discovered, lives=lives), []
     if known.out:
         paths = inspection.write(discovered, found, Path(known.out), overwrite=known.overwrite)
-    inspection.explain(discovered, found, _console())
+    console = _console()
+    inspection.explain(discovered, found, console, scores=known.scores)
+    more = [f"--scores: its scores on {counted(len(discovered.evaluation), 'suite')}"] if discovered.evaluation else []
+    more = ([] if known.scores else more) + ([] if lives else ["--lives: the entropy of agents that learn by it"])
+    if more:
+        console.print("More: " + "; ".join(more) + ".", highlight=False, soft_wrap=True)
     for path in paths:
         print(path)
     return 0
@@ -340,15 +444,43 @@ def _report(known: argparse.Namespace) -> int:
 
 
 def _list(known: argparse.Namespace) -> int:
-    from rich.table import Table
-
     from metadisco.commands import listing
 
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, description in listing.rows(known.kind):
-        table.add_row(f"[bold]{name}[/bold]", description)
-    _console().print(table)
+    if known.kind == "settings":
+        _list_settings(known.preset)
+    elif known.preset is not None:
+        raise ValueError(f"list {known.kind} takes no name, got {known.preset!r}")
+    else:
+        _console().print(_as_table(listing.rows(known.kind)))
+    _console().print(f"\n{listing.NOTES[known.kind]}", highlight=False, markup=False)
     return 0
+
+
+def _list_settings(name: str | None) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from metadisco.commands import settings
+    from metadisco.presets import registry
+
+    if name is None:
+        raise ValueError("list settings needs the name of a preset, such as: metadisco list settings quickstart")
+    console = _console()
+    for path, value, meaning in settings.settings(registry.preset(name).trainer):
+        console.print(Text.assemble((path, "bold"), f" = {value}"), soft_wrap=True)
+        console.print(Padding(Text(meaning, style="dim"), (0, 0, 0, 4)))
+
+
+def _as_table(rows: Sequence[Sequence[str]]) -> Any:
+    """Rows of text, the first column bold, the last one as wide as there is room for."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for place in range(len(rows[0])):
+        table.add_column(style="" if place else "bold", no_wrap=place + 1 < len(rows[0]), overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _console() -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from metadisco.core import moved
-from metadisco.core.score_table import markdown, score_table
+from metadisco.core.score_table import counted, markdown, score_table
 
 COLUMNS = ("iqm", "optimality_gap", "cvar", "mean_return", "num_tasks", "num_seeds", "lifetime", "env_steps", "seed")
 ZOO_SCORES = "docs/results/zoo.json"  # of every shipped objective, in the repository
@@ -58,7 +58,7 @@ def _training(origin: dict[str, Any]) -> str:
     lines = []
     if "command" in origin:
         lines.append(f"    {origin['command']}\n")
-    budget = [f"{origin[key]:,} meta-steps" for key in ("meta_steps",) if key in origin]
+    budget = [counted(origin[key], "meta-step") for key in ("meta_steps",) if key in origin]
     budget += [f"{sum(domain.get('num_tasks', 0) for domain in domains)} tasks each"]
     budget += [f"{origin['minutes']:.0f} minutes with the meta-test" for key in ("minutes",) if key in origin]
     budget += [f"on {origin['hardware']}" for key in ("hardware",) if key in origin]

@@ -139,6 +139,7 @@ def load(name_or_path: str | os.PathLike, *, allow: tuple[str, ...] = ()) -> Dis
     """
     folder = _find(name_or_path)
     document, tensors = FOLDER.read(folder, safetensors.flax.load_file)  # its `load` of bytes does not know bfloat16
+    _check_scores(document, folder)
     objective = config.from_data(document["objective"], allow=allow)
     meta_params = stored_trees.put_together(document.get("structure"), tensors)
     stored = {name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name} for name, leaf in tensors.items()}
@@ -183,6 +184,18 @@ def _find(name_or_path: str | os.PathLike) -> Path:
     if path.exists():
         raise CheckpointError(f"{path} is not a checkpoint folder: it has no {FOLDER.document}.")
     raise CheckpointError(f"No folder and no shipped objective is called {name!r}.{config.nearest(name, zoo_names())}")
+
+
+def _check_scores(document: Mapping[str, Any], folder: Path) -> None:
+    """Whoever writes digests may write anything: what is read as tables must be tables."""
+    scores = document["evaluation"]
+    is_table = isinstance(scores, dict) and all(
+        isinstance(agents, dict) and all(isinstance(row, dict) for row in agents.values()) for agents in scores.values()
+    )
+    if not is_table or not isinstance(document["provenance"], dict):
+        raise CheckpointError(
+            f"{folder / FOLDER.document} has an evaluation or a provenance that is none. Get it again."
+        )
 
 
 def _check_shapes(objective: Objective, meta_params: Any, folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from flax.core import FrozenDict
 
-from metadisco.core.files import CheckpointError, is_key
+from metadisco.core.files import CheckpointError, in_words, is_key
 
 Node = Any  # of a description: {"dict": {key: Node}}, FrozenDict likewise, {"list": [Node]}, tuple likewise, name, None
 _DICTS: dict[str, Any] = {"dict": dict, "FrozenDict": FrozenDict}
@@ -50,7 +50,9 @@ def put_together(description: Node, tensors: Mapping[str, Any]) -> Any:
     try:
         tree = _build(description, tensors, used)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"the description of the meta-parameters is damaged: {error!r}. Get it again.") from error
+        raise CheckpointError(
+            f"the description of the meta-parameters is damaged: {in_words(error)}. Get it again."
+        ) from error
     if sorted(used) != sorted(tensors):
         raise CheckpointError("the description of the meta-parameters does not name each tensor once. Get it again.")
     return tree

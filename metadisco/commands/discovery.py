@@ -1,6 +1,7 @@
 """From a preset to a tested objective: meta-train, save, meta-test, report."""
 
 import functools
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,21 +12,32 @@ from metadisco.checkpoints import checkpoint, stored_trees
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.commands import start as starts
 from metadisco.core import config, terminal
+from metadisco.core.files import parse_json
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.processes import is_first, require_same
 from metadisco.core.provenance import provenance
+from metadisco.core.score_table import counted
 from metadisco.core.sharding import check_even
 from metadisco.core.types import Key, MetaParams
 from metadisco.curricula.snapshots import level_keeper, save_snapshot, snapshot_interval
 from metadisco.evaluation import evaluation, results, stats
-from metadisco.evaluation.agents_under_test import AgentUnderTest, TrainedObjective, inner_loops, trained_with
+from metadisco.evaluation.agents_under_test import (
+    AgentUnderTest,
+    PlannedTest,
+    TrainedObjective,
+    inner_loops,
+    trained_with,
+)
 from metadisco.evaluation.meta_test import plan, run_tests, show
 from metadisco.lives.life import InnerLoop
 from metadisco.meta_training import memory_estimate
+from metadisco.presets import registry
 from metadisco.presets.base import Preset
-from metadisco.runs import loop, trackers
+from metadisco.presets.catalog import PRESETS as CATALOG
+from metadisco.runs import loop, run_folder, trackers
 from metadisco.runs.hooks import Hook, Measurement, Snapshot
-from metadisco.runs.run_folder import clear_errors
+from metadisco.runs.run_folder import clear_errors, modules_of
+from metadisco.runs.train_state import Checkpoints
 
 VALIDATION_SUITE = "grid-validation"
 
@@ -84,16 +96,14 @@ def discover(
     console = terminal.console_for(console)
     trainer, folder = preset.trainer, Path(out)
     check(preset)
-    memory_estimate.check(trainer)
     begins_at = starts.of_run(folder, start, resume=resume)
     init = starts.init_for(trainer, begins_at, trainer)
     require_same(starts.details(begins_at))
     if wandb is not None:
         trackers.check_wandb()
-    if is_first():
-        console.print(f"[bold]metadisco[/bold] discovers {preset.name}: {preset.description}")
-        if begins_at is not None:
-            console.print(begins_at.describe(trainer), markup=False, highlight=False, soft_wrap=True)
+    announcement = f"metadisco discovers {preset.name}: {preset.description}"
+    if begins_at is not None:
+        announcement += f"\n{begins_at.describe(trainer)}"
 
     def begin(folder: Path) -> Callable[[Key], Any]:
         if begins_at is not None:
@@ -111,16 +121,110 @@ def discover(
     track: list[trackers.MakeTracker] = [trackers.tensorboard]
     if wandb is not None:
         track.append(functools.partial(trackers.Wandb, mode=wandb))
-    run = loop.run(trainer, folder, options, hooks(preset, seed), track=track, begin=begin, console=console)
+    run = loop.run(
+        trainer,
+        folder,
+        options,
+        hooks(preset, seed),
+        track=track,
+        begin=begin,
+        announcement=announcement,
+        console=console,
+    )
     if not is_first():
         return Discovery(None, folder, run.exit_code)
     if run.status == "interrupted":
         console.print(f"Stopped after meta-step {run.step}; everything is saved. Go on with --resume.")
         return Discovery(None, folder, run.exit_code)
+    if _is_tested(folder, run.step):
+        return _already_finished(preset, folder, run, console)
     meta_params = trainer.meta_params(run.state)
     with clear_errors(folder):
         discovered = finish(preset, folder, meta_params, seed=seed, step=run.step, seconds=run.seconds, console=console)
     return Discovery(discovered, folder, run.exit_code)
+
+
+@own_defaults
+def preview(
+    preset: Preset,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    other_code: bool = False,
+    start: starts.Place | None = None,
+) -> list[tuple[str, str]]:
+    """Say what `discover` would do with the same arguments, and start nothing.
+
+    Returns:
+        What is said, and the name of it: folder, end, lives, memory, cost, tests.
+
+    Raises:
+        As `discover`, as far as it can be known before it runs.
+    """
+    trainer, folder = preset.trainer, Path(out)
+    check(preset)
+    begins_at = starts.of_run(folder, start, resume=resume)
+    starts.init_for(trainer, begins_at, trainer)
+    run_folder.check(folder, trainer, seed, resume, other_code=other_code)
+    steps = Checkpoints(folder / "checkpoints").steps()
+    run_folder.require_checkpoints(folder, steps)
+    limits = [
+        counted(trainer.num_steps, "meta-step"),
+        *([f"{preset.minutes:g} minutes"] if preset.minutes is not None else []),
+        *([f"{preset.env_steps:,.0f} environment steps"] if preset.env_steps is not None else []),
+    ]
+    lives = [
+        f"{counted(domain.num_tasks, 'task')} x {trainer.replicas} = "
+        f"{counted(domain.num_tasks * trainer.replicas, 'life', 'lives')}"
+        f"{f' in {domain.name}' if len(trainer.domains) > 1 else ''}"
+        for domain in trainer.domains
+    ]
+    entry = CATALOG.get(preset.name)
+    base = None if entry is None else registry.preset(preset.name).trainer
+    changed = [] if base is None else [str(each) for each in config.diff(base, trainer)]
+    tested = [f"{test.name} ({', '.join(agent.name for agent in test.agents)})" for test in _tests(preset)]
+    return [
+        ("preset", f"{preset.name}: {preset.description}"),
+        ("changed", "; ".join(changed) or "nothing: the settings are those of the preset"),
+        ("folder", f"{folder}, {f'goes on at meta-step {steps[-1]}' if steps else 'new'}; seed {seed}"),
+        *([] if begins_at is None else [("start", begins_at.describe(trainer))]),
+        ("ends after", ", or ".join(limits)),
+        ("meta-step", "; ".join(lives)),
+        ("memory", memory_estimate.in_words(trainer)),
+        *([] if entry is None else [("cost", f"{entry.cost} on 2 CPU cores, of the preset as it is")]),
+        ("tests", "; ".join(tested) or "none"),
+    ]
+
+
+def _is_tested(folder: Path, step: int) -> bool:
+    """Whether the folder has the objective of this meta-step with its scores, and they can be read."""
+    try:
+        discovered = checkpoint.load(folder / "objective")
+        scores = parse_json((folder / "evaluation.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    of_this_step = discovered.provenance.get("meta_steps") == step and discovered.evaluation == scores
+    return of_this_step and (folder / "curves.npz").exists()
+
+
+def _already_finished(preset: Preset, folder: Path, run: loop.Result, console: Any) -> Discovery:
+    """Say that nothing is done to a run that is finished, and how to go on; its report is written if it is gone."""
+    from metadisco import reports
+
+    page = folder / "report.html"
+    if not page.exists():
+        reports.write(folder)
+    how = {
+        "out_of_time": "Its time is used up: more --minutes with --resume train on.",
+        "spent": "Its environment steps are used up: more --env-steps with --resume train on.",
+    }.get(run.status, f"To train on from its objective: metadisco discover {preset.name} --from {folder} --out NEW.")
+    console.print(
+        f"{folder} is finished and tested, and stays as it is. {how}\nreport:    {page}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    return Discovery(checkpoint.load(folder / "objective"), folder, run.exit_code)
 
 
 @own_defaults
@@ -147,7 +251,7 @@ def finish(
     untested = Discovered(inner_loops(trainer)[0].objective, meta_params, origin)
     checkpoint.save(untested, folder / "objective", overwrite=True)  # whatever becomes of the test
     then = "Now the meta-test:" if preset.suites else "There is no suite to test it on."
-    console.print(f"Meta-training is done after {step} meta-steps. {then}")
+    console.print(f"Meta-training is done after {counted(step, 'meta-step')}. {then}")
     tests = plan([_objective(preset, meta_params)], preset.suites)
     outcome = run_tests(tests, num_seeds=preset.num_seeds, seed=seed, console=console)
     origin["minutes"] = round((seconds + time.perf_counter() - begun) / 60, 2)
@@ -170,14 +274,40 @@ def inner_loop(discovered: Discovered) -> InnerLoop:
 
 @own_defaults
 def check(preset: Preset) -> None:
-    """Raise ValueError or ConfigError for a preset that cannot be tested or validated, or leaves devices idle."""
+    """Raise ValueError or ConfigError for a preset that cannot run or be tested, or leaves devices idle."""
     trainer = preset.trainer
+    _check_modules(trainer)
     stored_trees.check_init(trainer.domains[0].inner.objective)
     for i, domain in enumerate(trainer.domains):
         where = "" if len(trainer.domains) == 1 else f"domains.{i}."
         check_even(domain.num_tasks, trainer.replicas, name=f"{where}num_tasks")
-    validated = [VALIDATION_SUITE] if preset.validate_every else []
-    plan([_objective(preset)], list(dict.fromkeys([*preset.suites, *validated])))
+    _tests(preset)
+    if preset.validate_every:
+        plan([_objective(preset)], [VALIDATION_SUITE])
+    try:
+        memory_estimate.check(trainer)  # which traces whole lives
+    except (TypeError, AttributeError) as error:
+        raise config.ConfigError(
+            f"these settings do not fit together: {str(error).splitlines()[0]}. Are inner.env and the levels of the "
+            "curriculum of the same sizes?"
+        ) from error
+
+
+def _tests(preset: Preset) -> list[PlannedTest]:
+    """Tests of the objective of a run."""
+    return plan([_objective(preset)], preset.suites)
+
+
+def _check_modules(trainer: Any) -> None:
+    """Raise ConfigError for a component of a script, which the checkpoint of the run would name in vain.
+
+    A class of a notebook or of an interactive session is what its user works with there; only that session knows it.
+    """
+    if hasattr(sys.modules["__main__"], "__file__") and "__main__" in modules_of(config.to_data(trainer)):
+        raise config.ConfigError(
+            "a component is defined in the script that runs (__main__), where nothing that reads the checkpoint later "
+            "would find it: move its class into a module of its own, and import it from there"
+        )
 
 
 def _objective(preset: Preset, meta_params: MetaParams = ()) -> TrainedObjective:

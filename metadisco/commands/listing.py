@@ -1,47 +1,100 @@
-"""Names and descriptions for `metadisco list`."""
+"""What `metadisco list` says of presets, suites, objectives and checkpoints, without JAX; and of settings."""
 
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
 from typing import Any
 
-from metadisco import objectives
-from metadisco.checkpoints import checkpoint
-from metadisco.evaluation import environments, suites, test_sets
-from metadisco.presets import registry
+from metadisco.core.score_table import decimal
+from metadisco.evaluation import catalog as suites
+from metadisco.presets import catalog as presets
+
+OBJECTIVES: dict[str, tuple[str, str]] = {
+    "A2C": ("policy gradient with generalised advantages and a value baseline", "metadisco.A2C(); --against a2c"),
+    "PPO": (
+        "A2C with several epochs per rollout and a clipped ratio (arXiv:1707.06347)",
+        "metadisco.PPO(); --against ppo",
+    ),
+    "DPO": (
+        "PPO with a drift that was discovered, then written down by hand (arXiv:2210.05639)",
+        "metadisco.MirrorLearning(metadisco.DPODrift()); --against dpo",
+    ),
+    "LPO": (
+        "PPO with a learned drift (arXiv:2210.05639)",
+        "metadisco.MirrorLearning(metadisco.LPODrift()); preset lpo-quick",
+    ),
+    "TA-LPO": (
+        "LPO whose drift also sees how much of the training is over (arXiv:2402.05828)",
+        "metadisco.MirrorLearning(metadisco.LPODrift(temporal=True)); preset ta-lpo-quick",
+    ),
+    "LPG": (
+        "a policy gradient whose targets come from a learned recurrent net (arXiv:2007.08794)",
+        "metadisco.LPG(); preset lpg-grid",
+    ),
+    "TA-LPG": (
+        "LPG that also sees the lifetime and how much of it is over (arXiv:2402.05828)",
+        "metadisco.LPG(lifetime_features=True); presets quickstart, ta-lpg-grid",
+    ),
+    "ScheduledA2C": (
+        "A2C whose coefficients follow a learned schedule over the lifetime",
+        "metadisco.ScheduledA2C(); preset scheduled-a2c",
+    ),
+}
+"""Objectives by the names of their papers: what each is, and where it is found."""
 
 
-def rows(kind: str) -> list[tuple[str, str]]:
-    """Name and description of everything of a kind: presets, suites, objectives or checkpoints."""
+NOTES = {
+    "presets": "Minutes of a whole run on 2 CPU cores, its test included; 'about': projected from a shorter run.\n"
+    "Settings of one: metadisco list settings PRESET.",
+    "suites": "Test an objective on one: metadisco evaluate CHECKPOINT --suite NAME.",
+    "objectives": "One of your own is named by its module: metadisco discover PRESET --inner.objective my_module:Mine.",
+    "settings": "Change one: metadisco discover PRESET --num_steps 100; or several from a file: --settings FILE.toml.",
+    "checkpoints": "Explain one: metadisco inspect NAME. Test it: metadisco evaluate NAME.",
+}
+"""What is said below each list."""
+
+
+def rows(kind: str) -> list[tuple[str, ...]]:
+    """Name and description of everything of a kind: presets, suites, objectives or checkpoints.
+
+    Presets have their cost between the two.
+    """
     if kind == "presets":
-        return [(name, make().description) for name, make in registry.PRESETS.items()]
+        return [(name, entry.cost, entry.description) for name, entry in presets.PRESETS.items()]
     if kind == "suites":
         return _suites()
     if kind == "objectives":
-        classes = [getattr(objectives, name) for name in objectives.__all__]
-        return [(f"{each.__module__}:{each.__qualname__}", _first_line(each)) for each in classes]
-    return [(name, _headline(checkpoint.load(name))) for name in checkpoint.zoo_names()]
+        return [(name, f"{words}\n{where}") for name, (words, where) in OBJECTIVES.items()]
+    return [(name, _headline(document)) for name, document in _shipped()]
 
 
-def _suites() -> list[tuple[str, str]]:
+def _suites() -> list[tuple[str, ...]]:
     """Grid suites one by one, all others by their group."""
-    rows = [(name, suite.description) for name, suite in suites.SUITES.items() if name not in environments.NAMES]
+    rows: list[tuple[str, ...]] = list(suites.GRID_SUITES.items())
     for group, members in suites.GROUPS.items():
-        anchors = dict.fromkeys(test_sets.UPPER_ANCHORS[environments.upper_anchor(name)] for name in members)
+        anchors = dict.fromkeys(suites.UPPER_ANCHORS[suites.upper_anchor(name)] for name in members)
         rows.append((group, f"each of {', '.join(members)}, with agents of its own; 1 is {' or '.join(anchors)}"))
     times = "any of them at 1/4, 1, 4 and 16 times its lifetime; NAME@x4 is one of these, NAME@250 any lifetime"
     return [*rows, ("horizons:NAME", times)]
 
 
-def _first_line(documented: Any) -> str:
-    return (documented.__doc__ or "").strip().splitlines()[0]
+def _shipped() -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Name and document of each objective that ships; they are verified where they are loaded."""
+    for folder in sorted((resources.files("metadisco.checkpoints") / "zoo").iterdir(), key=lambda each: each.name):
+        if (folder / "objective.json").is_file():
+            yield folder.name, json.loads((folder / "objective.json").read_text())
 
 
-def _headline(discovered: checkpoint.Discovered) -> str:
+def _headline(document: Mapping[str, Any]) -> str:
     """Its scores and those of its baselines on the suites of its preset, or on all if there is no preset."""
-    preset, scores = discovered.provenance.get("preset"), discovered.evaluation
-    wanted = registry.PRESETS[preset]().suites if preset in registry.PRESETS else tuple(scores)
+    preset, scores = document["provenance"].get("preset"), document["evaluation"]
+    wanted = presets.PRESETS[preset].suites if preset in presets.PRESETS else tuple(scores)
     lines = []
     for suite in (suite for suite in wanted if suite in scores):
         agents = scores[suite]
-        baselines = [f"{name} {row['iqm']:.2f}" for name, row in agents.items() if name in ("a2c", "ppo", "dpo")]
+        baselines = [
+            f"{name} {decimal(row['iqm'], 2)}" for name, row in agents.items() if name in ("a2c", "ppo", "dpo")
+        ]
         if "discovered" in agents and baselines:
-            lines.append(f"{suite}: IQM {agents['discovered']['iqm']:.2f} ({', '.join(baselines)})")
+            lines.append(f"{suite}: IQM {decimal(agents['discovered']['iqm'], 2)} ({', '.join(baselines)})")
     return "; ".join(lines)

@@ -5,7 +5,6 @@ The provenance of the run and of its objective names the origin (its lineage).
 """
 
 import dataclasses
-import json
 import os
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from metadisco.checkpoints import checkpoint
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.core import config
-from metadisco.core.files import CheckpointError
+from metadisco.core.files import CheckpointError, parse_json
 from metadisco.core.processes import is_first, together
 from metadisco.core.types import MetaParams
 from metadisco.evaluation.agents_under_test import Trainer, inner_loops
@@ -133,7 +132,7 @@ def of_sweep(folder: Path, place: Place | None, *, resume: bool) -> Start | None
     if place is not None or not resume or not (folder / "sweep.json").exists():
         return None if place is None else find(place)
     try:
-        lineage = json.loads((folder / "sweep.json").read_bytes())["plan"].get(FOLDER)
+        lineage = parse_json((folder / "sweep.json").read_bytes())["plan"].get(FOLDER)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # the sweep says what is wrong with its file
     return kept(folder, lineage)

@@ -22,6 +22,7 @@ from metadisco.core import config, devices, nan_checks, terminal
 from metadisco.core.files import write_atomically
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.processes import is_first, of_first, require_same
+from metadisco.core.score_table import counted
 from metadisco.curricula.snapshots import snapshot_interval
 from metadisco.meta_training import memory_estimate
 from metadisco.meta_training.batched_seeds import BatchedSeeds, SeedLogs, label, log_of_seed
@@ -121,7 +122,6 @@ def plan(preset: Preset, fields: Mapping[str, Sequence[str]], seeds: Sequence[in
             raise config.ConfigError(f"{_words(values)} and {_words(equal.values)} are the same setting: leave one out")
         changed = replace(preset, trainer=trainer)
         discovery.check(changed)
-        memory_estimate.check(trainer)
         settings.append(Setting(_folder_name(values, number), values, changed))
     return Sweep(tuple(settings), tuple(seeds))
 
@@ -153,7 +153,7 @@ def run(
         out: folder, new or empty unless `resume`.
         start: begin every run at the meta-parameters of this objective, see `discovery.discover`; a resumed sweep
             keeps its start.
-        resume: go on with the sweep in `out`, which must be the same.
+        resume: go on with the sweep in `out`, which must be the same, or have some of its settings and seeds.
         console: `rich` console for progress and the table.
 
     Returns:
@@ -182,7 +182,8 @@ def _run(sweep: Sweep, folder: Path, start: starts.Start | None, resume: bool, c
     if start is not None:
         start.keep(folder)
     for setting in sweep.settings:
-        for seeds in map(tuple, of_first(_groups(setting.preset, sweep.seeds))):
+        begun = _begun(folder / setting.name, sweep.seeds)
+        for seeds in map(tuple, of_first(_groups(setting.preset, sweep.seeds, begun))):
             pending = [seed for seed in seeds if not manifest.is_over(setting.name, seed)]
             if pending:
                 console.print(f"[bold]{setting.name}[/bold], seeds {', '.join(map(str, pending))}")
@@ -199,6 +200,31 @@ def _run(sweep: Sweep, folder: Path, start: starts.Start | None, resume: bool, c
     return 0
 
 
+@own_defaults
+def preview(sweep: Sweep, out: str | Path, *, resume: bool = False) -> list[tuple[str, str]]:
+    """Say what `run` would do, and start nothing.
+
+    Raises:
+        run_folder.RunError: as `run`.
+    """
+    folder, preset = Path(out).absolute(), sweep.settings[0].preset
+    done = Manifest.check(folder, _describe(sweep), resume)
+    left = sum(not done.is_over(setting.name, seed) for setting in sweep.settings for seed in sweep.seeds)
+    largest = max((setting.preset.trainer for setting in sweep.settings), key=memory_estimate.estimate)
+    words = [_words(setting.values) or "the preset as it is" for setting in sweep.settings]
+    runs = len(sweep.settings) * len(sweep.seeds)
+    return [
+        ("preset", f"{preset.name}: {preset.description}"),
+        ("folder", str(folder)),
+        (
+            "runs",
+            f"{counted(len(sweep.settings), 'setting')} x {counted(len(sweep.seeds), 'seed')}, {left} of {runs} left",
+        ),
+        ("settings", "; ".join(words)),
+        ("memory", f"{memory_estimate.in_words(largest)}, a run of the largest setting"),
+    ]
+
+
 def _describe(sweep: Sweep) -> dict[str, Any]:
     """The parts of a sweep that must be equal when it is resumed."""
     preset = sweep.settings[0].preset
@@ -211,16 +237,36 @@ def _describe(sweep: Sweep) -> dict[str, Any]:
     return {"preset": preset.name, "seeds": list(sweep.seeds), "suites": suites, **caps, "settings": settings}
 
 
-def _groups(preset: Preset, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
+def _begun(home: Path, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Groups of seeds of a setting that were begun by one program, before the sweep was given more seeds."""
+    found = [re.fullmatch(r"together-(\d+)-(\d+)", path.name) for path in sorted(home.glob("together-*"))]
+    groups = [tuple(range(int(each[1]), int(each[2]) + 1)) for each in found if each]
+    groups += [(int(path.name[4:]),) for path in home.glob("seed*") if (path / "checkpoints").exists()]
+    begun: list[tuple[int, ...]] = []
+    for (
+        group
+    ) in groups:  # those of several seeds first, whose checkpoints are in the folders of the seeds, too, at the end
+        if not {*group} & {*itertools.chain(*begun)} and {*group} <= {*seeds}:
+            begun.append(group)
+    return begun
+
+
+def _groups(preset: Preset, seeds: tuple[int, ...], begun: Sequence[tuple[int, ...]] = ()) -> list[tuple[int, ...]]:
     """Which seeds are trained by one program.
 
     Runs by meta-gradients, runs with a cap on environment steps (reached at different meta-steps), and runs that fill
-    the memory are trained one by one.
+    the memory are trained one by one. Groups that are `begun` stay as they are, so that a sweep can grow.
     """
     size = 1
     if preset.trainer.lives_end_with_the_meta_step and preset.env_steps is None and not nan_checks.is_on():
         size = min(len(seeds), memory_estimate.num_side_by_side(preset.trainer))
-    return [seeds[begin : begin + size] for begin in range(0, len(seeds), size)]
+    runs: list[list[int]] = []  # seeds of which none is begun, one after the other: a group is named by its ends
+    for seed in sorted({*seeds} - {*itertools.chain(*begun)}):
+        if runs and runs[-1][-1] == seed - 1 and len(runs[-1]) < size:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return sorted([*begun, *map(tuple, runs)])
 
 
 def _one_by_one(

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from metadisco.core import config, score_table
-from metadisco.core.files import write_atomically
+from metadisco.core.files import in_words, parse_json, write_atomically
 from metadisco.core.processes import is_first, of_first, together
 from metadisco.evaluation import stats
 from metadisco.runs.run_folder import RunError, read_metrics
@@ -60,35 +60,42 @@ class Manifest:
         Raises:
             RunError: if the folder holds something else, another sweep, or a sweep without `resume`.
         """
+        manifest = cls.check(folder, plan, resume)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            manifest.write()
+        except OSError as error:
+            raise RunError(f"Cannot write in {folder}: {error.strerror or error}. Name another --out.") from error
+        return manifest
+
+    @classmethod
+    def check(cls, folder: Path, plan: dict[str, Any], resume: bool) -> Self:
+        """As `open`, and write nothing."""
         path = folder / "sweep.json"
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder} is a file: name another --out.")
         if not path.exists():
             if folder.exists() and any(not each.name.startswith(".") for each in folder.iterdir()):
                 raise RunError(f"{folder} holds files that are not a sweep: name a new or empty folder as --out.")
-            manifest = cls(folder, plan, {})
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                manifest.write()
-            except OSError as error:
-                raise RunError(f"Cannot write in {folder}: {error.strerror or error}. Name another --out.") from error
-            return manifest
+            return cls(folder, plan, {})
         if not resume:
             raise RunError(f"{folder} holds another sweep: go on with it with --resume, or name another --out.")
         try:
-            document = json.loads(path.read_bytes())
+            document = parse_json(path.read_bytes())
             if document["format_version"] != FORMAT_VERSION:
                 raise RunError(
                     f"{path} has format version {document['format_version']}; this metadisco reads {FORMAT_VERSION}."
                 )
-            changed = _changes(document["plan"], plan)
+            changed = _changes(document["plan"], plan)  # and not what is new: a sweep may grow
             runs = {name: Run(**each) for name, each in document["runs"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{path} is damaged: {error!r}. Start a new sweep in another folder.") from error
+            raise RunError(f"{path} is damaged: {in_words(error)}. Start a new sweep in another folder.") from error
         if changed:
             lines = "".join(f"\n  {change}" for change in changed)
             raise RunError(f"{folder} holds another sweep:{lines}\nResume with its own, or name another --out.")
-        return cls(folder, plan, runs)
+        manifest = cls(folder, plan, runs)
+        manifest.table = document.get("table", [])
+        return manifest
 
     def find(self, setting: str, seed: int) -> Run | None:
         """Status of a run; None if it has not been trained."""
@@ -119,13 +126,13 @@ class Manifest:
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """How a plan differs from another, a line each."""
+    """How a plan lacks something of another or differs from it, a line each."""
     first, second = before["settings"], after["settings"]
     lines = [f"{name}: is not asked for now" for name in first if name not in second]
-    lines += [f"{name}: is new" for name in second if name not in first]
-    common = [name for name in first if name in second]
-    kept = ({**plan, "settings": {name: plan["settings"][name] for name in common}} for plan in (before, after))
-    return lines + [str(each) for each in config.diff(*kept)]
+    lines += [f"seed {seed}: is not asked for now" for seed in before["seeds"] if seed not in after["seeds"]]
+    common = {name: second[name] for name in first if name in second}
+    kept = {**before, "settings": {name: first[name] for name in common}}
+    return lines + [str(each) for each in config.diff(kept, {**after, "settings": common, "seeds": before["seeds"]})]
 
 
 def _name(setting: str, seed: int) -> str:
@@ -163,7 +170,7 @@ def scores(run: Path) -> dict[str, float]:
     validated = [row for row in read_metrics(run / "metrics.jsonl") if row.get("validation/iqm") is not None]
     if validated:
         found[VALIDATION] = validated[-1]["validation/iqm"]
-    for suite, agents in json.loads((run / "evaluation.json").read_bytes()).items():
+    for suite, agents in parse_json((run / "evaluation.json").read_bytes()).items():
         found[suite] = agents["discovered"]["iqm"]
     return found
 

@@ -14,18 +14,31 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from metadisco.core import moved
 
 Component = Any  # an instance of a frozen dataclass
 Data = Any  # what `json` reads and writes
+MAX_COUNT = 2**31 - 1  # of int32, in which everything is counted
+MOST_NEAR = 12  # paths of settings that an error message names
 _WORDS = {"true": True, "false": False, "none": None, "inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+
+_trusted: set[str] = set()
 
 
 class ConfigError(ValueError):
     """Settings that name something that does not exist, or hold a value that does not belong there."""
+
+
+class UnknownFieldError(ConfigError):
+    """A path of a setting that there is not."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 def check_positive(component: Any, *names: str) -> None:
@@ -37,11 +50,13 @@ def check_positive(component: Any, *names: str) -> None:
 
 
 def check_counts(component: Any, *names: str) -> None:
-    """Raise ValueError unless the named settings are at least 1, or None."""
+    """Raise ValueError unless the named settings are at least 1 and fit into 32 bits, or are None."""
     for name in names:
         value = getattr(component, name)
         if value is not None and value < 1:
             raise ValueError(f"{type(component).__name__}.{name} must be at least 1, got {value}")
+        if value is not None and value > MAX_COUNT:
+            raise ValueError(f"{type(component).__name__}.{name} must be at most {MAX_COUNT:,}, got {value}")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -103,6 +118,17 @@ def from_data(data: Data, *, allow: tuple[str, ...] = ()) -> Component:
     return _decode(moved.current(data), "", allow)
 
 
+def trust(package: str) -> None:
+    """Let files name components of a package from now on, as the user asks for it on the command line (`--allow`).
+
+    Raises:
+        ConfigError: If it is not the name of a package or module.
+    """
+    if not all(part.isidentifier() for part in package.split(".")):
+        raise ConfigError(f"{package!r} is not the name of a module: write my_module or my_package.")
+    _trusted.add(package)
+
+
 def resolve(name: str) -> type:
     """Import a component class by its name `package.module:Class`.
 
@@ -143,7 +169,12 @@ def replace_fields(component: Component, overrides: Mapping[str, object]) -> Com
         ConfigError: For an unknown field (it lists the valid ones and the nearest) or a value of the wrong type.
         ValueError: Whatever the component's own checks raise.
     """
-    return _replace(component, {_whole_path(component, path): value for path, value in overrides.items()}, "")
+    whole = {_whole_path(component, path): value for path, value in overrides.items()}
+    try:
+        return _replace(component, whole, "")
+    except UnknownFieldError as error:
+        near = _near(component, error.path)
+        raise UnknownFieldError(f"{error}{f' Settings near it: {near}.' if near else ''}", error.path) from None
 
 
 def _whole_path(component: Component, path: str) -> str:
@@ -152,6 +183,30 @@ def _whole_path(component: Component, path: str) -> str:
     if not is_component(component) or name in _fields(component):
         return path
     return f"{tuple_of}.0.{path}" if (tuple_of := _in_tuples_of_one(component).get(name)) else path
+
+
+def _near(component: Component, path: str) -> str:
+    """The settings whose path has a part that is spelled like the last one of this path."""
+    paths, wanted = list(_paths(component, "")), path.rpartition(".")[2]
+    parts = {part for each in paths for part in each.split(".")}
+    like = {*difflib.get_close_matches(wanted, parts, n=3, cutoff=0.75)}
+    found = [each for each in paths if like & {*each.split(".")[-2:]}]
+    return ", ".join([*found[:MOST_NEAR], *(["..."] if len(found) > MOST_NEAR else [])])
+
+
+def _paths(component: Component, path: str) -> Iterator[str]:
+    """Every path, that of what is the only item of a tuple at the top without the tuple."""
+    for name in field_names(component):
+        value = getattr(component, name)
+        items = {join(path, name): value}
+        if type(value) is tuple and any(map(is_component, value)):
+            is_alone = len(value) == 1 and not path
+            items = {path if is_alone else f"{join(path, name)}.{index}": item for index, item in enumerate(value)}
+        for where, item in items.items():
+            if where:
+                yield where
+            if is_component(item):
+                yield from _paths(item, where)
 
 
 def _in_tuples_of_one(component: Component) -> dict[str, str]:
@@ -202,6 +257,11 @@ def join(path: str, name: object) -> str:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def field_names(component: Component) -> list[str]:
+    """Names of the settings of a component."""
+    return list(_fields(component))
 
 
 def _fields(component: Component | type) -> dict[str, dataclasses.Field]:
@@ -260,12 +320,12 @@ def _check_trusted(name: str, allow: tuple[str, ...]) -> None:
     module = name.partition(":")[0]
     package = module.partition(".")[0]
     if module in sys.modules or any(
-        module == known or module.startswith(known + ".") for known in ("metadisco", *allow)
+        module == known or module.startswith(known + ".") for known in ("metadisco", *allow, *_trusted)
     ):
         return
     raise ConfigError(
-        f"The file asks to import {module!r}, which is not part of metadisco. If you trust it, import the module first "
-        f'or pass allow=("{package}",).'
+        f"The file asks to import {module!r}, which is not part of metadisco. If you trust it, allow it: "
+        f'--allow {package} on the command line, allow=("{package}",) in Python, or import the module first.'
     )
 
 
@@ -299,7 +359,8 @@ def _replace(component: Component, overrides: Mapping[str, object], path: str) -
         where = join(path, name)
         if name not in names:
             known = names if path else [*names, *_in_tuples_of_one(component)]
-            raise ConfigError(f"Unknown field {where!r}.{nearest(where, [join(path, each) for each in known])}")
+            valid = [join(path, each) for each in known]
+            raise UnknownFieldError(f"Unknown field {where!r}.{nearest(where, valid)}", where)
         present = component[int(name)] if type(component) is tuple else getattr(component, name)
         hint = hints.get(name, Any if present is None or is_component(present) else type(present))
         value = _replace(present, group, where)
@@ -353,14 +414,31 @@ def _fit(value: object, hint: Any, path: str) -> object:
         if isinstance(value, (tuple, list)):
             return _fit_tuple(tuple(value), arguments, path)
     elif hint is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{path} = {_short(value)} is too large.") from error
     elif getattr(hint, "_is_protocol", False):
         if is_component(value):
-            return value
+            missing = [name for name in _members(hint) if not _has(value, name)]
+            if not missing:
+                return value
+            raise ConfigError(f"{path} = {class_name(value)} is no {hint.__name__}: it has no {', '.join(missing)}.")
     elif not isinstance(hint, type) or origin is not None or _is_instance(value, hint):
         return value
     wanted = getattr(hint, "__name__", str(hint)) if origin is None else str(hint).replace("typing.", "")
     raise ConfigError(f"{path} = {_short(value)} is a {type(value).__name__}; it must be {wanted}.")
+
+
+def _members(protocol: type) -> list[str]:
+    """What an implementation of a protocol must have."""
+    parts = [cls for cls in protocol.__mro__ if getattr(cls, "_is_protocol", False) and cls is not typing.Protocol]
+    names = dict.fromkeys(name for cls in parts for name in [*vars(cls), *vars(cls).get("__annotations__", {})])
+    return [name for name in names if not name.startswith("_") or name == "__call__"]
+
+
+def _has(component: Component, name: str) -> bool:
+    return callable(component) if name == "__call__" else hasattr(type(component), name) or name in _fields(component)
 
 
 def _is_instance(value: object, cls: type) -> bool:

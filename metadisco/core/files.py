@@ -84,6 +84,25 @@ def hash_document(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
+def parse_json(content: bytes | str) -> Any:
+    """Read JSON of unknown origin.
+
+    Raises:
+        ValueError: it is none, with a short reason; nested as deep as no document is, it is none either.
+    """
+    try:
+        return json.loads(content)
+    except UnicodeDecodeError as error:  # whose words have all of the content
+        raise ValueError(f"no text in UTF-8 at byte {error.start}") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def in_words(error: Exception) -> str:
+    """What a damaged document lacks."""
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
+
 def read_document(path: Path, *, version: int, keys: Collection[str]) -> dict[str, Any]:
     """Read a JSON object that was written with its `format_version` and its `hash_document` as `sha256`.
 
@@ -91,10 +110,10 @@ def read_document(path: Path, *, version: int, keys: Collection[str]) -> dict[st
         CheckpointError: it cannot be read, is of another version, was changed, or lacks one of `keys`.
     """
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
         found, digest = document["format_version"], hash_document(document)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
-        raise CheckpointError(f"{path} cannot be read, it is truncated or damaged: {error}.") from error
+        raise CheckpointError(f"{path} cannot be read, it is truncated or damaged: {in_words(error)}.") from error
     if found != version:
         raise CheckpointError(
             f"{path.parent} has format version {found}; this metadisco reads version {version}. "

@@ -1,8 +1,8 @@
 """Names that last: classes and fields that files call by the names of an earlier release.
 
-A checkpoint or a run names its components as `package.module:Class`. Whoever moves a module, renames a class or changes
-its fields, and whoever gives it another one, adds a line here, so that everything that was ever written is still read. Files are never edited; what is
-read from them is brought up to date by `current` before anything else looks at it.
+A checkpoint or a run names its components as `package.module:Class`. Whoever moves a module, renames a class, changes
+its fields or gives it another one adds a line here, so that everything that was ever written is still read. Files are
+never edited; what is read from them is brought up to date by `current` before anything else looks at it.
 """
 
 from collections.abc import Callable, Mapping

@@ -44,6 +44,18 @@ def decimal(value: Any, digits: int = 3) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}" if is_number else DASH
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "meta-step"), counted(2500, "meta-step")
+        ('1 meta-step', '2,500 meta-steps')
+        >>> counted(2, "life", "lives")
+        '2 lives'
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def interval(low: Any, high: Any, digits: int = 3) -> str:
     """`0.812 to 0.864`."""
     return f"{decimal(low, digits)} to {decimal(high, digits)}"

@@ -22,7 +22,7 @@ from metadisco.envs.brax_levels import BraxLevels
 from metadisco.envs.gymnax_adapter import Gymnax
 from metadisco.envs.gymnax_levels import GymnaxLevels
 from metadisco.envs.host import Hosted
-from metadisco.evaluation.test_sets import UPPER_ANCHORS
+from metadisco.evaluation.catalog import UPPER_ANCHORS, upper_anchor
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.normalization import Normalizer
@@ -210,15 +210,9 @@ _MAKERS: dict[str, Callable[[], EnvironmentConfig]] = {
     "brax-halfcheetah": functools.partial(_brax, "halfcheetah", 128),
 }
 _MAKERS |= {f"atari-{game}": functools.partial(_atari, game) for game in GAMES}
-EXACT = frozenset(name for name in _MAKERS if name.endswith("-bsuite"))  # whose optimum is known
 NAMES: tuple[str, ...] = tuple(_MAKERS)
 HOSTED: tuple[str, ...] = tuple(name for name in NAMES if name.startswith("atari-"))
 """Those that are stepped on the host."""
-
-
-def upper_anchor(name: str) -> str:
-    """`EnvironmentConfig.upper_anchor` of an environment, without building it."""
-    return "human" if name in HOSTED else "optimal" if name in EXACT else "reference"
 
 
 @functools.cache

@@ -4,22 +4,27 @@ An objective alone is called `discovered`, also in the files of a run. Several a
 has objectives whose agents had different budgets, or that were trained for other lifetimes, without saying so.
 """
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from metadisco.checkpoints import checkpoint
 from metadisco.checkpoints.checkpoint import Discovered
-from metadisco.core import config, devices, score_table
+from metadisco.core import config, devices, score_table, trees
 from metadisco.core.jax_defaults import own_defaults
+from metadisco.core.score_table import counted
 from metadisco.curricula.tasks import DrawsTasks, FixedLifetime, LogUniformLifetime, Tasks
-from metadisco.evaluation import agents_under_test, evaluation, results, suites
+from metadisco.evaluation import agents_under_test, duration, evaluation, results, suites
 from metadisco.evaluation.agents_under_test import FOR_TABLES, PlannedTest, TrainedObjective
+from metadisco.evaluation.catalog import UPPER_ANCHORS
 from metadisco.evaluation.results import Results
-from metadisco.evaluation.test_sets import UPPER_ANCHORS
-from metadisco.runs.progress import Bars
+from metadisco.meta_training import memory_estimate
+from metadisco.runs.progress import Bars, Ticker, clock, is_live
 
 RESERVED = ("random", *UPPER_ANCHORS, *FOR_TABLES)
 
@@ -132,13 +137,29 @@ def plan(
 
 
 def run_tests(tests: Sequence[PlannedTest], *, num_seeds: int, seed: int, console: Any = None) -> Results:
-    """Run planned tests, showing progress: all levels are drawn and solved first, then agents are trained on them."""
+    """Run planned tests, showing progress: all levels are drawn and solved first, then agents are trained on them.
+
+    Where no bar can be redrawn, a line is printed every minute.
+    """
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
+    def say(text: str) -> None:
+        if console is not None:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    _check_memory(tests, num_seeds)
+    if tests:
+        what = f"{counted(sum(len(test.agents) for test in tests), 'agent')} on {counted(len(tests), 'suite')}"
+        say(f"Testing {what}: {duration.in_words(duration.seconds(tests, num_seeds))} here.")
     test_sets = [test.suite.build() for test in tests]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     found: Results = {}
-    with Bars(console, *columns, is_shown=console is not None) as bars:
+    begun, at = time.monotonic(), ["drawing levels"]
+    ticker = Ticker(
+        lambda: say(f"{at[0]} · elapsed {clock(time.monotonic() - begun)}"),
+        is_on=console is not None and not is_live(console),
+    )
+    with ticker, Bars(console, *columns, is_shown=console is not None) as bars:
         places = {
             (test.name, agent.name): bars.add(f"{test.name}: {agent.name}", 1.0, start=False)
             for test in tests
@@ -146,6 +167,7 @@ def run_tests(tests: Sequence[PlannedTest], *, num_seeds: int, seed: int, consol
         }
 
         def advance(suite: str, agent: str, fraction: float) -> None:
+            at[0] = f"{suite}: {agent} {fraction:.0%}"
             bars.update(places[suite, agent], fraction)
 
         for test, test_set in zip(tests, test_sets, strict=True):
@@ -156,11 +178,30 @@ def run_tests(tests: Sequence[PlannedTest], *, num_seeds: int, seed: int, consol
     return found
 
 
+def _check_memory(tests: Sequence[PlannedTest], num_seeds: int) -> None:
+    """Refuse a test whose agents cannot fit. Raises ConfigError, before anything is drawn."""
+    available = memory_estimate.available_bytes()
+    for test in tests:
+        num_levels = test.suite.num_levels or getattr(test.suite.suite, "num_levels", 1)
+        num_lives = num_levels * num_seeds
+        for agent in test.agents:
+            inner = agent.inner if test.suite.suite.inner else replace(agent.inner, env=test.suite.suite.env)
+            size = trees.num_bytes(jax.eval_shape(inner.agent.init, jax.random.key(0)))
+            if 3 * size * num_lives > available:  # parameters, those of the optimizer, and a copy of both on the way
+                raise config.ConfigError(
+                    f"{test.name} with {counted(num_levels, 'level')} and {counted(num_seeds, 'seed')} has "
+                    f"{num_lives:,} agents, which need about {3 * size * num_lives / 2**30:,.0f} GiB; there are "
+                    f"{available / 2**30:.0f} GiB. Lower --seeds or --levels."
+                )
+
+
 def show(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], console: Any) -> None:
     """Print a table for each suite; rows of an older version lack some statistics."""
     for suite, agents in scores.items():
-        first = next(iter(agents.values()))
-        title = f"{suite}: normalised score of {first['num_tasks']} levels at lifetime {first['lifetime']}"
+        first = next(iter(agents.values()), {})
+        of = [f" of {counted(first['num_tasks'], 'level')}"] if "num_tasks" in first else []
+        of += [f" at lifetime {first['lifetime']}"] if "lifetime" in first else []
+        title = f"{suite}: normalised score{''.join(of)}"
         score_table.show(_narrow(agents), title, console)
 
 

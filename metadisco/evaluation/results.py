@@ -16,9 +16,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from metadisco.core.files import write_atomically
+from metadisco.core.files import parse_json, write_atomically
 from metadisco.evaluation import stats
-from metadisco.evaluation.test_sets import UPPER_ANCHORS
+from metadisco.evaluation.catalog import UPPER_ANCHORS
 
 FORMAT_VERSION = 1
 
@@ -118,7 +118,7 @@ def read_table(path: str | os.PathLike) -> dict[str, dict[str, dict[str, Any]]]:
         OSError: where it is not there.
         ValueError: where it is not a JSON object.
     """
-    document = json.loads(Path(path).read_bytes())
+    document = parse_json(Path(path).read_bytes())
     if not isinstance(document, dict):
         raise ValueError(f"{path} is not a table of scores: it holds a {type(document).__name__}")
     return {
@@ -139,21 +139,25 @@ def to_json(document: Mapping[str, Any]) -> bytes:
 
 
 def save_curves(path: str | os.PathLike, results: Results) -> None:
-    """Write everything atomically."""
+    """Write everything atomically: arrays by suite, agent and what they are, `grid-unseen/a2c/scores`."""
     arrays: dict[str, np.ndarray] = {}
 
-    def store(value: Any) -> Any:
-        """Arrays go to the archive, under the next number."""
+    def store(value: Any, name: str) -> Any:
+        """Arrays go to the archive."""
         if isinstance(value, np.ndarray):
-            arrays[str(len(arrays))] = value
-            return {"array": len(arrays) - 1}
+            arrays[name] = value
+            return {"array": name}
         if isinstance(value, dict):
-            return {"dict": {name: store(entry) for name, entry in value.items()}}
+            return {"dict": {key: store(entry, f"{name}/{key}") for key, entry in value.items()}}
         return list(value) if isinstance(value, tuple) else value
 
     evaluations = [
-        {"agent": agent} | {field.name: store(getattr(evaluation, field.name)) for field in fields(Evaluation)}
-        for agents in results.values()
+        {"agent": agent}
+        | {
+            field.name: store(getattr(evaluation, field.name), f"{suite}/{agent}/{field.name}")
+            for field in fields(Evaluation)
+        }
+        for suite, agents in results.items()
         for agent, evaluation in agents.items()
     ]
     index = json.dumps({"format_version": FORMAT_VERSION, "evaluations": evaluations})
@@ -177,13 +181,13 @@ def load_curves(path: str | os.PathLike) -> Results:
 
 def _read_curves(path: Path) -> Results:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        index = json.loads(archive["index"].item())
+        index = parse_json(archive["index"].item())
         if index["format_version"] != FORMAT_VERSION:
             raise ValueError(f"{path} has format version {index['format_version']}, this reads {FORMAT_VERSION}")
 
         def restore(value: Any) -> Any:
             if isinstance(value, dict) and "array" in value:
-                return archive[str(value["array"])]
+                return archive[str(value["array"])]  # a number in files of version 0.1
             if isinstance(value, dict):
                 return {name: restore(entry) for name, entry in value["dict"].items()}
             return tuple(value) if isinstance(value, list) else value

@@ -15,6 +15,8 @@ key of one of 256 test levels has a chance of about 10**-9, whatever the seed of
 move an interquartile mean visibly.
 """
 
+import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -34,7 +36,8 @@ from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.envs.gridworld.mazes import MAZES
 from metadisco.envs.host import Hosted
 from metadisco.evaluation import environments
-from metadisco.evaluation.test_sets import UPPER_ANCHORS, Designed, Generated, GridSuite, Mazes, TestSet
+from metadisco.evaluation.catalog import GRID_SUITES, GROUPS, UPPER_ANCHORS
+from metadisco.evaluation.test_sets import Designed, Generated, GridSuite, Mazes, TestSet
 from metadisco.lives.life import InnerLoop
 
 UNSEEN_SEED = 2_000_000_011
@@ -142,7 +145,7 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
         for suite in (
             GridSuite(
                 "grid-unseen",
-                "general grid worlds that were never trained or tuned on",
+                GRID_SUITES["grid-unseen"],
                 (Generated(),),
                 num_levels=256,
                 lifetime=64,
@@ -150,7 +153,7 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
             ),
             GridSuite(
                 "grid-unseen-long",
-                "the first levels of grid-unseen at four times the lifetime",
+                GRID_SUITES["grid-unseen-long"],
                 (Generated(),),
                 num_levels=64,
                 lifetime=256,
@@ -166,7 +169,7 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
             ),
             GridSuite(
                 "grid-validation",
-                "general grid worlds to tune on",
+                GRID_SUITES["grid-validation"],
                 (Generated(),),
                 num_levels=128,
                 lifetime=64,
@@ -174,7 +177,7 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
             ),
             GridSuite(
                 "grid-designed",
-                "the five hand-designed tabular levels of arXiv:2007.08794, four draws of the positions each",
+                GRID_SUITES["grid-designed"],
                 _DESIGNS,
                 num_levels=4 * len(_DESIGNS),
                 lifetime=250,
@@ -182,16 +185,16 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
             ),
             GridSuite(
                 "grid-random",
-                "the five designs whose objects move, as levels where they stay, four draws of the positions each",
+                GRID_SUITES["grid-random"],
                 _TWINS,
                 num_levels=4 * len(_TWINS),
                 lifetime=250,
                 seed=RANDOM_SEED,
             ),
-            GridSuite("mazes", "mazes of 13 x 13 cells", (Mazes(),), num_levels=len(MAZES), lifetime=250),
+            GridSuite("mazes", GRID_SUITES["mazes"], (Mazes(),), num_levels=len(MAZES), lifetime=250),
             GridSuite(
                 "grid-tiny",
-                "small rooms with short episodes, for a look at the machinery",
+                GRID_SUITES["grid-tiny"],
                 (Generated(_TINY),),
                 num_levels=16,
                 lifetime=8,
@@ -205,17 +208,6 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
 SUITES: Mapping[str, Suite] = MappingProxyType(
     {**_GRID_SUITES, **{name: EnvSuite(name) for name in environments.NAMES}}
 )
-
-GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "classic": ("CartPole-v1", "Acrobot-v1", "Pendulum-v1"),
-        "bsuite": tuple(name for name in environments.NAMES if name.endswith("-bsuite")),
-        "minatar": tuple(name for name in environments.NAMES if name.endswith("-MinAtar")),
-        "brax": tuple(name for name in environments.NAMES if name.startswith("brax-")),
-        "atari": tuple(name for name in environments.NAMES if name.startswith("atari-")),
-    }
-)
-"""Names for several suites at once."""
 
 HORIZONS = (Fraction(1, 4), Fraction(1), Fraction(4), Fraction(16))
 _PREFIX = "horizons:"
@@ -312,10 +304,10 @@ def _lifetime(name: str, suite: Suite, wanted: str, factor: Fraction) -> int | N
 
 
 def _factor(name: str, wanted: str) -> Fraction:
-    try:
-        factor = Fraction(wanted[1:])
-    except (ValueError, ZeroDivisionError):
-        factor = Fraction(0)
+    factor = Fraction(0)
+    if re.fullmatch(r"[0-9]{1,9}([./][0-9]{1,9})?", wanted[1:]):
+        with contextlib.suppress(ZeroDivisionError):
+            factor = Fraction(wanted[1:])
     if factor <= 0:
         raise config.ConfigError(
             f"{name!r}: the factor after @x must be a positive number such as 4, 1/4 or 0.25, got {wanted[1:]!r}"
@@ -328,4 +320,6 @@ def _rounded(name: str, suite: Suite, lifetime: Fraction) -> int:
         raise config.ConfigError(
             f"{name!r}: {suite.name} would live for {float(lifetime):g} agent updates; ask for a lifetime of at least 1"
         )
+    if lifetime > config.MAX_COUNT:
+        raise config.ConfigError(f"{name!r}: a lifetime is at most {config.MAX_COUNT:,} agent updates")
     return round(lifetime)

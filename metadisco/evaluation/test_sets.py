@@ -6,9 +6,7 @@ larger one. The suites that have names are in `metadisco.evaluation.suites`.
 """
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import ClassVar, NamedTuple, Protocol
 
 import jax
@@ -29,11 +27,6 @@ from metadisco.lives.life import InnerLoop
 MIN_RANGE = 0.05  # least optimal - random return of a level in a suite
 MAX_ROUNDS = 16  # candidates drawn per level asked for, at most, before giving up
 CHUNK = 8  # candidates drawn and solved in one call
-
-UPPER_ANCHORS: Mapping[str, str] = MappingProxyType(
-    {"optimal": "the optimum", "human": "the published score of a human", "reference": "PPO at its usual budget"}
-)
-"""What can have the score 1, by the name under which it stands among the agents of a table."""
 
 
 class LevelSource(Protocol):

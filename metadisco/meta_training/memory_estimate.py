@@ -73,7 +73,7 @@ def check(trainer: "Trainer") -> None:
         ValueError: with the memory needed, the memory available, and what to lower.
     """
     for domain in trainer.domains:
-        needed, available = trainer.memory(domain), _available()
+        needed, available = trainer.memory(domain), available_bytes()
         if needed > available:
             where = "" if len(trainer.domains) == 1 else f" in {domain.name}"
             raise ValueError(
@@ -92,7 +92,14 @@ def estimate(trainer: "Trainer") -> int:
 @own_defaults
 def num_side_by_side(trainer: "Trainer") -> int:
     """How many such runs fit into memory at the same time; at least 1."""
-    return max(1, int(_available() // estimate(trainer)))
+    return max(1, int(available_bytes() // estimate(trainer)))
+
+
+def in_words(trainer: "Trainer") -> str:
+    """The estimate beside what there is."""
+    needed = estimate(trainer)
+    size = f"{needed / 2**20:.0f} MiB" if needed < 2**30 else f"{needed / 2**30:.1f} GiB"
+    return f"about {size} of {available_bytes() / 2**30:.0f} GiB"
 
 
 def _task(domain: Domain) -> Task:
@@ -108,7 +115,7 @@ def _meta_params(domain: Domain, key: Key) -> MetaParams:
     return jax.eval_shape(domain.inner.objective.init, key)
 
 
-def _available() -> int:
+def available_bytes() -> int:
     """Bytes of all devices' memory, or of the machines for CPUs; all processes are assumed to have the same."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("bytes_limit" in each for each in stats):

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metadisco.core.config import check_positive
 from metadisco.core.jax_defaults import own_defaults
@@ -265,13 +266,14 @@ def violations(
         log_ratio = jnp.broadcast_to(jnp.asarray(log_ratio, jnp.float32), (3, advantage.size))
         return rule.penalty(meta_params, log_ratio, jnp.broadcast_to(advantage, log_ratio.shape), fraction)
 
-    grid = jax.vmap(at)(jnp.linspace(-largest_log_ratio, largest_log_ratio, 121))
-    at_one = at(0.0)
-    slopes = jnp.stack([at(_STEP) - at_one, at(-_STEP) - at_one]) / _STEP
+    log_ratios = jnp.linspace(-largest_log_ratio, largest_log_ratio, 121)
+    penalties = jax.jit(jax.vmap(at))(jnp.concatenate([log_ratios, jnp.array([0.0, _STEP, -_STEP])]))
+    grid, (at_one, above, below) = np.asarray(penalties[:-3]), np.asarray(penalties[-3:])
+    slopes = np.stack([above - at_one, below - at_one]) / _STEP
     return {
-        "negative": float(jnp.max(jnp.maximum(-grid, 0.0))),
-        "at_one": float(jnp.max(jnp.abs(at_one))),
-        "slope_at_one": float(jnp.max(jnp.abs(slopes))),
+        "negative": float(np.max(np.maximum(-grid, 0.0))),
+        "at_one": float(np.max(np.abs(at_one))),
+        "slope_at_one": float(np.max(np.abs(slopes))),
     }
 
 

@@ -18,6 +18,7 @@ from metadisco.meta_training.evolution_trainer import EvolutionTrainer, MetaTrai
 from metadisco.objectives.drift import LPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.presets.base import Preset
+from metadisco.presets.catalog import PRESETS as CATALOG
 
 _QUICK = LogUniformLifetime(24, 96)
 
@@ -81,23 +82,16 @@ def space_invaders(*, temporal: bool) -> EvolutionTrainer:
     )
 
 
-def drift(name: str, where: str, make: Callable[..., EvolutionTrainer], *, temporal: bool) -> Preset:
+def drift(name: str, make: Callable[..., EvolutionTrainer], *, temporal: bool) -> Preset:
     """A learned drift, tested on environments that it was not trained on."""
-    kind = "TA-LPO" if temporal else "LPO"
     return Preset(
         name=name,
-        description=f"{kind}, a drift for PPO, by ES on {where}",
+        description=CATALOG[name].description,
         trainer=make(temporal=temporal),
-        suites=("Acrobot-v1", "Pendulum-v1"),
+        suites=CATALOG[name].suites,
         num_seeds=16,
         validate_every=0,
     )
 
 
-DRIFTS: dict[str, tuple[str, Callable[..., EvolutionTrainer]]] = {
-    "quick": (
-        "CartPole, Catch and grid worlds, lifetimes 24..96: some ten minutes on 2 CPU cores",
-        quick,
-    ),
-    "spaceinvaders": ("MinAtar SpaceInvaders with full lifetimes: for an accelerator", space_invaders),
-}
+DRIFTS: dict[str, Callable[..., EvolutionTrainer]] = {"quick": quick, "spaceinvaders": space_invaders}

@@ -32,6 +32,7 @@ from metadisco.objectives.base import Objective
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
 from metadisco.presets.base import Preset
+from metadisco.presets.catalog import PRESETS as CATALOG
 
 
 def _grid_trainer(
@@ -84,15 +85,14 @@ def quickstart() -> Preset:
     """A schedule for A2C in ten minutes on two cores."""
     return Preset(
         name="quickstart",
-        description="the schedule of A2C's coefficients on general grid worlds by ES, lifetimes 16..256: ten minutes "
-        "on 2 CPU cores",
+        description=CATALOG["quickstart"].description,
         trainer=_scheduled_a2c(
             lifetimes=LogUniformLifetime(16, 256),
             num_steps=160,
             learning_rate=Decay(0.03, rate=0.992),
         ),
         minutes=11.0,
-        suites=("grid-unseen", "grid-unseen@16", "grid-unseen@256"),
+        suites=CATALOG["quickstart"].suites,
     )
 
 
@@ -112,9 +112,9 @@ def smoke() -> Preset:
     changes = {"inner.env": levels.env, "inner.num_test_workers": 16, "curriculum": curriculum}
     return Preset(
         name="smoke",
-        description="everything once, tiny: about a minute; the result is worthless",
+        description=CATALOG["smoke"].description,
         trainer=replace_fields(trainer, changes),
-        suites=("grid-tiny",),
+        suites=CATALOG["smoke"].suites,
         num_seeds=2,
         validate_every=0,
     )
@@ -132,12 +132,12 @@ def _published_trainer(*, lifetime_features: bool) -> EvolutionTrainer:
     )
 
 
-def _long_run(name: str, description: str, trainer: Trainer, *, validate_every: int = 25) -> Preset:
+def _long_run(name: str, trainer: Trainer, *, validate_every: int = 25) -> Preset:
     return Preset(
         name=name,
-        description=description,
+        description=CATALOG[name].description,
         trainer=trainer,
-        suites=("grid-unseen", "grid-unseen-long", "grid-designed", "mazes"),
+        suites=CATALOG[name].suites,
         num_seeds=1,
         validate_every=validate_every,
     )
@@ -147,7 +147,6 @@ def scheduled_a2c() -> Preset:
     """The quickstart's objective, for longer and on longer lives."""
     return _long_run(
         "scheduled-a2c",
-        "the schedule of A2C's coefficients on general grid worlds by ES, lifetimes 16..1000: hours",
         _scheduled_a2c(
             lifetimes=LogUniformLifetime(16, 1000),
             num_steps=600,
@@ -160,7 +159,7 @@ def ta_lpg_quick() -> Preset:
     """TA-LPG in a quarter of an hour on two cores."""
     return Preset(
         name="ta-lpg-quick",
-        description="TA-LPG on general grid worlds by ES, lifetimes 16..96: a quarter of an hour on 2 CPU cores",
+        description=CATALOG["ta-lpg-quick"].description,
         trainer=_grid_trainer(
             objective=LPG(width=16, lifetime_features=True),
             lifetimes=LogUniformLifetime(16, 96),
@@ -171,7 +170,7 @@ def ta_lpg_quick() -> Preset:
             learning_rate=Decay(0.03, rate=0.997, floor=1e-3),
         ),
         minutes=11.0,
-        suites=("grid-unseen", "grid-unseen-long"),
+        suites=CATALOG["ta-lpg-quick"].suites,
     )
 
 
@@ -179,7 +178,6 @@ def ta_lpg_grid() -> Preset:
     """TA-LPG on the published horizons."""
     return _long_run(
         "ta-lpg-grid",
-        "TA-LPG (width 16) on general grid worlds by ES, lifetimes 10..250: hours",
         _published_trainer(lifetime_features=True),
     )
 
@@ -188,7 +186,6 @@ def lpg_grid() -> Preset:
     """LPG, the same but for the lifetime features."""
     return _long_run(
         "lpg-grid",
-        "LPG (width 16) on general grid worlds by ES, lifetimes 10..250: hours",
         _published_trainer(lifetime_features=False),
     )
 
@@ -198,7 +195,6 @@ def groove_grid_es() -> Preset:
     replay = PrioritizedLevelReplay(Tasks(GridLevels(), LogUniformLifetime(10, 250)))
     return _long_run(
         "groove-grid-es",
-        "TA-LPG (width 16) by ES on grid worlds replayed by algorithmic regret, lifetimes 10..250: hours",
         replace_fields(_published_trainer(lifetime_features=True), {"curriculum": replay, "score": Regret()}),
     )
 
@@ -228,30 +224,28 @@ def lpg_grid_gradient() -> Preset:
     """LPG by meta-gradients on levels that are drawn anew."""
     return _long_run(
         "lpg-grid-gradient",
-        "LPG (width 16) on general grid worlds by meta-gradients, lifetimes 10..250: hours",
         _gradient_trainer(),
         validate_every=100,
     )
 
 
-def replay_by(name: str, words: str, score: LevelScore) -> Preset:
+def replay_by(name: str, score: LevelScore) -> Preset:
     """LPG by meta-gradients on levels that are replayed by a score."""
     replay = PrioritizedLevelReplay(Tasks(GridLevels(), LogUniformLifetime(10, 250)))
     return _long_run(
         name,
-        f"LPG (width 16) by meta-gradients on grid worlds replayed by {words}, lifetimes 10..250: hours",
         replace_fields(_gradient_trainer(), {"curriculum": replay, "score": score}),
         validate_every=100,
     )
 
 
-SCORES: dict[str, tuple[str, LevelScore]] = {
-    "groove-grid": ("algorithmic regret", Regret()),
-    "plr-uniform": ("chance", Uniform()),
-    "plr-l1": ("L1 value loss", L1ValueLoss()),
-    "plr-pvl": ("positive value loss", PositiveValueLoss()),
-    "plr-maxmc": ("MaxMC", MaxMC()),
-    "plr-learnability": ("learnability", Learnability()),
-    "plr-optimal-regret": ("optimal regret", Regret(Expert())),
+SCORES: dict[str, LevelScore] = {
+    "groove-grid": Regret(),
+    "plr-uniform": Uniform(),
+    "plr-l1": L1ValueLoss(),
+    "plr-pvl": PositiveValueLoss(),
+    "plr-maxmc": MaxMC(),
+    "plr-learnability": Learnability(),
+    "plr-optimal-regret": Regret(Expert()),
 }
-"""Presets that differ in how levels are scored: name -> what it is called, score."""
+"""Presets that differ in how levels are scored: name -> score."""

@@ -16,11 +16,11 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "lpg-grid": grid_worlds.lpg_grid,
     "groove-grid-es": grid_worlds.groove_grid_es,
     "lpg-grid-gradient": grid_worlds.lpg_grid_gradient,
-    **{name: partial(grid_worlds.replay_by, name, words, score) for name, (words, score) in grid_worlds.SCORES.items()},
+    **{name: partial(grid_worlds.replay_by, name, score) for name, score in grid_worlds.SCORES.items()},
     **{
-        f"{prefix}-{name}": partial(drifts.drift, f"{prefix}-{name}", *chosen, temporal=prefix == "ta-lpo")
+        f"{prefix}-{name}": partial(drifts.drift, f"{prefix}-{name}", make, temporal=prefix == "ta-lpo")
         for prefix in ("lpo", "ta-lpo")
-        for name, chosen in drifts.DRIFTS.items()
+        for name, make in drifts.DRIFTS.items()
     },
 }
 

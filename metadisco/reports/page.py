@@ -7,7 +7,6 @@ in its place. Anything else that goes wrong is a mistake in this package, and is
 `metadisco.reports.drift_section`.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 from markupsafe import Markup
 
 from metadisco.core.config import ConfigError
-from metadisco.core.files import CheckpointError, write_atomically
+from metadisco.core.files import CheckpointError, parse_json, write_atomically
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.evaluation import results, stats, suites
 from metadisco.evaluation.results import Results
@@ -140,7 +139,7 @@ def read(folder: str | os.PathLike) -> Run:
 
 def _read_provenance(path: Path) -> dict[str, Any]:
     """Of a portable objective. Raises ValueError where there is none."""
-    document = json.loads(path.read_bytes())
+    document = parse_json(path.read_bytes())
     provenance = document.get("provenance") if isinstance(document, dict) else None
     if not isinstance(provenance, dict):
         raise ValueError("it has no provenance")

@@ -17,8 +17,8 @@ from markupsafe import Markup
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gridworld.rendering import render_image
 from metadisco.evaluation import suites
+from metadisco.evaluation.catalog import UPPER_ANCHORS
 from metadisco.evaluation.results import Evaluation, Results, learning_agents, upper_anchor
-from metadisco.evaluation.test_sets import UPPER_ANCHORS
 from metadisco.reports import chart_style, plots
 from metadisco.reports.markup import NOTHING, grid, missing, note, paragraph, part, stack
 from metadisco.reports.plots import learning_curve

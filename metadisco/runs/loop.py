@@ -19,10 +19,18 @@ from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.processes import agree, is_first, require_same
 from metadisco.core.types import Key
 from metadisco.runs import trackers
-from metadisco.runs.compiled_steps import MAX_CHUNK, HostMetrics, Trainer, compile_chunk, on_this_process, restore
+from metadisco.runs.compiled_steps import (
+    MAX_CHUNK,
+    HostMetrics,
+    Trainer,
+    compile_chunk,
+    on_this_process,
+    placement_of,
+    restore,
+)
 from metadisco.runs.hooks import Hook, HookCalls, intervals
-from metadisco.runs.progress import Display, Heartbeat
-from metadisco.runs.run_folder import Log, Row, cut_metrics, opened, read_metrics, same_run
+from metadisco.runs.progress import Display, Heartbeat, read_heartbeat
+from metadisco.runs.run_folder import Log, Row, cut_metrics, opened, read_metrics, require_checkpoints, same_run
 from metadisco.runs.signals import Signals
 from metadisco.runs.train_state import Checkpoints
 
@@ -70,8 +78,8 @@ class RunOptions:
         seed: seed of the root key, 0 to 2^32 - 1.
         steps: stop when this many meta-steps are done since the start of the run; all of the trainer's if None.
             Schedules follow the trainer's `num_steps` in any case.
-        minutes: stop before this much time has gone by in this call (compilation included, earlier calls not); at least
-            one meta-step is done.
+        minutes: stop before the run has taken this much time, compilation and earlier calls included; a new run does at
+            least one meta-step.
         env_steps: stop after the meta-step in which the run's environment steps reach this number; see the metric of
             that name, which counts antagonists too.
         resume: go on with the run in the folder, whose settings and seed must be equal; start it if there is none yet.
@@ -134,6 +142,7 @@ def run(
     *,
     track: Sequence[trackers.MakeTracker] = (trackers.tensorboard,),
     begin: Begin | None = None,
+    announcement: str = "",
     console: Any = None,
 ) -> Result:
     """Run meta-steps from the start, or from the newest intact checkpoint, until the run is finished or has to stop.
@@ -151,6 +160,7 @@ def run(
         track: Where else the curves go.
         begin: Given the folder, says how the first state is made of its key; the trainer's `init` if None. It is not
             called where there is a checkpoint.
+        announcement: What to say when the folder has turned out to be one that the run can have.
         console: The `rich` console to show progress on.
 
     Raises:
@@ -171,22 +181,25 @@ def run(
     details, other_code = dict(options.provenance), options.other_code
     with opened(folder, trainer, seed, options.resume, details, other_code=other_code) as home:
         checkpoints = Checkpoints(home / "checkpoints")
-        display.say("Compiling a meta-step ...")
-        advance, placement = compile_chunk(trainer)
+        require_checkpoints(home, checkpoints.steps())
+        if announcement:
+            display.say(announcement)
         is_new = begin is not None and not agree(bool(checkpoints.steps()))[0]
-        state = restore(trainer, seed, checkpoints, placement, begin(home) if begin and is_new else None)
+        state = restore(trainer, seed, checkpoints, placement_of(trainer), begin(home) if begin and is_new else None)
         step = int(state.step)
-        pace.spend(read_metrics(home / "metrics.jsonl", step))
+        pace.take_up(read_metrics(home / "metrics.jsonl", step), read_heartbeat(home))
         calls = HookCalls(hooks, home, trainer.num_steps)
-        count = agree(0 if pace.is_spent() else last - step)[0]
+        count = agree(0 if pace.is_over(step) else last - step)[0]
         calls.take_snapshots(step, state, only_if_due=count > 0)
         if count <= 0:
             display.say(f"{home} is at meta-step {step} of {trainer.num_steps} already: nothing is left to do.")
             seconds = cut_metrics(home / "metrics.jsonl", step) if is_first() else 0.0
             return _result(trainer, pace, step, state, seconds)
+        display.say("Compiling a meta-step ...")
+        advance, _ = compile_chunk(trainer)
         with Log(home, step, track) as log, display, Signals() as signals:
             saver = _Saver(checkpoints, log, options.checkpoint_seconds, step, state)
-            heartbeat = Heartbeat(home, trainer.num_steps)
+            heartbeat = Heartbeat(home, trainer.num_steps, options.minutes)
             turn = _Turn.agreed(pace, signals, saver, step)
             while turn.steps > 0:
                 begun = time.monotonic()
@@ -251,12 +264,25 @@ class _Pace:
         self.last, self.chunk, self.intervals = last, options.chunk, intervals
         self.env_steps_left = math.inf if options.env_steps is None else options.env_steps
         self.most_env_steps = 1.0  # of a meta-step so far
+        self.minutes = options.minutes
         self.deadline = math.inf if options.minutes is None else started + 60 * options.minutes
         self.seconds_per_step: float | None = None
 
+    def take_up(self, rows: list[Row], heartbeat: Mapping[str, Any]) -> None:
+        """Count what earlier calls have used: their rows, and the last heartbeat of the run."""
+        self.spend(rows)
+        if not rows or self.minutes is None:
+            return
+        self.deadline -= rows[-1]["seconds"]
+        limit, is_last = heartbeat.get("minutes"), heartbeat.get("meta_step") == rows[-1]["step"]
+        # It stopped before its time was used up, where there was none for one more meta-step.
+        if heartbeat.get("status") == "out_of_time" and is_last and isinstance(limit, (int, float)):
+            self.deadline = -math.inf if self.minutes <= limit else self.deadline
+
     def is_over(self, step: int) -> bool:
-        """Whether all meta-steps are done, or the next would end after the deadline, but for the first of a call."""
-        out_of_time = time.monotonic() + (self.seconds_per_step or -math.inf) > self.deadline
+        """Whether all meta-steps are done, or the next would end after the deadline, but for the first of a run."""
+        next_seconds = self.seconds_per_step or (0.0 if step else -math.inf)
+        out_of_time = time.monotonic() + next_seconds > self.deadline
         return step >= self.last or self.is_spent() or out_of_time
 
     def spend(self, rows: list[Row]) -> None:

@@ -7,15 +7,18 @@ folder, for liveness probes of schedulers, and for dashboards.
 import json
 import os
 import sys
+import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 
 from metadisco.core import terminal
-from metadisco.core.files import write_atomically
+from metadisco.core.files import parse_json, write_atomically
 from metadisco.core.processes import is_first
+from metadisco.core.score_table import decimal
 from metadisco.runs.run_folder import Row
 
 HEARTBEAT = "heartbeat.json"
@@ -41,6 +44,14 @@ class Bars:
         )
         self.output: Any = None
         self.next_drawing = 0.0
+
+    @property
+    def width(self) -> int:
+        """Columns that there are; a notebook draws by rich's own console."""
+        from rich import get_console
+
+        own: int = self.progress.console.width
+        return min(own, get_console().width) if self.in_notebook else own
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -72,10 +83,31 @@ class Bars:
             self._draw()
 
 
+def is_live(console: Any) -> bool:
+    """Whether a bar can be redrawn there: in a terminal or a notebook, and not in the log of a CI."""
+    return bool(console.is_terminal or console.is_jupyter) and not os.environ.get("CI")
+
+
+def fitting(parts: Sequence[str], width: int) -> str:
+    """As many of the parts as a line of this width has room for, the first ones, and the first in any case.
+
+    Example:
+        >>> fitting(["meta-step 1/2", "left 0:10:00", "fitness 0.500"], 30)
+        'meta-step 1/2 · left 0:10:00'
+    """
+    line = parts[0]
+    for part in parts[1:]:
+        if len(line) + len(part) + 3 > width:
+            break
+        line += f" · {part}"
+    return line
+
+
 class Display:
     """A live bar in a terminal or notebook, a plain line now and then elsewhere. Of several processes, 0 shows it."""
 
     plain_seconds = 60.0
+    bar_width = 20
 
     def __init__(self, console: Any, last: int, num_steps: int) -> None:
         from rich.progress import BarColumn, TextColumn
@@ -83,8 +115,8 @@ class Display:
         self.console = terminal.console_for(console)
         self.is_shown = is_first()
         self.last, self.num_steps, self.started = last, num_steps, time.monotonic()
-        self.is_live = (self.console.is_terminal or self.console.is_jupyter) and not os.environ.get("CI")
-        columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
+        self.is_live = is_live(self.console)
+        columns = (BarColumn(bar_width=self.bar_width), TextColumn("{task.description}", markup=False))
         self.bars = Bars(self.console, *columns, is_shown=self.is_live and self.is_shown)
         self.bar = self.bars.add("first meta-step", last)
         self.next_line = 0.0
@@ -96,13 +128,13 @@ class Display:
     def update(self, rows: list[Row], heartbeat: "Heartbeat") -> None:
         """Show the last meta-step of a chunk."""
         step = int(rows[-1]["step"])
-        parts = [f"meta-step {step}/{self.num_steps}"]
+        parts = [f"meta-step {step}/{self.num_steps}", f"left {clock(heartbeat.seconds_left)}"]  # what matters first
         if "fitness" in rows[-1]:
-            parts.append(f"fitness {rows[-1]['fitness']:.3f}")
+            parts.append(f"fitness {decimal(rows[-1]['fitness'])}")
+        parts.append(f"elapsed {clock(time.monotonic() - self.started)}")
         parts += [f"{_number(value)} {name}/s" for name, value in heartbeat.rates.items()]
         parts += [f"memory {heartbeat.memory_bytes / 2**30:.1f} GiB"] if heartbeat.memory_bytes else []
-        parts += [f"elapsed {_clock(time.monotonic() - self.started)}", f"left {_clock(heartbeat.seconds_left)}"]
-        self.bars.update(self.bar, step, " · ".join(parts))
+        self.bars.update(self.bar, step, fitting(parts, self.bars.width - self.bar_width - 1))
         if not self.is_live and (time.monotonic() >= self.next_line or step >= self.last):
             self.say(" · ".join(parts))
             self.next_line = time.monotonic() + self.plain_seconds
@@ -116,6 +148,36 @@ class Display:
         self.bars.__exit__()
 
 
+class Ticker:
+    """Says where a piece of work is every minute, from a thread of its own: the work may be in one call for longer.
+
+    Attributes:
+        seconds: between two lines.
+    """
+
+    seconds = 60.0
+
+    def __init__(self, say: Callable[[], None], *, is_on: bool) -> None:
+        """Prepare to call `say` on and on."""
+        self.say, self.is_on = say, is_on
+        self.is_over = threading.Event()
+        self.thread = threading.Thread(target=self._tick, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self.is_on:
+            self.thread.start()
+        return self
+
+    def _tick(self) -> None:
+        while not self.is_over.wait(self.seconds):
+            self.say()
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over.set()
+        if self.is_on:
+            self.thread.join()
+
+
 class Heartbeat:
     """Speed, memory and time left of a run, which are written to `heartbeat.json` too.
 
@@ -127,8 +189,8 @@ class Heartbeat:
             included: what it needs to save and exit when it is told to stop.
     """
 
-    def __init__(self, folder: Path, num_steps: int) -> None:
-        self.path, self.num_steps = folder / HEARTBEAT, num_steps
+    def __init__(self, folder: Path, num_steps: int, minutes: float | None = None) -> None:
+        self.path, self.num_steps, self.minutes = folder / HEARTBEAT, num_steps, minutes
         self.rates: dict[str, float] = {}
         self.memory_bytes = 0
         self.seconds_left = self.stop_seconds = 0.0
@@ -162,12 +224,22 @@ class Heartbeat:
             "unix_time": round(time.time(), 1),
             "meta_step": step,
             "num_meta_steps": self.num_steps,
+            "minutes": self.minutes,
             **{f"{name.replace(' ', '_').replace('-', '_')}_per_second": rate for name, rate in self.rates.items()},
             "memory_bytes": self.memory_bytes,
             "seconds_left": round(self.seconds_left, 1),
             "stop_seconds": round(self.stop_seconds, 1),
         }
         write_atomically(self.path, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def read_heartbeat(folder: Path) -> dict[str, Any]:
+    """The last heartbeat of the run in a folder; {} where there is none or it cannot be read."""
+    try:
+        document = parse_json((folder / HEARTBEAT).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _memory_bytes() -> int:
@@ -187,7 +259,8 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -20,9 +20,10 @@ from typing import Any, Self, TextIO
 import jax
 
 from metadisco.core import config, moved
-from metadisco.core.files import hash_file, write_atomically
+from metadisco.core.files import hash_file, in_words, parse_json, write_atomically
 from metadisco.core.processes import DistributedError, exchange, is_first, is_joined, together
 from metadisco.core.provenance import code_digest, provenance
+from metadisco.core.score_table import counted
 from metadisco.runs.trackers import MakeTracker, Tracker
 
 FORMAT_VERSION = 1
@@ -80,7 +81,7 @@ def _owned(
 ) -> Iterator[None]:
     """Check a run folder, or make it, and hold its lock."""
     _check_folder(folder, resume)
-    settings, code = config.to_data(trainer), code_digest(_modules(config.to_data(trainer)))
+    settings, code = config.to_data(trainer), code_digest(modules_of(config.to_data(trainer)))
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+", encoding="utf-8") as lock:
         _take(lock, folder)
@@ -95,19 +96,35 @@ def _owned(
         yield
 
 
+def check(
+    out: str | os.PathLike, trainer: config.Component, seed: int, resume: bool, *, other_code: bool = False
+) -> None:
+    """Raise what `opened` would of a folder, but for its lock, and make nothing.
+
+    Raises:
+        RunError: If the folder holds something else, or was run with other settings or by other code.
+    """
+    folder = Path(out).absolute()
+    with clear_errors(out):
+        _check_folder(folder, resume)
+        if (folder / "config.json").exists():
+            _check_settings(folder, config.to_data(trainer), seed)
+            _check_code(folder, code_digest(modules_of(config.to_data(trainer))), other_code)
+
+
 def same_run(trainer: config.Component, seed: int, **options: Any) -> dict[str, Any]:
     """What processes that work on one run must have in common, for `processes.require_same`."""
     settings = config.to_data(trainer)
-    versions = {"metadisco_code": code_digest(_modules(settings)), "jax": jax.__version__}
+    versions = {"metadisco_code": code_digest(modules_of(settings)), "jax": jax.__version__}
     return {"settings": settings, "seed": seed, **options, **versions, "local_devices": jax.local_device_count()}
 
 
-def _modules(settings: Any) -> set[str]:
-    """Modules of all components in some settings."""
+def modules_of(settings: Any) -> set[str]:
+    """Modules of all components in some settings, as `config.to_data` wrote them."""
     if isinstance(settings, Mapping):
         own = {settings["class"].partition(":")[0]} if "class" in settings else set()
-        return own.union(*map(_modules, settings.values()))
-    return set().union(*map(_modules, settings)) if isinstance(settings, list) else set()
+        return own.union(*map(modules_of, settings.values()))
+    return set().union(*map(modules_of, settings)) if isinstance(settings, list) else set()
 
 
 def _config_digest(folder: Path) -> str:
@@ -220,7 +237,7 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     """Read a run's `config.json`: `trainer` (for `config.from_data`, in present names), `seed`, `provenance`."""
     path = Path(folder) / "config.json"
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
         if document["format_version"] != FORMAT_VERSION:
             raise RunError(
                 f"{path} has format version {document['format_version']}; this metadisco reads {FORMAT_VERSION}."
@@ -230,7 +247,22 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunError(f"{folder} is not a run folder: it has no config.json.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged: {error!r}. Start a new run in another folder.") from error
+        raise RunError(f"{path} is damaged: {in_words(error)}. Start a new run in another folder.") from error
+
+
+def require_checkpoints(folder: Path, steps: Sequence[int]) -> None:
+    """Refuse to begin anew in a folder where a run has got somewhere; `steps` are those of its checkpoints.
+
+    Raises:
+        RunError: If meta-steps are logged and there is no checkpoint.
+    """
+    with together():
+        logged = read_metrics(folder / "metrics.jsonl") if is_first() and not steps else []
+        if logged:
+            raise RunError(
+                f"{folder} has lost its checkpoints: {counted(len(logged), 'meta-step')} logged, and none saved in "
+                "checkpoints/. Put checkpoints/ back from a copy, or name another --out."
+            )
 
 
 class Log:
@@ -290,7 +322,8 @@ def cut_metrics(path: Path, step: int) -> float:
         return seconds
     for row, length in _whole_rows(path, step):
         seconds, end = row["seconds"], end + length
-    os.truncate(path, end)
+    if path.stat().st_size > end:
+        os.truncate(path, end)
     return seconds
 
 
@@ -301,7 +334,7 @@ def _whole_rows(path: Path, step: int) -> Iterator[tuple[Row, int]]:
     with path.open("rb") as file:
         for line in file:
             try:
-                row = json.loads(line) if line.endswith(b"\n") else {}
+                row = parse_json(line) if line.endswith(b"\n") else {}
                 if row["step"] > step:
                     return
                 row["seconds"] += 0.0

@@ -25,6 +25,7 @@ from metadisco.core.files import (
     is_key,
     leaf_types,
     named_leaves,
+    parse_json,
     write_atomically,
 )
 from metadisco.core.processes import LostError, exchange, is_first, lost_processes, together
@@ -217,7 +218,7 @@ def _key_impl(keys: Any) -> Any:
 def _check(path: Path, manifest: Path) -> dict[str, str]:
     """Types of the leaves that an intact checkpoint holds; `_DamageError` says what is wrong with another."""
     try:
-        document = json.loads(manifest.read_bytes())
+        document = parse_json(manifest.read_bytes())
         version, step, files, leaves = (document[name] for name in ("format_version", "step", "files", "leaves"))
     except FileNotFoundError:
         raise _DamageError("it was not finished (it has no manifest)") from None

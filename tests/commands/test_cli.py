@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import pytest
 
 import metadisco
 from metadisco import cli
+from metadisco.core import config
 from metadisco.evaluation import suites
 from metadisco.evaluation.agents_under_test import inner_loops
 from metadisco.meta_training import memory_estimate
@@ -86,7 +89,15 @@ def test_evaluate_writes_the_scores_that_the_run_had(run, tmp_path, capsys):
 
 def test_inspect_says_what_a_checkpoint_is(run, capsys):
     assert cli.main(["inspect", str(run / "objective")]) == 0
+    short = capsys.readouterr().out
+    assert "More: --scores: its scores on 1 suite; --lives" in short
+    assert "grid-tiny" not in short
+    assert "What it does to entropy" not in short
+    assert len(short.splitlines()) < 80
+    assert cli.main(["inspect", str(run / "objective"), "--scores", "--lives"]) == 0
     shown = capsys.readouterr().out
+    assert "More:" not in shown
+    assert "What it does to entropy" in shown
     for word in (
         "LPG(",
         "log_lifetime",
@@ -153,6 +164,20 @@ def test_lists_name_what_there_is(kind, capsys):
         (["evaluate", "no-such-checkpoint"], ["no-such-checkpoint"]),
         (["inspect", "no-such-checkpoint"], ["no-such-checkpoint"]),
         (["report", "no-such-folder"], ["no-such-folder"]),
+        (["discover", "smoke", "--out", ""], ["--out is empty"]),
+        (["discover", ""], ["the preset is empty"]),
+        (["discover", "smoke", "--from", ""], ["--from is empty"]),
+        (["evaluate", ""], ["the checkpoints is empty"]),
+        (["evaluate", "quickstart", "--suite", ""], ["--suite is empty"]),
+        (["evaluate", "quickstart", "--json", ""], ["--json is empty"]),
+        (["inspect", ""], ["the checkpoint is empty"]),
+        (["report", ""], ["the folder is empty"]),
+        (["evaluate", "quickstart", "--seeds", "999999999"], ["255,999,999,744 agents", "Lower --seeds or --levels"]),
+        (["evaluate", "quickstart", "--levels", "999999999"], ["1,999,999,998 agents", "GiB"]),
+        (["evaluate", "quickstart", "--suite", "grid-unseen@99999999999"], ["at most 2,147,483,647"]),
+        (["evaluate", "quickstart", "--suite", "grid-unseen@x1e999999999"], ["positive number such as 4"]),
+        (["discover", "smoke", "--num_steps", "99999999999"], ["num_steps must be at most 2,147,483,647"]),
+        (["discover", "smoke", "--allow", "no module"], ["not the name of a module"]),
     ],
 )
 def test_a_mistake_is_answered_in_a_sentence(arguments, words, capsys, tmp_path, monkeypatch):
@@ -194,19 +219,35 @@ def test_resuming_with_other_settings_names_them(run, capsys):
     assert "inner.num_test_workers" in capsys.readouterr().err
 
 
-def test_a_finished_run_can_be_resumed_and_changes_nothing(run, tmp_path):
+def test_a_finished_run_is_not_trained_on_or_tested_again_and_says_how_to_go_on(run, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file() and path.name != ".lock"}
     assert cli.main(["discover", "smoke", "--out", str(copy), "--seed", "3", "--resume", *FAST]) == 0
-    before, after = (metadisco.load(folder / "objective").meta_params for folder in (run, copy))
-    small.assert_trees_close(before, after, rtol=0, atol=0)
+    said = capsys.readouterr().out
+    assert f"{copy} is finished and tested" in said
+    assert f"--from {copy}" in said
+    assert "Compiling" not in said
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    (copy / "report.html").unlink()
+    assert cli.main(["discover", "smoke", "--out", str(copy), "--seed", "3", "--resume", *FAST]) == 0
+    assert (copy / "report.html").exists()
 
 
-def test_process_1_of_a_container_heeds_sigterm():
-    code = "import os, signal; from metadisco import cli; os.getpid = lambda: 1; cli._heed_sigterm(); "
-    code += "signal.raise_signal(signal.SIGTERM)"
-    done = subprocess.run([sys.executable, "-c", code], check=False)
-    assert done.returncode == 143  # by a handler: without one, -15, and nothing at all in a container
+def test_a_warning_is_told_in_a_sentence_without_the_line_of_code_that_raised_it():
+    with cli._warnings_as_sentences():
+        said = warnings.formatwarning("Skipping checkpoint 2.", UserWarning, "train_state.py", 136, "warnings.warn(")
+    assert said == "metadisco: warning: Skipping checkpoint 2.\n"
+    assert "train_state.py" in warnings.formatwarning("Skipping.", UserWarning, "train_state.py", 136)
+
+
+def test_a_run_without_its_checkpoints_is_refused(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "checkpoints")
+    assert cli.main(["discover", "smoke", "--out", str(copy), "--seed", "3", "--resume", *FAST]) == 2
+    assert "lost its checkpoints" in capsys.readouterr().err
+    assert len((copy / "metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_help_and_usage_errors_need_no_traceback():
@@ -248,3 +289,43 @@ def test_checkpoints_are_listed_with_whom_they_were_compared_with(capsys):
     listed = " ".join(capsys.readouterr().out.split())
     assert "quickstart grid-unseen: IQM 0.88 (a2c 0.86)" in listed
     assert re.search(r"ta-lpo-quick Acrobot-v1: IQM 1.00 \(ppo 1.00, dpo 1.0\d\); Pendulum-v1: IQM", listed)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder of a user with an objective in a module, which is the current one."""
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom metadisco import PPODrift\n\n\n"
+        "@dataclass(frozen=True)\nclass Own(PPODrift):\n    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(config, "_trusted", set())
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+def test_a_checkpoint_of_an_objective_of_ones_own_is_read_where_it_is_allowed(own, capsys):
+    sys.path.insert(0, str(own))
+    rule = config.resolve("mine:Own")()
+    metadisco.save(metadisco.Discovered(metadisco.MirrorLearning(rule), ()), own / "checkpoint")
+    del sys.modules["mine"]  # as in a new process
+    assert cli.main(["inspect", "checkpoint"]) == 2
+    assert "--allow mine on the command line" in capsys.readouterr().err
+    assert cli.main(["inspect", "checkpoint", "--allow", "mine"]) == 0
+    assert "drift=Own(" in capsys.readouterr().out
+
+
+def test_a_component_of_a_script_is_refused_before_training(own, monkeypatch, capsys):
+    sys.path.insert(0, str(own))
+    cls = config.resolve("mine:Own")
+    monkeypatch.setattr(cls, "__module__", "__main__")
+    preset = registry.preset("lpo-quick")
+    objective = metadisco.MirrorLearning(cls())
+    trainer = replace(
+        preset.trainer,
+        domains=tuple(replace(each, inner=replace(each.inner, objective=objective)) for each in preset.trainer.domains),
+    )
+    with pytest.raises(config.ConfigError, match="move its class into a module"):
+        metadisco.discover(replace(preset, trainer=trainer), own / "run")
+    assert not (own / "run").exists()

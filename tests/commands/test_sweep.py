@@ -104,9 +104,9 @@ def test_a_run_of_a_sweep_ends_as_the_run_alone(swept, tmp_path):
 def test_a_changed_sweep_is_refused_and_the_change_named(swept, capsys):
     _, arguments, _, _ = swept
     changes = {
-        ("--seeds", "3"): "seeds",
+        ("--seeds", "1"): "seed 4: is not asked for now",
         ("--num_tasks", "3"): "trainer.domains.0.num_tasks: 2 -> 3",
-        ("--sweep", "num_steps=2,4"): "num_steps=4: is new",
+        ("--sweep", "num_steps=2,4"): "num_steps=3: is not asked for now",
     }
     for (option, value), words in changes.items():
         changed = list(arguments)
@@ -165,6 +165,40 @@ def test_meta_gradients_and_caps_on_env_steps_are_queued(monkeypatch):
     assert sweep._groups(smoke, (0, 1, 2)) == [(0, 1), (2,)]
     assert sweep._groups(replace(smoke, env_steps=1e6), (0, 1)) == [(0,), (1,)]
     assert sweep._groups(registry.preset("lpg-grid-gradient"), (0, 1)) == [(0,), (1,)]
+
+
+def test_groups_that_were_begun_stay_when_seeds_are_added(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory_estimate, "num_side_by_side", lambda trainer: 3)
+    smoke = registry.preset("smoke")
+    (tmp_path / "together-3-4").mkdir()
+    for seed in (3, 4, 6):
+        (tmp_path / f"seed{seed}" / "checkpoints").mkdir(parents=True)
+    begun = sweep._begun(tmp_path, tuple(range(10)))
+    assert begun == [(3, 4), (6,)]
+    assert sweep._groups(smoke, tuple(range(10)), begun) == [(0, 1, 2), (3, 4), (5,), (6,), (7, 8, 9)]
+    assert sweep._begun(tmp_path / "none", (0, 1)) == []
+
+
+def test_a_sweep_can_grow_in_seeds_and_settings(tmp_path, monkeypatch):
+    """Queued runs: what is done stays, and only what is new is run."""
+    smoke, asked = replace(registry.preset("smoke"), env_steps=1e9), []
+
+    def discover(preset, out, *, seed, resume, start, console):
+        asked.append((preset.trainer.num_steps, seed))
+        out.mkdir(parents=True)
+        (out / "evaluation.json").write_text(json.dumps({"grid-tiny": {"discovered": {"iqm": 0.5 + 0.1 * seed}}}))
+        return discovery.Discovery(None, out, 0)
+
+    monkeypatch.setattr(discovery, "discover", discover)
+    plans = [(("2",), 2), (("2",), 3), (("2", "3"), 3)]
+    for values, num_seeds in plans:
+        planned = sweep.plan(smoke, {"num_steps": values}, range(num_seeds))
+        assert sweep.run(planned, tmp_path / "out", resume=True, console=quiet()) == 0
+    assert asked == [(2, 0), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2)]
+    rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["table"]
+    assert [row["seeds"] for row in rows] == [[0, 1, 2], [0, 1, 2]]
+    with pytest.raises(run_folder.RunError, match="seed 2: is not asked for now"):
+        sweep.run(sweep.plan(smoke, {"num_steps": ("2", "3")}, range(2)), tmp_path / "out", resume=True)
 
 
 @pytest.mark.slow

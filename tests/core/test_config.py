@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from metadisco.core import config
+from tests.support import small
 
 
 class Optimizer(Protocol):
@@ -123,6 +124,21 @@ def test_module_of_others_is_imported_only_when_allowed(tmp_path, monkeypatch):
     assert config.from_data(data, allow=("their_package",)).size == 4
 
 
+def test_a_package_that_the_user_trusts_is_imported_wherever_a_file_names_it(tmp_path, monkeypatch):
+    (tmp_path / "our_package.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Thing:\n    size: int = 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(config, "_trusted", set())
+    data = {"class": "our_package:Thing", "size": 4}
+    with pytest.raises(config.ConfigError, match="--allow our_package on the command line"):
+        config.from_data(data)
+    with pytest.raises(config.ConfigError, match="not the name of a module"):
+        config.trust("our-package")
+    config.trust("our_package")
+    assert config.from_data(data).size == 4
+
+
 def test_values_are_checked_by_the_component_itself():
     with pytest.raises(ValueError, match=r"sigma = -1\.0: it must be above 0"):
         config.from_data(config.to_data(Trainer()) | {"meta": {"class": f"{__name__}:Evolution", "sigma": -1.0}})
@@ -208,3 +224,8 @@ def test_what_is_inside_the_only_item_of_a_tuple_may_be_named_without_the_tuple(
     assert config.replace_fields(Several((Level(2),)), {"size": "7", "rate": 2}) == Several((Level(7),), 2.0)
     with pytest.raises(config.ConfigError, match="Unknown field 'size'"):
         config.replace_fields(Several((Level(2), Level(3))), {"size": 7})
+
+
+def test_a_component_of_another_kind_is_refused_where_a_protocol_is_wanted():
+    with pytest.raises(config.ConfigError, match=r"inner.torso = .*:Return is no Torso: it has no init"):
+        config.replace_field(small.trainer(), "inner.torso", "metadisco.meta_training.level_scores:Return")

@@ -166,6 +166,25 @@ def test_files_give_back_what_was_written(compared, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.npz", "evaluation.json"]
 
 
+def test_arrays_of_curves_are_named_and_those_of_earlier_files_were_numbered(compared, tmp_path):
+    path = tmp_path / "curves.npz"
+    results.save_curves(path, compared)
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    suite, agents = next(iter(compared.items()))
+    for agent, evaluation in agents.items():
+        np.testing.assert_array_equal(arrays[f"{suite}/{agent}/scores"], evaluation.scores)
+        for metric, values in evaluation.metrics.items():
+            np.testing.assert_array_equal(arrays[f"{suite}/{agent}/metrics/{metric}"], values)
+    index = arrays.pop("index").item()
+    numbered = {str(number): value for number, value in enumerate(arrays.values())}
+    for number, name in enumerate(arrays):
+        index = index.replace(json.dumps({"array": name}), json.dumps({"array": number}))
+    np.savez(tmp_path / "earlier.npz", index=np.array(index), **numbered)
+    earlier = results.load_curves(tmp_path / "earlier.npz")
+    np.testing.assert_array_equal(earlier[suite]["a2c"].scores, compared[suite]["a2c"].scores)
+
+
 def test_damaged_curves_are_said_to_be(compared, tmp_path):
     path = tmp_path / "curves.npz"
     results.save_curves(path, compared)

@@ -47,7 +47,7 @@ class Known:
 
 def asked(objective, meta_params=()):
     """Probes and answers."""
-    drawn = probes.draw(KEY, probes.heads_of(objective))
+    drawn = probes.draw(0, probes.heads_of(objective))
     responder = Responder(objective, meta_params)
     return responder, drawn, responder(drawn)
 

@@ -1,8 +1,10 @@
 """The host loop: the same numbers however a run is cut up."""
 
+import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metadisco.runs import loop
+from metadisco.runs import loop, run_folder
 from metadisco.runs.hooks import Measurement, Snapshot
 from metadisco.runs.train_state import Checkpoints
 from tests.support.toy import (
@@ -191,6 +193,39 @@ def test_out_of_time_stops_after_whole_meta_steps_and_saves(tmp_path):
     result = run(LONG, tmp_path / "run", minutes=1e-6)
     assert (result.status, result.step) == ("out_of_time", 1)
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [0, 1]
+
+
+def test_minutes_count_the_whole_run_and_not_each_call(tmp_path):
+    """A job that is started again and again ends: its log has a minute, so a limit of a minute is used up."""
+    run(LONG, tmp_path / "run", steps=5)
+    log = tmp_path / "run" / "metrics.jsonl"
+    lines = log.read_text().splitlines()
+    rows = [json.loads(line) | {"seconds": 12.0 * number} for number, line in enumerate(lines, 1)]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = run(LONG, tmp_path / "run", minutes=1.0, resume=True)
+    assert (again.status, again.step) == ("out_of_time", 5)
+    assert again.seconds == 60.0
+    assert run(LONG, tmp_path / "run", minutes=10.0, steps=6, resume=True).step == 6
+
+
+def test_a_run_that_its_time_has_ended_is_not_trained_on_by_the_same_limit(tmp_path):
+    """It stops before its time is up, where there is none for one more meta-step: what is left is not used either."""
+    first = run(LONG, tmp_path / "run", minutes=1e-6)
+    assert first.status == "out_of_time"
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_text(json.dumps(json.loads(log.read_text()) | {"seconds": 0.0}) + "\n")
+    again = run(LONG, tmp_path / "run", minutes=1e-6, resume=True)
+    assert (again.status, again.step) == ("out_of_time", first.step)
+    assert run(LONG, tmp_path / "run", minutes=0.02, resume=True).step > first.step
+
+
+def test_a_run_that_has_lost_its_checkpoints_is_not_begun_anew(tmp_path):
+    run(Toy(), tmp_path / "run", steps=5)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(run_folder.RunError, match="lost its checkpoints: 5 meta-steps logged"):
+        run(Toy(), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("cut", [None, 5])

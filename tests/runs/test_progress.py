@@ -1,5 +1,6 @@
 """What a run shows of itself."""
 
+import io
 import json
 import sys
 import time
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 
 from metadisco.runs import progress
-from metadisco.runs.progress import Bars, Heartbeat
+from metadisco.runs.progress import Bars, Display, Heartbeat, Ticker
 from tests.support.toy import Toy, quiet, run, validation
 
 COLUMNS = (BarColumn(), TextColumn("{task.description}"))
@@ -20,9 +21,9 @@ def test_plain_display_reports_fitness_rates_memory_and_time(tmp_path):
     console = quiet()
     run(Toy(), tmp_path / "run", console=console)
     last = console.file.getvalue().splitlines()[-1]
-    assert last.startswith("meta-step 40/40 · fitness ")
+    assert last.startswith("meta-step 40/40 · left 0:00:00 · fitness ")
     rates = ("meta-steps/s", "agent updates/s", "env steps/s")
-    assert all(part in last for part in (*rates, "memory ", " GiB", "elapsed 0:00:", "left 0:00:00"))
+    assert all(part in last for part in (*rates, "memory ", " GiB", "elapsed 0:00:"))
 
 
 def test_heartbeat_says_how_the_run_stands(tmp_path):
@@ -104,3 +105,31 @@ def test_bars_that_are_not_wanted_show_nothing(shown):
     with Bars(None, *COLUMNS, is_shown=False) as bars:
         bars.update(bars.add("", 1), 1)
     assert not shown
+
+
+@pytest.mark.parametrize("kind", [{"force_terminal": True}, {"force_jupyter": True}])
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_what_matters_is_not_cut_off_in_a_narrow_line(kind, width, tmp_path, shown, monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    console = Console(file=io.StringIO(), width=width, **kind)
+    display = Display(console, 850, 850)
+    heartbeat = SimpleNamespace(rates={"meta-steps": 1.5, "env steps": 4e6}, memory_bytes=2**31, seconds_left=36_000.0)
+    with display:
+        display.update([{"step": 849, "fitness": -0.0001}], heartbeat)
+    text = shown[-1][-1] if "force_jupyter" in kind else console.file.getvalue()
+    for part in ("meta-step 849/850", *(["left 10:00:00", "fitness 0.000"] if width > 40 else [])):
+        assert part in text
+    if "force_jupyter" not in kind:  # drawn by rich's own console, of a width of its own
+        assert ("memory 2.0 GiB" in text) == (width == 200)
+    assert "…" not in text
+
+
+def test_work_without_a_bar_says_where_it_is_every_so_often(monkeypatch):
+    monkeypatch.setattr(Ticker, "seconds", 0.05)
+    said = []
+    with Ticker(lambda: said.append(1), is_on=True):
+        time.sleep(0.5)
+    assert 2 <= len(said) <= 10
+    with Ticker(lambda: said.append(1), is_on=False):
+        time.sleep(0.2)
+    assert len(said) <= 10

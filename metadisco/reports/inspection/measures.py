@@ -53,8 +53,7 @@ class Inspection:
         by_reward: [REWARDS, PROBS], push on an action after which a reward follows.
         credit: [2, T], change of the push k steps before a reward of +1 and of -1, k = 0, 1, ...
         y_hat: [REWARDS, m], the target of the prediction there, for LPG; None for others.
-        entropy: [LIVED, NUM_POINTS + 1], mean entropy of the policy over whole lives, nats.
-        learner: how the agents of these lives learn.
+        entropy: [LIVED, NUM_POINTS + 1], mean entropy of the policy over whole lives, nats; None where none was lived.
     """
 
     sensitivity: dict[str, tuple[float, float]]
@@ -63,17 +62,17 @@ class Inspection:
     by_reward: np.ndarray
     credit: np.ndarray
     y_hat: np.ndarray | None
-    entropy: np.ndarray
-    learner: Learner
+    entropy: np.ndarray | None
 
 
 @own_defaults
-def inspect(discovered: Discovered, *, seed: int = 0) -> Inspection | None:
+def inspect(discovered: Discovered, *, seed: int = 0, lives: bool = True) -> Inspection | None:
     """Measure what an objective does.
 
     Args:
         discovered: from `metadisco.load`.
         seed: of the probes.
+        lives: also train agents on small grid worlds, for the entropy of their policies; all else takes seconds less.
 
     Returns:
         The measures; None for an objective that cannot teach an agent with discrete actions.
@@ -83,10 +82,9 @@ def inspect(discovered: Discovered, *, seed: int = 0) -> Inspection | None:
     if heads is None:
         return None
     ask = Responder(objective, discovered.meta_params)
-    drawn = probes.draw(jax.random.key(seed), heads)
+    drawn = probes.draw(seed, heads)
     answer = ask(drawn)
     by_reward, y_hat = _by_reward(ask, drawn)
-    learner = _learner(discovered)
     return Inspection(
         sensitivity=_sensitivity(ask, drawn, answer),
         size=_size(answer.push),
@@ -94,8 +92,7 @@ def inspect(discovered: Discovered, *, seed: int = 0) -> Inspection | None:
         by_reward=by_reward,
         credit=_credit(ask, drawn),
         y_hat=y_hat,
-        entropy=_lives(discovered, learner),
-        learner=learner,
+        entropy=_lives(discovered, _learner(discovered)) if lives else None,
     )
 
 
@@ -163,13 +160,7 @@ def _quiet(drawn: Probe) -> Any:
 
 def _by_reward(ask: Responder, drawn: Probe) -> tuple[np.ndarray, np.ndarray | None]:
     """The push at the last step of a rollout against its reward and the action's probability, and y_hat there."""
-    alone: Any = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), _quiet(drawn))  # all else equal
-    probs = jnp.repeat(jnp.array(PROBS), len(REWARDS))
-    rest = (1.0 - probs) / (probes.NUM_ACTIONS - 1)
-    logits = jnp.log(jnp.concatenate([probs[:, None], *[rest[:, None]] * (probes.NUM_ACTIONS - 1)], axis=1))
-    logits = jnp.broadcast_to(logits[:, None, None], alone.logits[0].shape)
-    reward = alone.reward.at[:, -1].set(jnp.tile(jnp.asarray(REWARDS), len(PROBS))[:, None])
-    answer = ask(alone.replace(reward=reward, logits=(logits, jnp.zeros_like(alone.logits[1]))))
+    answer = ask(jax.jit(_of_rewards)(drawn))
     shape = (len(PROBS), len(REWARDS))
     pushes = np.asarray(answer.push)[:, -1].mean(axis=-1).reshape(shape).T
     if not isinstance(answer.targets, LPGTargets):
@@ -177,9 +168,20 @@ def _by_reward(ask: Responder, drawn: Probe) -> tuple[np.ndarray, np.ndarray | N
     return pushes, np.exp(answer.targets.log_y_hat[:, -1, 0]).reshape(*shape, -1)[PROBS.index(0.25)]
 
 
+def _of_rewards(drawn: Probe) -> Probe:
+    """A quiet probe for each of PROBS and REWARDS, of its first action and the reward of its last step."""
+    alone: Any = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), _quiet(drawn))  # all else equal
+    probs = jnp.repeat(jnp.array(PROBS), len(REWARDS))
+    rest = (1.0 - probs) / (probes.NUM_ACTIONS - 1)
+    logits = jnp.log(jnp.concatenate([probs[:, None], *[rest[:, None]] * (probes.NUM_ACTIONS - 1)], axis=1))
+    logits = jnp.broadcast_to(logits[:, None, None], alone.logits[0].shape)
+    reward = alone.reward.at[:, -1].set(jnp.tile(jnp.asarray(REWARDS), len(PROBS))[:, None])
+    return alone.replace(reward=reward, logits=(logits, jnp.zeros_like(alone.logits[1])))  # type: ignore[no-any-return]
+
+
 def _credit(ask: Responder, drawn: Probe) -> np.ndarray:
     """By how much a reward at the last step changes the push on it and on the steps before. [2, T]."""
-    quiet = _quiet(drawn)
+    quiet = jax.jit(_quiet)(drawn)
     pushes = [ask(quiet.replace(reward=quiet.reward.at[:, -1].set(size))).push for size in (0.0, 1.0, -1.0)]
     changes = np.stack([push - pushes[0] for push in pushes[1:]]).mean(axis=(1, 3))
     return changes[:, ::-1].reshape(2, NUM_STEPS)

@@ -103,13 +103,14 @@ def schedule(found: Inspection) -> "Figure":
 def entropy(found: Inspection) -> "Figure":
     """Entropy of the policy over whole lives on small grid worlds."""
     figure, axes = new_axes()
-    shares = np.linspace(0.0, 1.0, found.entropy.shape[1])
-    for row, shade in zip(found.entropy, (SHADES[1], SHADES[3])):
+    entropies = np.zeros((0, 0)) if found.entropy is None else found.entropy
+    shares = np.linspace(0.0, 1.0, entropies.shape[1])
+    for row, shade in zip(entropies, (SHADES[1], SHADES[3])):
         axes.plot(shares, row, color=shade)
     axes.set(xlim=(0, 1), ylim=(0, 1.05 * np.log(5)), xlabel="n/N, how much of the life is over")
     axes.axhline(np.log(5), color=PALETTE["muted"], linewidth=1.0, linestyle=(0, (2, 2)))
     title_axes(axes, "entropy of the policy on small grid worlds, nats")
-    ends = [(row[-1], f"N = {n}", shade) for row, n, shade in zip(found.entropy, LIVED, (SHADES[1], SHADES[3]))]
+    ends = [(row[-1], f"N = {n}", shade) for row, n, shade in zip(entropies, LIVED, (SHADES[1], SHADES[3]))]
     label_ends(axes, [*ends, (float(np.log(5)), "uniform", PALETTE["muted"])])
     return figure
 
@@ -124,7 +125,7 @@ def figures(discovered: Discovered, found: Inspection | None) -> dict[str, Calla
     if found is None:
         return {}
     has_drift = isinstance(discovered.objective, MirrorLearning)
-    charts: Sequence[Callable[[Inspection], Figure]] = [sensitivity, entropy]
+    charts: Sequence[Callable[[Inspection], Figure]] = [sensitivity, *([] if found.entropy is None else [entropy])]
     if not has_drift:
         charts = [by_reward, credit, *charts]
     if found.y_hat is not None:

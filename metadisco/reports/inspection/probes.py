@@ -13,12 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from metadisco.agents import distributions
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Constant
-from metadisco.core.types import Heads, Key, MetaParams, Outputs, Progress, Trajectory
+from metadisco.core.types import Heads, MetaParams, Outputs, Progress, Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
 from metadisco.objectives.base import Objective, Predictions
 
@@ -69,28 +70,27 @@ def heads_of(objective: Objective) -> Heads | None:
         return None
 
 
-def draw(key: Key, heads: Heads, num: int = NUM_PROBES) -> Probe:
-    """Probes, leading axis `num`."""
+def draw(seed: int, heads: Heads, num: int = NUM_PROBES) -> Probe:
+    """Probes, leading axis `num`. They are drawn by NumPy, which has nothing to compile."""
+    rng, shape = np.random.default_rng(seed), (num, NUM_STEPS, NUM_WORKERS)
+    others = [head for head in heads if head != "logits"]
 
-    def one(key: Key) -> Probe:
-        keys = iter(jax.random.split(key, 8 + 2 * len(heads)))
-        shape, others = (NUM_STEPS, NUM_WORKERS), [head for head in heads if head != "logits"]
-        logits = jax.random.normal(next(keys), (*shape, NUM_ACTIONS))
-        action, _ = distributions.sample_categorical(jax.random.uniform(next(keys), shape), logits)
-        low, high = jnp.log(float(LIFETIMES[0])), jnp.log(float(LIFETIMES[-1]))
-        lifetime = jnp.exp(jax.random.uniform(next(keys), minval=low, maxval=high))
-        return Probe(
-            reward=jax.random.normal(next(keys), shape),
-            chance=jax.random.uniform(next(keys), shape),
-            logits=(logits, action),
-            change=0.2 * jax.random.normal(next(keys), (*shape, NUM_ACTIONS)),
-            now={head: jax.random.normal(next(keys), (*shape, heads[head])) for head in others},
-            next={head: jax.random.normal(next(keys), (*shape, heads[head])) for head in others},
-            fraction=jax.random.uniform(next(keys)),
-            lifetime=jnp.round(lifetime).astype(jnp.int32),
-        )
+    def normal(*axes: int) -> jax.Array:
+        return jnp.asarray(rng.normal(size=(*shape, *axes)), jnp.float32)
 
-    return jax.vmap(one)(jax.random.split(key, num))
+    logits = normal(NUM_ACTIONS)
+    action = np.argmax(logits + rng.gumbel(size=logits.shape), axis=-1)
+    lifetime = np.exp(rng.uniform(np.log(LIFETIMES[0]), np.log(LIFETIMES[-1]), size=num))
+    return Probe(
+        reward=normal(),
+        chance=jnp.asarray(rng.uniform(size=shape), jnp.float32),
+        logits=(logits, jnp.asarray(action, jnp.int32)),
+        change=jnp.float32(0.2) * normal(NUM_ACTIONS),
+        now={head: normal(heads[head]) for head in others},
+        next={head: normal(heads[head]) for head in others},
+        fraction=jnp.asarray(rng.uniform(size=num), jnp.float32),
+        lifetime=jnp.asarray(np.round(lifetime), jnp.int32),
+    )
 
 
 def respond(objective: Objective, meta_params: MetaParams, probe: Probe) -> Response:

@@ -34,13 +34,14 @@ WORDS = {  # feature -> what it is
 }
 
 
-def explain(discovered: Discovered, found: Inspection | None, console: Any) -> None:
+def explain(discovered: Discovered, found: Inspection | None, console: Any, *, scores: bool = True) -> None:
     """Print what a checkpoint is, what it conditions on, what was measured of it, and its scores.
 
     Args:
         discovered: from `metadisco.load`.
         found: what `inspect` measured of it.
         console: of rich.
+        scores: whether to print its scores, a table for each suite.
     """
     console.print(_identity(discovered), width=WIDTH)
     console.print(_conditions(discovered), width=WIDTH)
@@ -52,7 +53,8 @@ def explain(discovered: Discovered, found: Inspection | None, console: Any) -> N
         for part in (_sensitivity(found), _credit(discovered, found), _schedule(found), _entropy(found)):
             if part is not None:
                 console.print(part, width=WIDTH)
-    meta_test.show(discovered.evaluation, console)
+    if scores:
+        meta_test.show(discovered.evaluation, console)
 
 
 def _table(*columns: str) -> "Table":
@@ -185,6 +187,8 @@ def _schedule(found: Inspection) -> Any:
 
 
 def _entropy(found: Inspection) -> Any:
+    if found.entropy is None:
+        return None
     places = (0, NUM_POINTS // 4, NUM_POINTS // 2, NUM_POINTS)
     table = _table("nats", *(f"n/N = {place / NUM_POINTS:g}" for place in places))
     for lifetime, row in zip(LIVED, found.entropy):

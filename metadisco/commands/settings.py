@@ -1,0 +1,106 @@
+"""Settings of a run before it runs: each with its path, value and meaning, and files of settings.
+
+The paths are those of the trainer's own fields and the meanings those of the components' docstrings, so there is no
+second list to keep in step.
+"""
+
+import datetime
+import inspect
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metadisco.core import config
+
+_ENTRY = re.compile(r"^ {4}(\w[\w, ]*): (.*)$")
+
+
+class Setting(NamedTuple):
+    """One setting, as it is written on the command line."""
+
+    path: str
+    value: str
+    meaning: str
+
+
+def settings(component: config.Component) -> list[Setting]:
+    """Every setting of a component. What is in a tuple of one item goes without the tuple, as on the command line."""
+    return list(_settings(component, ""))
+
+
+def _settings(component: config.Component, path: str) -> Iterator[Setting]:
+    meanings = _meanings(type(component))
+    for name in config.field_names(component):
+        value, where = getattr(component, name), config.join(path, name)
+        parts = dict(enumerate(value)) if type(value) is tuple and any(map(config.is_component, value)) else {}
+        if config.is_component(value):
+            yield Setting(where, config.class_name(value), meanings.get(name, ""))
+            yield from _settings(value, where)
+        elif len(parts) == 1 and not path:
+            yield from _settings(parts[0], "")
+        elif parts:
+            for index, part in parts.items():
+                yield from _settings(part, config.join(where, index))
+        else:
+            yield Setting(where, as_text(value), meanings.get(name, ""))
+
+
+def as_text(value: object) -> str:
+    """A value as the command line reads it."""
+    if type(value) is tuple:
+        return "()" if not value else ",".join(map(as_text, value)) + ("," if len(value) == 1 else "")
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _meanings(cls: type) -> dict[str, str]:
+    """What the docstring of a class says of its attributes."""
+    section = (inspect.getdoc(cls) or "").partition("Attributes:\n")[2]
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in section.splitlines():
+        entry = _ENTRY.match(line)
+        if entry:
+            names = [name.strip() for name in entry[1].split(",")]
+            found.update(dict.fromkeys(names, entry[2].strip()))
+        elif line.startswith("        ") and names:
+            found.update({name: f"{found[name]} {line.strip()}" for name in names})
+        elif line.strip():
+            break
+    return found
+
+
+def read(path: str | Path) -> dict[str, object]:
+    """Read a TOML file of settings: tables are components, `[meta_optimizer.sigma]` or `meta_optimizer.sigma.start`.
+
+    Returns:
+        Dotted path -> value, for `config.replace_fields`.
+
+    Raises:
+        config.ConfigError: where the file cannot be read or holds what no setting can be.
+    """
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise config.ConfigError(f"--settings {str(path)!r} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise config.ConfigError(f"--settings {path} is not TOML: {error}") from error
+    return dict(_flat(document, ""))
+
+
+def _flat(table: Mapping[str, Any], path: str) -> Iterator[tuple[str, object]]:
+    for name, value in table.items():
+        where = config.join(path, name)
+        if isinstance(value, Mapping):
+            yield from _flat(value, where)
+        else:
+            yield where, _as_setting(value, where)
+
+
+def _as_setting(value: Any, where: str) -> object:
+    if isinstance(value, list):
+        return tuple(_as_setting(item, where) for item in value)
+    if isinstance(value, (Mapping, datetime.date, datetime.time)):
+        raise config.ConfigError(f"{where} = {value}: a setting is a number, a text, true, false or a list of these")
+    return value
