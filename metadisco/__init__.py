@@ -3,6 +3,7 @@
 from metadisco.agents.networks import CNN, MLP, Table
 from metadisco.agents.optimizers import SGD, Adam
 from metadisco.checkpoints.checkpoint import Discovered, load, save
+from metadisco.checkpoints.disco103 import load_disco103
 from metadisco.commands.discovery import discover, inner_loop
 from metadisco.core.config import ConfigError
 from metadisco.core.devices import prepare_jax
@@ -43,6 +44,7 @@ from metadisco.meta_training.level_scores import (
 from metadisco.meta_training.truncation import Unroll
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.base import Predictions
+from metadisco.objectives.disco103 import Disco103
 from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
@@ -69,6 +71,7 @@ __all__ = [
     "Critic",
     "DPODrift",
     "Decay",
+    "Disco103",
     "Discovered",
     "Discrete",
     "Domain",
@@ -118,6 +121,7 @@ __all__ = [
     "discover",
     "inner_loop",
     "load",
+    "load_disco103",
     "load_levels",
     "meta_test",
     "prepare_jax",

@@ -21,15 +21,19 @@ ObjectiveState = Any  # pytree of arrays, of one agent; () for a stateless objec
 
 @struct.dataclass
 class Predictions:
-    """An agent's outputs along a trajectory, by the parameters that acted, and the agent itself.
+    """An agent's outputs along a trajectory, by the parameters to be updated, and the agent itself.
+
+    These are the parameters that acted, unless the trajectory comes from a replay buffer: `behavior` has the outputs
+    that it was acted with then.
 
     Synthetic outputs, as in a test, may come without an agent; an objective with a target network needs one.
     """
 
     now: Outputs  # [T, B, width] by head, at `obs`
     next: Outputs  # [T, B, width] by head, at `next_obs`
-    agent_params: AgentParams = ()  # that acted
+    agent_params: AgentParams = ()  # before the update
     agent: Agent | None = struct.field(pytree_node=False, default=None)
+    behavior: Outputs | None = None  # [T, B, width] by head, of the policy that acted; None where that is `now`
 
 
 def predict(agent: Agent, agent_params: AgentParams, trajectory: Trajectory) -> Predictions:
