@@ -6,7 +6,7 @@ CHECKOUT is one of github.com/google-deepmind/disco_rl, with what it depends on 
 notebook: Catch of 8 x 8 cells, two workers, a replay buffer of 1024 rollouts of which 64 are learned from at a time,
 rate 0.01. Workers and buffer are the same code for both; each side has its own agent, rule and optimizer.
 
-What differs: the public agent leaves the first step of every episode but a worker's first out of its loss, ours has all.
+What differs: the public agent leaves the first step of every episode out of its loss, but for a worker's first one.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import chex
 import jax
@@ -49,9 +49,9 @@ class Side:
 
 
 def import_public(checkout: str) -> None:
-    """Let it be imported, and be compiled: it asks whether a value is a `chex.Array`, which no traced one is anymore."""
+    """Let it be imported, and compiled: what is traced is no `chex.Array` on Python 3.11, and it asks for one."""
     sys.path.insert(0, checkout)
-    chex.Array = Union[jax.Array, np.ndarray]  # noqa: UP007
+    chex.Array = jax.Array
 
 
 def public_side(weights: str, widths: tuple[int, ...], model_width: int) -> Side:
@@ -230,19 +230,18 @@ def main() -> None:
     sides = {name: side(known.weights, tuple(known.widths), known.model_width) for name, side in make.items()}
     times = seconds(sides)
     ratio = np.median(np.array(times["ours"]) / np.array(times["public"]))
-    print(
-        f"seconds: { ({name: round(float(np.median(each)), 4) for name, each in times.items()}) }, ours / public {ratio:.3f}"
-    )
-    document: dict[str, Any] = {"seconds": times, "ratio": float(ratio), "curves": {name: [] for name in sides}}
+    medians = {name: round(float(np.median(each)), 4) for name, each in times.items()}
+    print(f"seconds: {medians}, ours / public {ratio:.3f}", flush=True)
+    settings = {"updates": known.updates, "widths": known.widths, "model_width": known.model_width}
+    document: dict[str, Any] = {"seconds": times, "ratio": float(ratio), "settings": settings}
+    document |= {"curves": {name: [] for name in sides}, "provenance": provenance()}
     workers = {name: worker_of(side) for name, side in sides.items()}
     for seed in range(known.seeds):
         for name, side in sides.items():
             document["curves"][name].append(curve(learn(side, workers[name], seed, known.updates)))
             print(name, seed, document["curves"][name][-1]["mean_return"], flush=True)
-    settings = {"updates": known.updates, "widths": known.widths, "model_width": known.model_width}
-    document |= {"settings": settings, "provenance": provenance()}
-    if known.out:
-        Path(known.out).write_text(json.dumps(document, indent=1) + "\n")
+        if known.out:  # what is there can be looked at while the next seed runs
+            Path(known.out).write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -149,8 +149,8 @@ def _parser() -> argparse.ArgumentParser:
         "checkpoints",
         nargs="+",
         metavar="CHECKPOINT",
-        help="name in the zoo, or a folder; several are compared on the same lives and called by their names, "
-        "or as in mine=FOLDER",
+        help="name in the zoo, a folder, or disco103:PATH for published weights; several are compared on the same "
+        "lives and called by their names, or as in mine=FOLDER",
     )
     evaluate.add_argument(
         "--suite",
@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     inspect = commands.add_parser("inspect", help="explain a checkpoint: its inputs, sensitivities and outputs")
-    inspect.add_argument("checkpoint", help="name in the zoo, or a folder")
+    inspect.add_argument("checkpoint", help="name in the zoo, a folder, or disco103:PATH for published weights")
     inspect.add_argument("--out", help="write pictures into this folder; a drift is drawn beside PPO and DPO")
     inspect.add_argument("--overwrite", action="store_true", help="replace pictures that are in the folder")
     inspect.set_defaults(run=_inspect)
@@ -319,10 +319,10 @@ def _evaluate(known: argparse.Namespace) -> int:
 
 
 def _inspect(known: argparse.Namespace) -> int:
-    from metadisco.checkpoints import checkpoint
+    from metadisco.checkpoints.disco103 import load_by_reference
     from metadisco.reports import inspection
 
-    discovered = checkpoint.load(known.checkpoint)
+    discovered = load_by_reference(known.checkpoint)
     found, paths = inspection.inspect(discovered), []
     if known.out:
         paths = inspection.write(discovered, found, Path(known.out), overwrite=known.overwrite)

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metadisco.checkpoints.checkpoint import Discovered
+from metadisco.checkpoints.checkpoint import Discovered, load
 from metadisco.core.files import CheckpointError
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.objectives.disco103 import Disco103
 
+DISCO103 = "disco103:"  # what the command line calls the published weights, before the path of them
 FILE = "disco_103.npz"
 SOURCE = "https://github.com/google-deepmind/disco_rl/blob/main/disco_rl/update_rules/weights/disco_103.npz"
 SHA256 = "dac840a15b81e8805326363458c33979626172618f620d9e6e170315388530aa"
@@ -93,6 +94,13 @@ def load_disco103(path: str | os.PathLike) -> Discovered:
         "license": LICENSE,
     }
     return Discovered(objective, meta_params, provenance)
+
+
+def load_by_reference(reference: str) -> Discovered:
+    """`load`, and of `disco103:PATH` the published weights there. Raises as the two do."""
+    if reference.startswith(DISCO103):
+        return load_disco103(reference.removeprefix(DISCO103))
+    return load(reference)
 
 
 def to_meta_params(arrays: dict[str, np.ndarray], objective: Disco103, where: str) -> Any:
