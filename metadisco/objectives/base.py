@@ -46,12 +46,12 @@ class Objective(Protocol):
     """A learning rule.
 
     Its state is computed once per update, beside the targets, and belongs to one agent: each life has its own. An
-    objective with running moments and a target network, such as Disco103, would
+    objective with running moments, a recurrent state and a target network, such as `Disco103`,
 
-    - begin in `init_state` with moments of 0, a recurrent state of 0 and `agent_params` as the target network;
-    - ask in `targets` for `predict(predictions.agent, state.target_params, trajectory)`, update moments and recurrent
-      state, and move the target network towards `predictions.agent_params`. These are the parameters that acted, before
-      this update; the updated parameters are passed to the next one.
+    - begins in `init_state` with moments of 0, a recurrent state of 0 and `agent_params` as the target network;
+    - asks in `targets` for `predict(predictions.agent, state.target_params, trajectory)`, updates moments and recurrent
+      state, and moves the target network towards `predictions.agent_params`. These are the parameters before this
+      update; the updated parameters are passed to the next one.
 
     Meta-gradients differentiate the state like the rest of a life: within an unroll, and constant before it. Use
     `jax.lax.stop_gradient` where the state should carry no gradient. A learned initial state belongs to the

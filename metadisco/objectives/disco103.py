@@ -197,12 +197,10 @@ class Disco103:
     ) -> tuple[jax.Array, Metrics]:
         """The equation above, averaged over steps and workers."""
         del meta_params, progress
-        terms = self.loss_terms(targets, outputs, trajectory)
-        metrics = {f"{name}_loss": jnp.mean(term) for name, term in terms.items()}
-        metrics["entropy"] = jnp.mean(distributions.entropy_categorical(outputs["logits"]))
-        weighted = (self.value_weight if name == "value" else 1.0 for name in terms)
-        loss = sum(weight * jnp.mean(term) for weight, term in zip(weighted, terms.values(), strict=True))
-        return loss, metrics
+        mean = {name: jnp.mean(term) for name, term in self.loss_terms(targets, outputs, trajectory).items()}
+        loss = mean["policy"] + mean["y"] + mean["z"] + mean["aux"] + self.value_weight * mean["value"]
+        entropy = jnp.mean(distributions.entropy_categorical(outputs["logits"]))
+        return loss, {f"{name}_loss": each for name, each in mean.items()} | {"entropy": entropy}
 
     def loss_terms(self, targets: DiscoTargets, outputs: Outputs, trajectory: Trajectory) -> dict[str, jax.Array]:
         """Terms of the loss by name, not yet weighted: [T, B] float32 each."""

@@ -6,13 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from metadisco.agents.networks import Table
 from metadisco.checkpoints import disco103
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.core import config
 from metadisco.core.files import CheckpointError
 from metadisco.evaluation import environments, evaluation, meta_test, suites
-from metadisco.evaluation.agents_under_test import AgentUnderTest, TrainedObjective, plan, trained_with
+from metadisco.evaluation.agents_under_test import TrainedObjective, plan, trained_with
 from metadisco.objectives.disco103 import Disco103
 from tests.golden import disco103_inputs as inputs
 from tests.support import small
@@ -51,18 +50,12 @@ def test_grid_worlds_are_seen_as_planes():
     assert environments.as_seen_by(small.inner_loop(), test.suite.suite.env) == test.suite.suite.env
 
 
-def test_it_is_tested_beside_tables_on_the_same_lives():
-    table = small.inner_loop(num_workers=32, num_steps=20)
+def test_its_agents_live_on_grid_worlds():
     (test_set,) = suites.build("grid-tiny@1", 2)
-    agents = [
-        AgentUnderTest("table", table, table.objective.init(jax.random.key(0))),
-        AgentUnderTest("disco", trained_with(DISCOVERED)[0], DISCOVERED.meta_params),
-    ]
-    assert isinstance(table.torso, Table)
-    found = evaluation.compare(agents, test_set)
-    assert found["disco"].returns.shape == found["table"].returns.shape == (2, 2, 1)
-    assert np.isfinite(found["disco"].returns).all()
-    assert "policy_loss" in found["disco"].metrics
+    found = evaluation.evaluate(trained_with(DISCOVERED)[0], DISCOVERED.meta_params, test_set, num_points=1)
+    assert found.returns.shape == (2, 2, 1)
+    assert np.isfinite(found.returns).all()
+    assert {"policy_loss", "y_loss", "z_loss", "aux_loss", "value_loss"} <= found.metrics.keys()
 
 
 def test_published_weights_have_a_name_on_the_command_line(tmp_path):
