@@ -7,6 +7,8 @@ notebook: Catch of 8 x 8 cells, two workers, a replay buffer of 1024 rollouts of
 rate 0.01. Workers and buffer are the same code for both; each side has its own agent, rule and optimizer.
 
 What differs: the public agent leaves the first step of every episode out of its loss, but for a worker's first one.
+Before that, both begin with the same parameters and learn from the same batches, ours with those steps left out, too:
+how far their policies are apart says whether the two are the same learner.
 """
 
 import argparse
@@ -99,8 +101,8 @@ def public_side(weights: str, widths: tuple[int, ...], model_width: int) -> Side
     return Side(jax.jit(agent.initial_learner_state), logits, jax.jit(learn))
 
 
-def our_side(weights: str, widths: tuple[int, ...], model_width: int) -> Side:
-    """Our agent, which learns from the steps between the observations of a rollout."""
+def our_side(weights: str, widths: tuple[int, ...], model_width: int, *, masked: bool = False) -> Side:
+    """Our agent, which learns from the steps between the observations of a rollout; `masked` as the public one."""
     discovered = load_disco103(weights)
     objective, spec = discovered.objective, EnvSpec(Box((SIDE, SIDE, 1), 0.0, 1.0), Discrete(3))
     agent = Agent(ActionModel(widths, model_width, model_width), spec, tuple(objective.heads(spec).items()))
@@ -128,7 +130,12 @@ def our_side(weights: str, widths: tuple[int, ...], model_width: int) -> Side:
 
         def loss(agent_params: Any) -> jax.Array:
             outputs = agent.apply(agent_params, trajectory.obs)
-            return objective.loss(meta_params, targets, outputs, trajectory, progress)[0]
+            if not masked:
+                return objective.loss(meta_params, targets, outputs, trajectory, progress)[0]
+            terms = objective.loss_terms(targets, outputs, trajectory)
+            terms["value"] = objective.value_weight * terms["value"]
+            is_kept = 1.0 - now["is_first"]
+            return jnp.sum(sum(terms.values()) * is_kept) / jnp.sum(is_kept)
 
         step, opt_state = optimizer.update(jax.grad(loss)(agent_params), opt_state)
         return optax.apply_updates(agent_params, step), opt_state, objective_state
@@ -137,6 +144,50 @@ def our_side(weights: str, widths: tuple[int, ...], model_width: int) -> Side:
         return agent.apply(state[0], obs)["logits"]
 
     return Side(jax.jit(begin), logits, jax.jit(learn))
+
+
+def as_ours(params: Any) -> Any:
+    """Parameters of the public agent as ours has them."""
+
+    def layer(name: str) -> dict[str, jax.Array]:
+        return {"kernel": params[f"mlp/{name}"]["w"], "bias": params[f"mlp/{name}"]["b"]}
+
+    def pair(name: str) -> dict[str, Any]:
+        return {"hidden": layer(f"{name}/~/linear_0"), "out": layer(f"{name}/~/linear_1")}
+
+    torso = [name.removeprefix("mlp/") for name in params if "/torso/" in name]
+    return {
+        "torso": [layer(name) for name in sorted(torso)],
+        "root": layer("linear"),
+        "model": layer("action_cond/linear"),
+        "logits": layer("~_head_pass/torso_head/~/linear_0"),
+        "y": layer("~_head_pass/torso_head_1/~/linear_0"),
+        "z": pair("mlp"),
+        "aux_logits": pair("mlp_1"),
+        "q": pair("mlp_2"),
+    }
+
+
+def distances(public: Side, ours: Side, num_updates: int = 20) -> dict[str, list[float]]:
+    """Largest differences of log probabilities after each update on the same batches, and how far they have moved."""
+    theirs = public.begin(jax.random.PRNGKey(0))
+    _, opt_state, objective_state = ours.begin(jax.random.PRNGKey(0))
+    agent_params = as_ours(theirs.params)
+    zeros = jax.tree.map(jnp.zeros_like, (agent_params, agent_params))
+    opt_state = (opt_state[0]._replace(mu=zeros[0], nu=zeros[1]), *opt_state[1:])
+    mine = agent_params, opt_state, objective_state.replace(target_params=agent_params)
+    obs = drawn_batch(0)["obs"].reshape(-1, SIDE, SIDE, 1)
+    policies = [
+        jax.jit(lambda state, side=side: jax.nn.log_softmax(side.logits(state, obs))) for side in (public, ours)
+    ]
+    first, found = policies[0](theirs), {"difference": [], "moved": []}
+    for i in range(num_updates):
+        batch = drawn_batch(i)
+        theirs, mine = public.learn(theirs, batch), ours.learn(mine, batch)
+        one, other = policies[0](theirs), policies[1](mine)
+        found["difference"].append(float(jnp.max(jnp.abs(one - other))))
+        found["moved"].append(float(jnp.max(jnp.abs(one - first))))
+    return found
 
 
 def worker_of(side: Side) -> Callable[..., Any]:
@@ -191,17 +242,21 @@ def curve(found: list[tuple[int, float, float]], num_points: int = 20) -> dict[s
     }
 
 
-def seconds(sides: dict[str, Side]) -> dict[str, list[float]]:
-    """Time of an update on the same batch, in turns."""
-    rng = np.random.default_rng(0)
-    shape = (NUM_STEPS, BATCH)
-    batch = {
+def drawn_batch(seed: int) -> dict[str, np.ndarray]:
+    """A batch of random numbers."""
+    rng, shape = np.random.default_rng(seed), (NUM_STEPS, BATCH)
+    return {
         "obs": (rng.random((*shape, SIDE, SIDE, 1)) < 0.03).astype(np.float32),
         "action": rng.integers(3, size=shape).astype(np.int32),
         "reward": rng.choice([-1.0, 0.0, 1.0], size=shape).astype(np.float32),
         "is_first": (rng.random(shape) < 1 / 7).astype(np.float32),
         "logits": rng.normal(size=(*shape, 3)).astype(np.float32),
     }
+
+
+def seconds(sides: dict[str, Side]) -> dict[str, list[float]]:
+    """Time of an update on the same batch, in turns."""
+    batch = drawn_batch(0)
     states = {
         name: jax.block_until_ready(side.learn(side.begin(jax.random.PRNGKey(0)), batch))
         for name, side in sides.items()
@@ -227,21 +282,27 @@ def main() -> None:
     known = parser.parse_args()
     import_public(known.public)
     make = {"public": public_side, "ours": our_side}
-    sides = {name: side(known.weights, tuple(known.widths), known.model_width) for name, side in make.items()}
+    sizes = known.weights, tuple(known.widths), known.model_width
+    sides = {name: side(*sizes) for name, side in make.items()}
+    apart = distances(sides["public"], our_side(*sizes, masked=True))
+    print(
+        f"log probabilities differ by {apart['difference'][-1]:.2g}, and have moved by {apart['moved'][-1]:.2g}",
+        flush=True,
+    )
     times = seconds(sides)
     ratio = np.median(np.array(times["ours"]) / np.array(times["public"]))
     medians = {name: round(float(np.median(each)), 4) for name, each in times.items()}
     print(f"seconds: {medians}, ours / public {ratio:.3f}", flush=True)
     settings = {"updates": known.updates, "widths": known.widths, "model_width": known.model_width}
-    document: dict[str, Any] = {"seconds": times, "ratio": float(ratio), "settings": settings}
+    document: dict[str, Any] = {"seconds": times, "ratio": float(ratio), "settings": settings, "apart": apart}
     document |= {"curves": {name: [] for name in sides}, "provenance": provenance()}
     workers = {name: worker_of(side) for name, side in sides.items()}
-    for seed in range(known.seeds):
-        for name, side in sides.items():
-            document["curves"][name].append(curve(learn(side, workers[name], seed, known.updates)))
-            print(name, seed, document["curves"][name][-1]["mean_return"], flush=True)
+    for seed in range(known.seeds + 1):
         if known.out:  # what is there can be looked at while the next seed runs
             Path(known.out).write_text(json.dumps(document, indent=1) + "\n")
+        for name, side in sides.items() if seed < known.seeds else ():
+            document["curves"][name].append(curve(learn(side, workers[name], seed, known.updates)))
+            print(name, seed, document["curves"][name][-1]["mean_return"], flush=True)
 
 
 if __name__ == "__main__":
