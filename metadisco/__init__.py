@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.agents.networks import CNN, MLP, Table
     from metadisco.agents.optimizers import SGD, Adam, RMSProp
     from metadisco.checkpoints.checkpoint import Discovered, load, save
+    from metadisco.checkpoints.disco103 import load_disco103
     from metadisco.commands.discovery import discover, inner_loop
     from metadisco.core.config import ConfigError
     from metadisco.core.devices import prepare_jax
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.meta_training.truncation import Unroll
     from metadisco.objectives.actor_critic import A2C
     from metadisco.objectives.base import Predictions
+    from metadisco.objectives.disco103 import Disco103
     from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
     from metadisco.objectives.lpg import LPG
     from metadisco.objectives.mirror_learning import PPO, MirrorLearning
@@ -74,6 +76,7 @@ __all__ = [
     "Critic",
     "DPODrift",
     "Decay",
+    "Disco103",
     "Discovered",
     "Discrete",
     "Domain",
@@ -124,6 +127,7 @@ __all__ = [
     "discover",
     "inner_loop",
     "load",
+    "load_disco103",
     "load_levels",
     "meta_test",
     "prepare_jax",
@@ -136,6 +140,7 @@ _HOMES = {
     "agents.networks": "CNN MLP Table",
     "agents.optimizers": "SGD Adam RMSProp",
     "checkpoints.checkpoint": "Discovered load save",
+    "checkpoints.disco103": "load_disco103",
     "commands.discovery": "discover inner_loop",
     "core.config": "ConfigError",
     "core.devices": "prepare_jax",
@@ -168,6 +173,7 @@ _HOMES = {
     "meta_training.truncation": "Unroll",
     "objectives.actor_critic": "A2C",
     "objectives.base": "Predictions",
+    "objectives.disco103": "Disco103",
     "objectives.drift": "DPODrift LPODrift PPODrift",
     "objectives.lpg": "LPG",
     "objectives.mirror_learning": "PPO MirrorLearning",

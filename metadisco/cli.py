@@ -203,8 +203,8 @@ def _parser() -> argparse.ArgumentParser:
         "checkpoints",
         nargs="+",
         metavar="CHECKPOINT",
-        help="name in the zoo, or a folder; several are compared on the same lives and called by their names, "
-        "or as in mine=FOLDER",
+        help="name in the zoo, a folder, or disco103:PATH for published weights; several are compared on the same "
+        "lives and called by their names, or as in mine=FOLDER",
     )
     evaluate.add_argument(
         "--suite",
@@ -223,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     inspect = commands.add_parser("inspect", help="explain a checkpoint: its inputs, sensitivities and outputs")
-    inspect.add_argument("checkpoint", help="name in the zoo, or a folder")
+    inspect.add_argument("checkpoint", help="name in the zoo, a folder, or disco103:PATH for published weights")
     inspect.add_argument("--scores", action="store_true", help="print its scores, a table for each suite")
     inspect.add_argument(
         "--lives", action="store_true", help="train agents on small grid worlds, for the entropy of their policies"
@@ -416,11 +416,11 @@ def _evaluate(known: argparse.Namespace) -> int:
 
 
 def _inspect(known: argparse.Namespace) -> int:
-    from metadisco.checkpoints import checkpoint
+    from metadisco.checkpoints.disco103 import load_by_reference
     from metadisco.core.score_table import counted
     from metadisco.reports import inspection
 
-    discovered = checkpoint.load(known.checkpoint)
+    discovered = load_by_reference(known.checkpoint)
     lives = known.lives or bool(known.out)  # of which a picture is drawn
     found, paths = inspection.inspect(discovered, lives=lives), []
     if known.out:

@@ -130,21 +130,18 @@ class MLP:
     activation: Activation = Relu()
 
     def __post_init__(self) -> None:
-        _check_widths("MLP.widths", self.widths)
+        check_widths("MLP.widths", self.widths)
 
     def init(self, key: Key, spec: EnvSpec, heads: Heads) -> AgentParams:
         """Orthogonal weights, zero biases; small heads, so that the first policy is near uniform, but for the value."""
         torso_key, head_key = jax.random.split(key)
-        layers, width = init_dense_layers(torso_key, _flat_size(spec), self.widths)
+        layers, width = init_dense_layers(torso_key, flat_size(spec), self.widths)
         return {"torso": layers, **init_heads(head_key, width, heads)}
 
     def apply(self, agent_params: AgentParams, obs: Obs) -> Outputs:
         """Outputs for `obs` [rows, ...] or int32 [rows]."""
         layers = agent_params["torso"]
-        if jnp.issubdtype(obs.dtype, jnp.integer):
-            x = jax.nn.one_hot(obs, layers[0]["kernel"].shape[0])
-        else:
-            x = obs.reshape(obs.shape[0], -1)
+        x = flatten(obs, layers[0]["kernel"].shape[0])
         return apply_heads(agent_params, apply_dense_layers(layers, x, self.activation))
 
 
@@ -162,8 +159,8 @@ class CNN:
     widths: tuple[int, ...] = (64,)
 
     def __post_init__(self) -> None:
-        _check_widths("CNN.channels", self.channels)
-        _check_widths("CNN.widths", self.widths)
+        check_widths("CNN.channels", self.channels)
+        check_widths("CNN.widths", self.widths)
 
     def init(self, key: Key, spec: EnvSpec, heads: Heads) -> AgentParams:
         """As for `MLP`."""
@@ -284,15 +281,24 @@ def orthogonal(key: Key, shape: tuple[int, int], scale: float) -> jax.Array:
     return scale * (x.T if is_wide else x)
 
 
-def _check_widths(name: str, widths: tuple[int, ...]) -> None:
+def check_widths(name: str, widths: tuple[int, ...]) -> None:
+    """Raise ValueError unless there is a layer, and each has a unit."""
     if not widths or min(widths) < 1:
         raise ValueError(f"{name} must be one or more positive integers, got {widths}")
 
 
-def _flat_size(spec: EnvSpec) -> int:
+def flat_size(spec: EnvSpec) -> int:
+    """How many numbers `flatten` makes of an observation."""
     if isinstance(spec.observation, Discrete):
         return spec.observation.num
     return math.prod(spec.observation.shape)
+
+
+def flatten(obs: Obs, size: int) -> jax.Array:
+    """Observations as vectors, an index as one-hot. [rows, ...] or int32 [rows] to [rows, size]."""
+    if jnp.issubdtype(obs.dtype, jnp.integer):
+        return jax.nn.one_hot(obs, size)
+    return obs.reshape(obs.shape[0], -1)
 
 
 def init_dense_layers(key: Key, size: int, widths: tuple[int, ...]) -> tuple[list, int]:
@@ -307,8 +313,13 @@ def init_dense_layers(key: Key, size: int, widths: tuple[int, ...]) -> tuple[lis
 def apply_dense_layers(layers: list, x: jax.Array, activation: Activation) -> jax.Array:
     """Dense layers on `x` [rows, size]."""
     for layer in layers:
-        x = activation(x @ layer["kernel"] + layer["bias"])
+        x = activation(apply_dense(layer, x))
     return x
+
+
+def apply_dense(layer: AgentParams, x: jax.Array) -> jax.Array:
+    """x W + b. [..., inputs] to [..., outputs]."""
+    return x @ layer["kernel"] + layer["bias"]
 
 
 def init_heads(key: Key, size: int, heads: Heads) -> AgentParams:
@@ -329,4 +340,4 @@ def apply_heads(agent_params: AgentParams, x: jax.Array) -> Outputs:
 def _apply_head(name: str, head: AgentParams, x: jax.Array) -> jax.Array:
     if name in FREE_HEADS:
         return jnp.broadcast_to(head["bias"], (x.shape[0], *head["bias"].shape))
-    return x @ head["kernel"] + head["bias"]
+    return apply_dense(head, x)

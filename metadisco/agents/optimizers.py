@@ -133,6 +133,43 @@ class RMSProp:
         return _chain(self, descent)
 
 
+@own_defaults
+@dataclass(frozen=True)
+class DiscoAdam:
+    """Adam whose steps are clipped entry by entry, as the agents of Disco103 have (doi:10.1038/s41586-025-09761-x).
+
+    A meta-gradient passes through the running mean of gradients and not through that of their squares.
+
+    Attributes:
+        learning_rate: step size.
+        max_step: largest step of an entry, in units of the step size.
+    """
+
+    learning_rate: float = 3e-4
+    max_step: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate", "max_step")
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Adam, then clip, then scale."""
+        adam = optax.GradientTransformation(optax.scale_by_adam().init, _step_of_adam)
+        return optax.chain(adam, optax.clip(self.max_step), optax.scale(-self.learning_rate))
+
+
+def _step_of_adam(
+    gradients: AgentParams, state: optax.ScaleByAdamState, params: Any = None
+) -> tuple[AgentParams, optax.ScaleByAdamState]:
+    """One step of Adam (arXiv:1412.6980) before it is scaled; its denominator is a constant of meta-gradients."""
+    del params
+    count = optax.safe_increment(state.count)
+    mean = optax.tree.update_moment(gradients, state.mu, 0.9, 1)
+    square = optax.tree.update_moment(gradients, state.nu, 0.999, 2)
+    corrected = optax.tree.bias_correction(mean, 0.9, count), optax.tree.bias_correction(square, 0.999, count)
+    step = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + 1e-8), corrected[0], jax.lax.stop_gradient(corrected[1]))
+    return step, optax.ScaleByAdamState(count, mean, square)
+
+
 def _chain(optimizer: "SGD | Adam | RMSProp", descent: optax.GradientTransformation) -> optax.GradientTransformation:
     annealing = (scale_by_remaining_life(),) if optimizer.anneal else ()
     return optax.chain(clip_by_global_norm(optimizer.max_grad_norm), descent, *annealing)

@@ -35,6 +35,8 @@ def card(document: dict[str, Any], name: str, place: str, scores: Mapping[str, A
     ]
     if is_shipped:
         sections.append("It comes with metadisco, under its license, Apache-2.0.")
+    if "license" in origin:
+        sections.append(f"## License\n\n{_license(origin['license'])}")
     if document["features"]:
         features = ", ".join(f"`{feature}`" for feature in document["features"])
         sections.append(f"## Inputs\n\nIn order: {features}.")
@@ -44,11 +46,17 @@ def card(document: dict[str, Any], name: str, place: str, scores: Mapping[str, A
         sections.append("## Scores\n\n" + _scores(document["evaluation"]))
     if scores:
         sections.append(f"## Scores on further suites\n\n{_where(name, is_shipped)}\n\n{_scores(scores)}")
-    rest = {key: value for key, value in origin.items() if key != "trainer"}
+    rest = {key: value for key, value in origin.items() if key not in ("trainer", "license")}
     for title, content in (("Origin", rest), ("Trainer", origin.get("trainer"))):
         if content:
             sections.append(f"## {title}\n\n```json\n{json.dumps(content, indent=2)}\n```")
     return "\n\n".join(sections) + "\n"
+
+
+def _license(said: dict[str, str]) -> str:
+    """License of meta-parameters that are others' work, whom to name, and what was changed."""
+    lines = [f"The meta-parameters are under [{said['name']}]({said['url']})."]
+    return "\n\n".join([*lines, said["attribution"], said["changes"], said["disclaimer"]])
 
 
 def _training(origin: dict[str, Any]) -> str:

@@ -52,3 +52,37 @@ def normalize(advantage: jax.Array) -> jax.Array:
     # The root has no derivative at 0, and a derivative passes through the branch that is not selected, too.
     deviation = jnp.where(variance > 0.0, jnp.sqrt(jnp.where(variance > 0.0, variance, 1.0)), 0.0)
     return (advantage - jnp.mean(advantage)) / (deviation + 1e-8)
+
+
+def retrace(
+    reward: jax.Array,
+    discount: jax.Array,
+    trace: jax.Array,
+    q_of_action: jax.Array,
+    next_value: jax.Array,
+) -> jax.Array:
+    """Returns of actions corrected for another policy having acted (arXiv:1606.02647).
+
+    G_t = r_t + d_t (V(s'_t) + c_t+1 (G_t+1 - Q(s_t+1, a_t+1))); the trace c stops at the end of an episode and of the
+    rollout.
+
+    Args:
+        reward: [T] float32.
+        discount: [T] float32, gamma; 0 at termination.
+        trace: [T] float32, c_t+1; lambda min(1, pi(a_t+1|s_t+1) / mu(a_t+1|s_t+1)), or 0 where step t was the last.
+        q_of_action: [T] float32, Q(s_t, a_t).
+        next_value: [T] float32, V of the observation that step t led to, before any reset.
+
+    Returns:
+        [T] float32.
+    """
+    chex.assert_rank([reward, discount, trace, q_of_action, next_value], 1)
+    chex.assert_equal_shape([reward, discount, trace, q_of_action, next_value])
+
+    def step(later: jax.Array, now: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        reward_t, discount_t, trace_t, q_t, next_value_t = now
+        returned = reward_t + discount_t * (next_value_t + trace_t * later)
+        return returned - q_t, returned
+
+    each = (reward, discount, trace, q_of_action, next_value)
+    return jax.lax.scan(step, jnp.zeros_like(reward[0]), each, reverse=True)[1]

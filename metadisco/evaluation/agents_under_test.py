@@ -15,13 +15,14 @@ from metadisco.core.types import MetaParams
 from metadisco.envs.base import Discrete
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.evaluation import suites
-from metadisco.evaluation.environments import with_objective
+from metadisco.evaluation.environments import as_seen_by, disco_on_grids, with_objective
 from metadisco.evaluation.suites import RequestedSuite
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER, TABLE_PPO, TABLE_PPO_LEARNER
 from metadisco.meta_training.trainer import Trainer
 from metadisco.objectives.base import Objective
+from metadisco.objectives.disco103 import Disco103
 from metadisco.objectives.drift import DPODrift, Drift, PPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
 
@@ -94,9 +95,13 @@ def trainer_of(discovered: Discovered) -> Trainer:
 def trained_with(discovered: Discovered) -> tuple[InnerLoop, ...]:
     """Inner loops of the meta-training of an objective, one for each of its environments.
 
+    Of Disco103, which was meta-trained elsewhere, those that are usual for it here.
+
     Raises:
         config.ConfigError: where the checkpoint does not say.
     """
+    if isinstance(discovered.objective, Disco103) and "trainer" not in discovered.provenance:
+        return (disco_on_grids(discovered.objective),)
     return tuple(replace(inner, objective=discovered.objective) for inner in inner_loops(trainer_of(discovered)))
 
 
@@ -207,8 +212,9 @@ def _inner_on(suite: suites.Suite, candidates: Sequence[InnerLoop]) -> InnerLoop
     if suite.inner is not None:
         return with_objective(candidates[0].objective, suite.inner)
     for inner in candidates:
-        if isinstance(inner.env, GridWorld) and isinstance(inner.env.spec.observation, Discrete):
-            replace(inner, env=suite.env)  # raises ValueError where the agent does not fit
+        sees_planes = isinstance(inner.objective, Disco103)
+        if isinstance(inner.env, GridWorld) and (sees_planes or isinstance(inner.env.spec.observation, Discrete)):
+            replace(inner, env=as_seen_by(inner, suite.env))  # raises ValueError where the agent does not fit
             return inner
     raise config.ConfigError(
         f"{suite.name} is for agents of grid worlds whose observation is an index (planes=False), and this objective "

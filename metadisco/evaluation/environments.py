@@ -10,15 +10,17 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from metadisco.agents.action_model import ActionModel
 from metadisco.agents.convolutions import StridedCNN
 from metadisco.agents.networks import CNN, MLP, Separate, Tanh
-from metadisco.agents.optimizers import Adam
+from metadisco.agents.optimizers import Adam, DiscoAdam
 from metadisco.core.config import nearest
 from metadisco.curricula.tasks import LevelDistribution, OneLevel
 from metadisco.envs.atari import GAMES, Atari
 from metadisco.envs.base import Environment
 from metadisco.envs.brax_adapter import Brax
 from metadisco.envs.brax_levels import BraxLevels
+from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gymnax_adapter import Gymnax
 from metadisco.envs.gymnax_levels import GymnaxLevels
 from metadisco.envs.host import Hosted
@@ -27,6 +29,7 @@ from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.normalization import Normalizer
 from metadisco.objectives.base import Objective
+from metadisco.objectives.disco103 import Disco103
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 
 
@@ -61,11 +64,33 @@ def with_objective(objective: Objective, inner: InnerLoop) -> InnerLoop:
     """The inner loop with another objective.
 
     Where both are mirror learning only the drift is exchanged: discount, advantages and entropy bonus belong to the
-    environment. Raises ValueError where the objective does not fit.
+    environment. Disco103 brings the network and optimizer that it was made for. Raises ValueError where the objective
+    does not fit.
     """
+    if isinstance(objective, Disco103):
+        return replace(inner, objective=objective, torso=DISCO_TORSO, learner=DISCO_LEARNER)
     if isinstance(objective, MirrorLearning) and isinstance(inner.objective, MirrorLearning):
         objective = replace(inner.objective, drift=objective.drift)
     return replace(inner, objective=objective)
+
+
+# One step on each rollout, as published. The rate is that of the public example on Catch, whose network is four times
+# as wide.
+DISCO_TORSO = ActionModel((128, 128), model_width=64, head_width=64)
+DISCO_LEARNER = Learner(DiscoAdam(1e-2), DiscoAdam(1e-2))
+
+
+def disco_on_grids(objective: Disco103) -> InnerLoop:
+    """Agents of Disco103 in grid worlds, which they see as planes."""
+    env = GridWorld(planes=True)
+    return InnerLoop(env, DISCO_TORSO, objective, DISCO_LEARNER, num_workers=32, num_steps=20)
+
+
+def as_seen_by(inner: InnerLoop, env: Environment) -> Environment:
+    """The environment of a test set; a grid world as planes where the agents see planes, which changes nothing else."""
+    if isinstance(env, GridWorld) and isinstance(inner.env, GridWorld):
+        return replace(env, planes=inner.env.planes)
+    return env
 
 
 def _learner(rate: float, *, num_epochs: int = 4, num_minibatches: int = 4) -> Learner:

@@ -25,6 +25,7 @@ from metadisco.envs.base import EnvSpec
 from metadisco.envs.host import Hosted
 from metadisco.evaluation import stats
 from metadisco.evaluation.agents_under_test import AgentUnderTest
+from metadisco.evaluation.environments import as_seen_by, with_objective
 from metadisco.evaluation.results import Evaluation
 from metadisco.evaluation.test_sets import TestSet
 from metadisco.lives import host
@@ -122,11 +123,13 @@ def evaluate(
             f"an evaluation needs num_seeds >= 1 and num_points in 1..{test_set.lifetime} (the lifetime), got "
             f"{num_seeds} and {num_points}"
         )
-    if test_set.inner is not None and replace(inner, objective=test_set.inner.objective) != test_set.inner:
-        raise ValueError(
-            f"{test_set.name} has an agent of its own: give that one the objective, environments.with_objective"
-        )
-    inner = replace(inner, env=test_set.env, critic=None)  # not used here
+    if test_set.inner is not None:
+        own = with_objective(inner.objective, test_set.inner)
+        if replace(inner, objective=own.objective) != own:
+            raise ValueError(
+                f"{test_set.name} has an agent of its own: give that one the objective, environments.with_objective"
+            )
+    inner = replace(inner, env=as_seen_by(inner, test_set.env), critic=None)  # not used here
     if isinstance(inner.env, Hosted):
         return _evaluate_on_host(inner, meta_params, test_set, seed, num_seeds, num_points, on_progress)
     devices = jax.local_devices() if devices is None else devices

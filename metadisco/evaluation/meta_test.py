@@ -15,6 +15,7 @@ import jax
 
 from metadisco.checkpoints import checkpoint
 from metadisco.checkpoints.checkpoint import Discovered
+from metadisco.checkpoints.disco103 import DISCO103, load_by_reference
 from metadisco.core import config, devices, score_table, trees
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.score_table import counted
@@ -39,7 +40,7 @@ class Comparison:
 
 
 def load_all(references: Sequence[str]) -> dict[str, Discovered]:
-    """Load checkpoints by name: each a name in the zoo, a folder, or `NAME=` and one of them.
+    """Load checkpoints by name: each a name in the zoo, a folder, `disco103:PATH`, or `NAME=` and one of them.
 
     One alone is called `discovered` unless it is given a name. Of several, each has its name in the zoo or that of its
     folder; of `RUN/objective` that of the run's.
@@ -58,7 +59,7 @@ def load_all(references: Sequence[str]) -> dict[str, Discovered]:
             raise config.ConfigError(f"two checkpoints are called {name!r}: give one a name of its own, mine={place}")
         if name in RESERVED:
             raise config.ConfigError(f"a checkpoint cannot be called {name!r}: give it another name, mine={place}")
-        found[name] = checkpoint.load(place)
+        found[name] = load_by_reference(place)
     return found
 
 
@@ -240,7 +241,9 @@ def _show_improvement(outcome: Results, console: Any) -> None:
 
 
 def trained_lifetimes(discovered: Discovered) -> str:
-    """The lifetimes that an objective was meta-trained on, in words."""
+    """The lifetimes that an objective was meta-trained on, in words; `unknown` where it does not say."""
+    if "trainer" not in discovered.provenance:
+        return "unknown"
     found = []
     for domain in agents_under_test.trainer_of(discovered).domains:
         curriculum = domain.curriculum
@@ -261,10 +264,13 @@ def _lifetimes_differ(named: Mapping[str, Discovered]) -> list[str]:
     by_name = {name: trained_lifetimes(each) for name, each in named.items()}
     if len(set(by_name.values())) < 2:
         return []
-    return ["trained lifetimes differ: " + ", ".join(f"{name} {each} updates" for name, each in by_name.items())]
+    words = [f"{name} {each}" + " updates" * (each != "unknown") for name, each in by_name.items()]
+    return ["trained lifetimes differ: " + ", ".join(words)]
 
 
 def _name_of(place: str) -> str:
+    if place.startswith(DISCO103):
+        return DISCO103.removesuffix(":")
     if place in checkpoint.zoo_names():
         return place
     path = Path(place).absolute()

@@ -1,8 +1,9 @@
 """Learning rules, hand-written and learned."""
 
 from metadisco.objectives.actor_critic import A2C
+from metadisco.objectives.disco103 import Disco103
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
 
-__all__ = ["A2C", "LPG", "MirrorLearning", "ScheduledA2C"]
+__all__ = ["A2C", "LPG", "Disco103", "MirrorLearning", "ScheduledA2C"]

@@ -21,15 +21,19 @@ ObjectiveState = Any  # pytree of arrays, of one agent; () for a stateless objec
 
 @struct.dataclass
 class Predictions:
-    """An agent's outputs along a trajectory, by the parameters that acted, and the agent itself.
+    """An agent's outputs along a trajectory, by the parameters to be updated, and the agent itself.
+
+    These are the parameters that acted, unless the trajectory comes from a replay buffer: `behavior` has the outputs
+    that it was acted with then.
 
     Synthetic outputs, as in a test, may come without an agent; an objective with a target network needs one.
     """
 
     now: Outputs  # [T, B, width] by head, at `obs`
     next: Outputs  # [T, B, width] by head, at `next_obs`
-    agent_params: AgentParams = ()  # that acted
+    agent_params: AgentParams = ()  # before the update
     agent: Agent | None = struct.field(pytree_node=False, default=None)
+    behavior: Outputs | None = None  # [T, B, width] by head, of the policy that acted; None where that is `now`
 
 
 def predict(agent: Agent, agent_params: AgentParams, trajectory: Trajectory) -> Predictions:
@@ -42,12 +46,12 @@ class Objective(Protocol):
     """A learning rule.
 
     Its state is computed once per update, beside the targets, and belongs to one agent: each life has its own. An
-    objective with running moments and a target network, such as Disco103, would
+    objective with running moments, a recurrent state and a target network, such as `Disco103`,
 
-    - begin in `init_state` with moments of 0, a recurrent state of 0 and `agent_params` as the target network;
-    - ask in `targets` for `predict(predictions.agent, state.target_params, trajectory)`, update moments and recurrent
-      state, and move the target network towards `predictions.agent_params`. These are the parameters that acted, before
-      this update; the updated parameters are passed to the next one.
+    - begins in `init_state` with moments of 0, a recurrent state of 0 and `agent_params` as the target network;
+    - asks in `targets` for `predict(predictions.agent, state.target_params, trajectory)`, updates moments and recurrent
+      state, and moves the target network towards `predictions.agent_params`. These are the parameters before this
+      update; the updated parameters are passed to the next one.
 
     Meta-gradients differentiate the state like the rest of a life: within an unroll, and constant before it. Use
     `jax.lax.stop_gradient` where the state should carry no gradient. A learned initial state belongs to the

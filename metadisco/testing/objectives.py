@@ -74,7 +74,7 @@ def check_objective(objective: Objective, spec: EnvSpec = SPEC) -> None:
         hard = update(objective, population, states, changed, progress)
         for part in ("state", "loss", "gradient"):
             contract.check_finite(f"the {part} of {name}", hard[part], f"It happens where {what}")
-    _check_meta_params(name, objective, population, update, (states, experiences, progress), result)
+    _check_meta_params(name, objective, population, update, (result["state"], experiences, progress))
 
 
 def _check_heads(name: str, objective: Objective, spec: EnvSpec) -> Heads:
@@ -210,17 +210,20 @@ def _check_shapes(
         demand(known, f"regularizers of {name} are {told}: scalars of the names {sorted(REGULARIZERS)} are known")
 
 
-def _check_meta_params(
-    name: str, objective: Objective, population: Any, update: Counted, data: Any, result: Any
-) -> None:
-    """Every leaf of the meta-parameters changes what agents do."""
+def _check_meta_params(name: str, objective: Objective, population: Any, update: Counted, data: Any) -> None:
+    """Every leaf of the meta-parameters changes what agents do, or what is remembered of them.
+
+    The state in `data` is that after an update: what scales a memory has no effect where it is still empty.
+    """
+    result = update(objective, population, *data)
     leaves, structure = jax.tree.flatten(population)
     for i, leaf in enumerate(named_leaves(population)):
         noise = jax.random.normal(jax.random.key(i), leaves[i].shape, leaves[i].dtype)
         changed = jax.tree.unflatten(structure, [each + noise if i == j else each for j, each in enumerate(leaves)])
-        gradient = update(objective, changed, *data)["gradient"]
+        told = update(objective, changed, *data)
+        ours, others = (jax.tree.leaves((each["gradient"], each["state"])) for each in (told, result))
         demand(
-            any(np.any(np.asarray(gradient[head] != result["gradient"][head])) for head in gradient),
+            any(np.any(np.asarray(one != other)) for one, other in zip(ours, others)),
             f"meta_params{leaf} of {name} make no difference to what an agent learns: use them, or leave them out",
         )
 

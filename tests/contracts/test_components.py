@@ -24,6 +24,7 @@ from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
 from metadisco.meta_optimizers.schedules import Decay
 from metadisco.meta_optimizers.shaping import CenteredRanks
 from metadisco.objectives.actor_critic import A2C
+from metadisco.objectives.disco103 import Disco103
 from metadisco.objectives.drift import DPODrift, LPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
@@ -61,6 +62,7 @@ REPLAY = PrioritizedLevelReplay(Numbers(), capacity=6, fill_before_replay=0.3)
         (MirrorLearning(LPODrift(width=4, temporal=True)), two_states.TwoStates.spec),
         (Remembering(), two_states.TwoStates.spec),
         (ScheduledA2C(width=4), two_states.TwoStates.spec),
+        (Disco103(5, 7, 3.0, width=4, memory_width=3), two_states.TwoStates.spec),
     ],
     ids=repr,
 )

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metadisco.core.returns import generalized_advantages
+from metadisco.core.returns import generalized_advantages, retrace
 
 
 def _slow_advantages(reward, terminated, truncated, value, next_value, gamma, gae_lambda):
@@ -52,3 +52,19 @@ def test_lambda_one_gives_the_discounted_return_minus_the_value():
         reward, terminated, jnp.zeros(3, bool), value, jnp.roll(value, -1), gamma=0.5, gae_lambda=1.0
     )
     np.testing.assert_allclose(advantage[0], 1.0 + 0.5 * 2.0 + 0.25 * 3.0 - 0.5)
+
+
+def test_retrace_is_the_sum_of_its_definition():
+    rng = np.random.default_rng(1)
+    reward, q, next_value = rng.normal(size=(3, 9))
+    terminated, truncated = rng.random(9) < 0.2, rng.random(9) < 0.2
+    discount = 0.9 * (1.0 - terminated)
+    trace = np.where(terminated | truncated | (np.arange(9) == 8), 0.0, 0.8 * rng.random(9))
+    slow = np.zeros(9)
+    for t in range(9):  # Q + sum of traced errors of one step
+        weight, slow[t] = 1.0, q[t]
+        for k in range(t, 9):
+            slow[t] += weight * (reward[k] + discount[k] * next_value[k] - q[k])
+            weight *= discount[k] * trace[k]
+    fast = retrace(*map(jnp.float32, (reward, discount, trace, q, next_value)))
+    np.testing.assert_allclose(fast, slow, rtol=1e-5, atol=1e-5)
