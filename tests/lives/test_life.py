@@ -1,6 +1,5 @@
 """Lives: reproducible, independent of how they are batched, and never longer than their lifetime."""
 
-import functools
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -97,21 +96,6 @@ def test_every_head_of_the_agent_moves(objective):
         assert jnp.any(table != before.agent_params[name]), name
 
 
-@functools.cache
-def _after_updates(inner):
-    """The parameters of an agent that has done three updates."""
-    update = jax.jit(inner.update)
-    life = jax.jit(inner.begin)(jax.random.key(0), two_states.task())
-    for _ in range(3):
-        life, _ = update(inner.objective.init(jax.random.key(0)), life)
-    return life.agent_params
-
-
-def _assert_different(one, other):
-    left, right = _after_updates(one), _after_updates(other)
-    assert any(jnp.any(left[name] != right[name]) for name in left)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -126,7 +110,7 @@ def _assert_different(one, other):
 )
 def test_every_setting_of_the_inner_loop_matters(change):
     plain = two_states.inner_loop(learner=Learner(SGD(2.0, 0.5), SGD(1.0, 0.5)), critic=None)
-    _assert_different(plain, replace(plain, **change))
+    two_states.assert_different(plain, replace(plain, **change))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +118,7 @@ def test_every_setting_of_the_inner_loop_matters(change):
 )
 def test_every_setting_of_a2c_matters(change):
     plain = two_states.inner_loop(A2C(), Learner(SGD(1.0, 100.0), SGD(1.0, 100.0)), critic=None)
-    _assert_different(plain, replace(plain, objective=A2C(**change)))
+    two_states.assert_different(plain, replace(plain, objective=A2C(**change)))
 
 
 @pytest.mark.parametrize("torso", [MLP((8,)), CNN((4,), (8,))])
