@@ -196,6 +196,7 @@ def sharded_sum(
     Returns:
         The sums over items, and what is kept of each, leading axis M.
     """
+    run = jax.jit(run, inline=True)  # traced once for both of its uses
     num_items = jax.tree.leaves(items)[0].shape[0]
     slots = min(slots, -(-num_items // mesh.devices.size))
     size = -(-num_items // (slots * mesh.devices.size)) * slots * mesh.devices.size

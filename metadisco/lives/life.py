@@ -5,7 +5,9 @@ therefore see common random numbers, however they are batched: the basis of anti
 resumption.
 """
 
+import functools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.keys import KeyPurpose
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Obs, Outcome, Progress, Task, Trajectory
 from metadisco.envs import rollout
-from metadisco.envs.base import Environment, State
+from metadisco.envs.base import Environment, EnvSpec, State
 from metadisco.lives.critic import Critic, CriticOutput, CriticState
 from metadisco.lives.learner import Learner
 from metadisco.lives.normalization import Normalizer, NormalizerState
@@ -111,9 +113,8 @@ class InnerLoop:
         self.learner.check(self.num_steps, self.num_workers)
         if self.normalizer is not None:
             self.normalizer.check(self.env.spec)
-        jax.eval_shape(self.agent.init, jax.random.key(0))  # a torso that does not fit fails here, not while compiling
-        jax.eval_shape(self._begin_critic, jax.random.key(0))
-        check_state(self.objective, self.agent, self.num_steps, self.num_workers)
+        parts: Any = (self.agent, self.objective, self.critic, self.num_steps, self.num_workers)
+        (_check_fit if _is_hashable(parts) else _check_fit.__wrapped__)(*parts)
 
     @property
     def agent(self) -> Agent:
@@ -145,7 +146,7 @@ class InnerLoop:
         )
 
     def _begin_critic(self, key: Key) -> CriticState | None:
-        return None if self.critic is None else self.critic.init(key, self.env.spec, self.num_workers)
+        return _begin_critic(self.critic, key, self.env.spec, self.num_workers)
 
     def act(self, life: Life, purpose: KeyPurpose = KeyPurpose.TRAIN) -> tuple[Trajectory, Obs, State]:
         """Rollout for the next update, or for another purpose: unnormalized observations and rewards.
@@ -262,13 +263,14 @@ class InnerLoop:
             The lives, and the means of their metrics over the updates done here (0 where there were none), [M] each.
         """
         axes = lowrank.in_axes(population)
-        names = jax.eval_shape(lambda: jax.vmap(self.update, in_axes=(axes, 0))(population, lives))[1]
+        update_one = jax.jit(self.update, inline=True)  # traced once for both of its uses
+        names = jax.eval_shape(lambda: jax.vmap(update_one, in_axes=(axes, 0))(population, lives))[1]
         totals = {name: jnp.zeros(until.shape) for name in names}
         remaining = until - lives.num_updates
 
         def update(meta_params: MetaParams, item: tuple) -> tuple:
             life, totals, until = item
-            life, metrics = self.update(meta_params, life)
+            life, metrics = update_one(meta_params, life)
             return life, jax.tree.map(jnp.add, totals, metrics), until
 
         lives, totals, _ = trees.stream(
@@ -341,6 +343,26 @@ class InnerLoop:
             is_over=is_over,
             num_rollouts=evaluation.num_rollouts + 1,
         )
+
+
+def _begin_critic(critic: Critic | None, key: Key, spec: EnvSpec, num_workers: int) -> CriticState | None:
+    return None if critic is None else critic.init(key, spec, num_workers)
+
+
+@functools.lru_cache(maxsize=256)
+def _check_fit(agent: Agent, objective: Objective, critic: Critic | None, num_steps: int, num_workers: int) -> None:
+    """Let a torso or an objective that does not fit fail here, not while compiling; once for equal components."""
+    jax.eval_shape(agent.init, jax.random.key(0))
+    jax.eval_shape(lambda key: _begin_critic(critic, key, agent.spec, num_workers), jax.random.key(0))
+    check_state(objective, agent, num_steps, num_workers)
+
+
+def _is_hashable(parts: Any) -> bool:
+    try:
+        hash(parts)
+    except TypeError:
+        return False
+    return True
 
 
 def only_of_finite(lives: Life, returns: jax.Array) -> jax.Array:

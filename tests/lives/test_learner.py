@@ -43,14 +43,16 @@ def test_the_derivative_at_a_zero_gradient_is_that_of_the_identity():
 @functools.cache
 def _update_batch(objective, learner=PLAIN):
     """An inner loop, a life that is some updates old, and the next rollout."""
-    inner = small.inner_loop(objective, learner=learner)
-    initial = jax.tree.map(lambda leaf: leaf[0], small.initials(1))
-    life = inner.begin(initial.key, initial.task)
+    inner = two_states.inner_loop(objective, learner, critic=None)
     meta_params = objective.init(jax.random.key(0))
-    update = jax.jit(inner.update)
-    for _ in range(3):
-        life, _ = update(meta_params, life)
-    return inner, life, jax.jit(inner.act)(life)[0], meta_params
+
+    @jax.jit
+    def live(meta_params):
+        life = inner.begin(jax.random.key(0), two_states.task())
+        life = jax.lax.fori_loop(0, 3, lambda _, life: inner.update(meta_params, life)[0], life)
+        return life, inner.act(life)[0]
+
+    return inner, *live(meta_params), meta_params
 
 
 @partial(jax.jit, static_argnames=("inner", "learner"))
@@ -116,10 +118,14 @@ def test_epochs_of_whole_rollouts_are_gradient_steps_on_the_same_targets():
     inner, life, trajectory, _ = _update_batch(A2C())
     params, _, _, targets, _ = _update(inner, life, trajectory, (), replace(PLAIN, num_epochs=3))
     expected = life.agent_params
+
+    @jax.jit
+    @jax.grad
+    def slope(params):
+        return A2C().loss((), targets, inner.agent.apply(params, trajectory.obs), trajectory, None)[0]
+
     for _ in range(3):
-        gradient = jax.grad(
-            lambda params: A2C().loss((), targets, inner.agent.apply(params, trajectory.obs), trajectory, None)[0]
-        )(expected)
+        gradient = slope(expected)
         expected = {
             name: table - (2.0 if name == "logits" else 1.0) * gradient[name] for name, table in expected.items()
         }
@@ -243,7 +249,7 @@ def test_annealing_is_that_of_each_group_and_each_life():
 
 def test_annealing_without_a_life_is_refused():
     critic = Critic(optimizer=SGD(4.0, anneal=True))
-    spec = small.LEVELS.env.spec
+    spec = two_states.TwoStates.spec
     trajectory = _update_batch(A2C())[2]
     state = critic.init(KEY, spec, trajectory.reward.shape[1])
     with pytest.raises(ValueError, match="anneal=False"):
@@ -257,7 +263,7 @@ def test_meta_gradients_pass_through_epochs_of_minibatches():
     def total(meta_params):
         return jnp.sum(jnp.square(inner.update(meta_params, life)[0].agent_params["logits"]))
 
-    gradient = jax.grad(total)(inner.objective.init(KEY))["w"]
+    gradient = jax.jit(jax.grad(total))(inner.objective.init(KEY))["w"]
     assert jnp.all(jnp.isfinite(gradient))
     assert jnp.any(gradient != 0.0)
 

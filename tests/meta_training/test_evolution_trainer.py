@@ -1,11 +1,13 @@
 """A meta-step by evolution: the same for any number of devices, every part of it matters, in one domain or several."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from metadisco.agents.networks import Table
 from metadisco.core import config
@@ -18,12 +20,13 @@ from metadisco.meta_optimizers.base import repeat
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.gradient import MetaGradient
 from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
+from metadisco.meta_optimizers.schedules import Decay
 from metadisco.meta_training import domain as domain_module
 from metadisco.meta_training.domain import Domain
 from metadisco.meta_training.evolution_trainer import EvolutionTrainer
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.lpg import LPG
-from tests.support import probes, small
+from tests.support import probes, remembering, small, two_states
 
 
 @dataclass(frozen=True)
@@ -46,81 +49,94 @@ class Generous(probes.RewardByAction):
 
 
 def domains():
-    grid = Domain(small.inner_loop(), DomainRandomization(small.TASKS), 3, slots=3, name="grid")
-    inner = replace(small.inner_loop(), env=Generous(), torso=Table())
+    """Two of the smallest, since a meta-step takes long to compile."""
+    inner = two_states.inner_loop(num_steps=5, critic=None)
+    states = Domain(inner, DomainRandomization(remembering.ShortLives()), 3, slots=3, name="states")
     tasks = Tasks(Nothing(), FixedLifetime(2))
+    inner = replace(inner, env=Generous())
     probe = Domain(inner, DomainRandomization(tasks), 2, slots=2, name="probe", reference_return=100.0)
-    return grid, probe
+    return states, probe
 
 
 def trainer(**options):
     return EvolutionTrainer(**({"domains": domains(), "meta_optimizer": Evolution(), "num_steps": 3} | options))
 
 
-@dataclass(frozen=True)
-class Witness:
-    """Asks for a known population and keeps the fitness that it is told."""
+@struct.dataclass
+class Told:
+    evolution: Any
+    fitness: jax.Array  # [R, N] float32
 
-    replicas: int = 2
+
+@dataclass(frozen=True)
+class Witness(Evolution):
+    """Evolution that keeps the fitness that it is told."""
 
     def init(self, key, meta_params, num_tasks):
-        del key, meta_params
-        return small.population(small.OBJECTIVE, 2 * num_tasks)
+        return Told(super().init(key, meta_params, num_tasks), jnp.zeros((2, num_tasks)))
 
     def ask(self, key, state, num_tasks):
-        del key, num_tasks
-        return state, state
+        population, asked = super().ask(key, state.evolution, num_tasks)
+        return population, state.replace(evolution=asked)
 
     def tell(self, key, state, population, fitness, *, train_mask=None):
-        del key, state, population, train_mask
-        return fitness, {"fitness": jnp.mean(fitness)}
+        evolution, metrics = super().tell(key, state.evolution, population, fitness, train_mask=train_mask)
+        return Told(evolution, fitness), metrics
 
     def meta_params(self, state):
-        return state
+        return super().meta_params(state.evolution)
+
+
+WITNESS = Witness(sigma=Decay(1.0))  # so far from each other that no candidate lives as another one
 
 
 @pytest.fixture(scope="module")
 def witnessed():
-    witness = trainer(meta_optimizer=Witness())
-    state = witness.init(jax.random.key(0))
-    return jax.jit(witness.step)(jax.random.key(5), state)
+    """Train states before and after a meta-step of two domains, and its metrics."""
+    witness = trainer(meta_optimizer=WITNESS)
+    before = small.begun(witness)
+    return before, *jax.jit(witness.step)(jax.random.key(5), before)
 
 
 def test_candidates_live_in_the_domain_of_their_task(witnessed):
     """As when each domain is given its candidates and tasks by hand."""
-    state, _ = witnessed
-    population = small.population(small.OBJECTIVE, 10)
-    propose_key, init_key, _, _ = jax.random.split(jax.random.key(5), 4)
-    for i, (domain, members) in enumerate(zip(domains(), ([0, 1, 2, 5, 6, 7], [3, 4, 8, 9]), strict=True)):
-        _, proposal = domain.curriculum.propose(jax.random.fold_in(propose_key, i), (), domain.num_tasks)
-        initials = InitialCondition(jax.random.split(jax.random.fold_in(init_key, i), domain.num_tasks), proposal.tasks)
-        antagonists = jnp.zeros(domain.num_tasks)
-        theirs = jax.tree.map(lambda leaf, members=members: leaf[jnp.array(members)], population)
-        outcomes = jax.jit(domain.live)(theirs, repeat((initials, antagonists), 2))
-        begin = (0, 3)[i]
-        fitness = state.meta[:, begin : begin + domain.num_tasks]
-        np.testing.assert_allclose(fitness.reshape(-1), domain.normalize(outcomes.fitness), rtol=1e-4, atol=1e-5)
+    before, state, _ = witnessed
+    propose_key, init_key, meta_key, _ = jax.random.split(jax.random.key(5), 4)
+
+    @jax.jit
+    def by_hand(meta):
+        fitness, (population, _) = [], WITNESS.ask(meta_key, meta, 5)
+        for i, (domain, members) in enumerate(zip(domains(), ([0, 1, 2, 5, 6, 7], [3, 4, 8, 9]), strict=True)):
+            num = domain.num_tasks
+            _, proposal = domain.curriculum.propose(jax.random.fold_in(propose_key, i), (), num)
+            initials = InitialCondition(jax.random.split(jax.random.fold_in(init_key, i), num), proposal.tasks)
+            theirs = jax.tree.map(lambda leaf, members=members: leaf[jnp.array(members)], population)
+            outcomes = domain.live(theirs, repeat((initials, jnp.zeros(num)), 2))
+            fitness.append(domain.normalize(outcomes.fitness).reshape(2, num))
+        return jnp.concatenate(fitness, axis=1)
+
+    found = np.asarray(state.meta.fitness)
+    np.testing.assert_allclose(found, by_hand(before.meta), rtol=1e-4, atol=1e-5)
+    assert len(np.unique(found)) > 5  # so that a candidate that lives elsewhere shows
 
 
 def test_fitness_is_on_the_scale_of_each_domain_and_returns_are_reported(witnessed):
-    state, metrics = witnessed
-    fitness = state.meta[:, 3:]
+    _, state, metrics = witnessed
+    fitness = state.meta.fitness[:, 3:]
     assert jnp.all((fitness >= 0.0) & (fitness <= 1.0))  # of 100
     np.testing.assert_allclose(metrics["fitness/probe"], 100.0 * fitness.mean(), rtol=1e-5)
-    np.testing.assert_allclose(metrics["fitness/grid"], state.meta[:, :3].mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["fitness/states"], state.meta.fitness[:, :3].mean(), rtol=1e-5)
 
 
 def test_work_is_counted_by_domain(witnessed):
-    _, metrics = witnessed
+    _, _, metrics = witnessed
     assert metrics["env_steps/probe"] == 4 * 2 * 4 * 5  # lives, updates, workers, steps
-    assert metrics["env_steps"] == metrics["env_steps/grid"] + metrics["env_steps/probe"]
+    assert metrics["env_steps"] == metrics["env_steps/states"] + metrics["env_steps/probe"]
     assert metrics["agent_updates"] * 4 * 5 == metrics["env_steps"]
 
 
-def test_a_meta_step_moves_the_meta_parameters_and_keeps_every_type():
-    trained = trainer()
-    begun = trained.init(jax.random.key(0))
-    state, metrics = jax.jit(trained.step)(jax.random.key(1), begun)
+def test_a_meta_step_moves_the_meta_parameters_and_keeps_every_type(witnessed):
+    begun, state, metrics = witnessed
     assert metrics["update_norm"] > 0.0
     assert all(value.shape == () and jnp.isfinite(value) for value in metrics.values())
     kinds = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), each) for each in (begun, state)]
@@ -130,7 +146,7 @@ def test_a_meta_step_moves_the_meta_parameters_and_keeps_every_type():
 @pytest.mark.slow
 def test_low_rank_candidates_live_in_the_domain_of_their_task_too():
     trained = trainer(meta_optimizer=LowRankEvolution(rank=2))
-    begun = trained.init(jax.random.key(0))
+    begun = small.begun(trained)
     state, metrics = jax.jit(trained.step)(jax.random.key(1), begun)
     assert metrics["update_norm"] > 0.0
     assert metrics["finite_fraction"] == 1.0
@@ -140,8 +156,7 @@ def test_low_rank_candidates_live_in_the_domain_of_their_task_too():
 
 
 def test_a_trainer_is_its_own_configuration():
-    grid = domains()[0]
-    one = EvolutionTrainer((grid,), Evolution(), num_steps=2)
+    one = replace(small.trainer(), num_steps=2)
     assert config.from_data(config.to_data(one)) == one
 
 
@@ -175,7 +190,7 @@ def test_a_domain_checks_its_curriculum_and_its_scale():
 
 def _steps(trainer, num_steps=2):
     step = jax.jit(trainer.step)
-    state = trainer.init(jax.random.key(0))
+    state = small.begun(trainer)
     for i in range(num_steps):
         state, metrics = step(jax.random.key(i), state)
     return state, metrics
@@ -189,7 +204,7 @@ def two_steps():
 def test_meta_parameters_move_and_steps_are_counted(two_steps):
     state, metrics = two_steps
     trainer = small.trainer()
-    before = trainer.meta_params(trainer.init(jax.random.key(0)))
+    before = trainer.meta_params(small.begun(trainer))
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before, trainer.meta_params(state))
     assert all(jax.tree.leaves(moved)), moved
     assert state.step == 2
@@ -223,9 +238,8 @@ def test_slots_do_not_change_the_result(two_steps):
 
 def test_a_meta_step_compiles_once(two_steps):
     """What comes out has the types of what went in."""
-    trainer = small.trainer()
     structure = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), two_steps[0])
-    begun = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), trainer.init(jax.random.key(0)))
+    begun = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), small.begun(small.trainer()))
     assert structure == begun
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +11,20 @@ import pytest
 
 from benchmarks import scaling
 from metadisco.core import config
+from metadisco.curricula.randomization import DomainRandomization
 from metadisco.lives.critic import Critic
 from metadisco.meta_training import gradient_trainer, memory_estimate
 from metadisco.meta_training.truncation import Unroll
 from metadisco.objectives.actor_critic import A2C
 from metadisco.presets import registry
-from tests.support import small, toy
+from tests.support import remembering, small, toy, two_states
 
 TRAINER = small.gradient_trainer()
 STEP = jax.jit(TRAINER.step)
 
 
-def _begin(trainer=TRAINER):
-    return jax.jit(trainer.init)(jax.random.key(0))
-
-
 def _go_on(step=STEP, state=None, num_steps=4):
-    states, rows = [_begin() if state is None else state], []
+    states, rows = [small.begun(TRAINER) if state is None else state], []
     for i in range(num_steps):
         state, metrics = step(jax.random.key(i), states[-1])
         states.append(state)
@@ -90,7 +88,7 @@ def test_lives_last_over_meta_steps_and_restart(history):
 def test_a_restarted_life_has_a_new_task_agent_and_critic(history):
     state = history[0][2]
     state = state.replace(lives=state.lives.replace(until=state.lives.life.num_updates.at[1].add(1)))
-    _, lives, _, _ = TRAINER.renew(jax.random.key(9), state)
+    _, lives, _, _ = jax.jit(TRAINER.renew)(jax.random.key(9), state)
     is_new = np.array([True, False, True, True])
     np.testing.assert_array_equal(lives.life.num_updates == 0, is_new)
     np.testing.assert_array_equal(lives.until[is_new], lives.life.task.lifetime[is_new])
@@ -103,24 +101,25 @@ def test_a_restarted_life_has_a_new_task_agent_and_critic(history):
 
 
 def test_first_lives_are_cut_short_at_different_times():
-    lives = _begin(small.gradient_trainer(num_tasks=200)).lives
+    lives = small.begun(small.gradient_trainer(num_tasks=200)).lives
     assert len(set(lives.until.tolist())) > 2
     assert jnp.any(lives.until < lives.life.task.lifetime)
     assert jnp.min(lives.until) == 1
 
 
 def test_fitness_is_that_of_lives_that_came_to_their_end(history):
+    evaluate = jax.jit(partial(TRAINER.domain.inner.evaluate, slots=4))
     for state, metrics in zip(history[0][1:], history[1], strict=True):
         finished = state.lives.life.num_updates >= state.lives.life.task.lifetime
         assert metrics["finished"] == jnp.sum(finished)
         assert jnp.isfinite(metrics["fitness"]) == jnp.any(finished)
         if jnp.any(finished):
-            expected = TRAINER.domain.inner.evaluate(state.lives.life, slots=4)[finished]  # [lives, workers]
+            expected = evaluate(state.lives.life)[finished]  # [lives, workers]
             np.testing.assert_allclose(metrics["fitness"], jnp.mean(expected), rtol=1e-5, atol=1e-6)
 
 
 def test_a_life_that_is_not_a_number_is_counted_and_spares_the_others():
-    state = _begin()
+    state = small.begun(TRAINER)
     state = state.replace(lives=state.lives.replace(until=state.lives.life.task.lifetime))
     sick = jax.tree.map(lambda leaf: leaf.at[2].set(jnp.nan), state.lives.life.agent_params)
     infected = state.replace(lives=state.lives.replace(life=state.lives.life.replace(agent_params=sick)))
@@ -138,17 +137,17 @@ def test_a_life_that_is_not_a_number_is_counted_and_spares_the_others():
 def test_one_and_two_devices_give_the_same(num_tasks, monkeypatch):
     assert jax.device_count() == 2
     trainer = small.gradient_trainer(num_tasks=num_tasks)
-    both = _go_on(jax.jit(trainer.step), _begin(trainer), 2)[0][-1]
+    both = _go_on(jax.jit(trainer.step), small.begun(trainer), 2)[0][-1]
     one = jax.make_mesh((1,), ("population",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
     monkeypatch.setattr(gradient_trainer, "population_mesh", lambda: one)
-    alone = _go_on(jax.jit(lambda key, state: trainer.step(key, state)), _begin(trainer), 2)[0][-1]
+    alone = _go_on(jax.jit(lambda key, state: trainer.step(key, state)), small.begun(trainer), 2)[0][-1]
     small.assert_trees_close(_data(both), _data(alone), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_slots_do_not_change_the_result(history):
     trainer = small.gradient_trainer(slots=1)
-    state = _go_on(jax.jit(trainer.step), _begin(trainer), 2)[0][-1]
+    state = _go_on(jax.jit(trainer.step), small.begun(trainer), 2)[0][-1]
     small.assert_trees_close(_data(state), _data(history[0][2]), rtol=1e-4, atol=1e-5)
 
 
@@ -156,15 +155,16 @@ def test_a_meta_step_compiles_once(history):
     """What comes out has the types of what went in."""
     begun, after = (
         jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)), state)
-        for state in (TRAINER.init(jax.random.key(0)), history[0][-1])
+        for state in (small.begun(TRAINER), history[0][-1])
     )
     assert begun == after
 
 
 def test_a_run_cut_in_two_is_bit_identical(tmp_path):
-    toy.run(TRAINER, tmp_path / "cut", steps=3)
-    cut = toy.run(TRAINER, tmp_path / "cut", resume=True)
-    whole = toy.run(TRAINER, tmp_path / "whole", chunk=6)
+    trainer = small.gradient_trainer(two_states.inner_loop(), DomainRandomization(remembering.ShortLives()))
+    toy.run(trainer, tmp_path / "cut", steps=3)
+    cut = toy.run(trainer, tmp_path / "cut", resume=True)
+    whole = toy.run(trainer, tmp_path / "whole", chunk=6)
     assert cut.status == whole.status == "finished"
     assert jax.tree.all(jax.tree.map(lambda a, b: a.tobytes() == b.tobytes(), _data(cut.state), _data(whole.state)))
     assert toy.numbers_logged(tmp_path / "cut") == toy.numbers_logged(tmp_path / "whole")

@@ -38,8 +38,7 @@ from metadisco.meta_training.level_scores import (
 )
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.lpg import LPG
-from tests.support import small
-from tests.support.two_states import TwoStates
+from tests.support import small, two_states
 
 SCORES = (
     Return(),
@@ -52,7 +51,7 @@ SCORES = (
     MaxMC(),
     Learnability(),
 )
-INNER = small.inner_loop(critic=Critic())
+INNER = small.inner_loop(two_states.Linear(), critic=Critic())  # what is learned does not matter here
 LIVE = jax.jit(partial(INNER.live, slots=4))
 EVALUATE = jax.jit(partial(INNER.evaluate, slots=4))
 ASSESS = jax.jit(jax.vmap(lambda life: INNER.assess(life, INNER.act(life, KeyPurpose.VALIDATE)[0])))
@@ -126,7 +125,7 @@ def test_the_expert_gets_what_is_optimal():
 def test_the_random_policy_gets_about_what_it_should():
     task = jax.tree.map(lambda leaf: leaf[0], small.initials(1, seed=3).task)
     inner = replace(INNER, num_test_workers=4000)
-    found = RandomPolicy().expected_return(inner, jax.random.key(0), task)
+    found = jax.jit(partial(RandomPolicy().expected_return, inner))(jax.random.key(0), task)
     expected = oracle.random_return(small.LEVELS.env, task.level)
     assert abs(found - expected) < 0.1
     assert abs(expected) > 0.2
@@ -146,7 +145,7 @@ def test_an_antagonist_with_meta_parameters_is_refused():
 
 def test_where_there_is_no_oracle_the_expert_is_refused():
     with pytest.raises(ValueError, match=r"oracle.*LearningAntagonist"):
-        small.altered(trainer(Regret(Expert())), inner=replace(INNER, env=TwoStates()))
+        small.altered(trainer(Regret(Expert())), inner=replace(INNER, env=two_states.TwoStates()))
 
 
 def test_planes_do_not_take_the_oracle_away_but_random_positions_do():
@@ -164,7 +163,7 @@ def test_the_better_life_of_each_pair_is_scored():
 
 
 def test_nobody_is_scored_who_was_not_chosen_or_diverged():
-    lives = jax.vmap(INNER.begin)(small.initials(3).key, small.initials(3).task)
+    lives = jax.jit(jax.vmap(INNER.begin))(small.initials(3).key, small.initials(3).task)
     returns = jnp.array([[1.0, 3.0], [1.0, jnp.nan], [1.0, 1.0]])
     scores = score_lives(Return(), INNER, lives, returns, jnp.zeros(3), None, jnp.array([True, True, False]))
     np.testing.assert_array_equal(scores, [2.0, jnp.nan, jnp.nan])
@@ -238,7 +237,7 @@ def test_under_evolution_the_critic_evaluates_the_trained_agent_and_changes_noth
     lives, _ = LIVE(population, initials)
     expected = jnp.mean(jnp.abs(ASSESS(lives).advantage), axis=(1, 2))
     np.testing.assert_allclose(outcomes.score, expected, rtol=1e-5, atol=1e-6)
-    plain, _ = jax.jit(partial(small.inner_loop().live, slots=4))(population, initials)
+    plain, _ = jax.jit(partial(replace(INNER, critic=None).live, slots=4))(population, initials)
     small.assert_trees_close(replace(lives, critic=None), plain, rtol=1e-5, atol=1e-6)
 
 
@@ -246,7 +245,7 @@ def test_under_evolution_the_critic_evaluates_the_trained_agent_and_changes_noth
 def history():
     """States and metrics of a run by meta-gradients with antagonists."""
     run = gradient_trainer(Regret(), curriculum=DomainRandomization(small.TASKS))
-    states, rows, step = [jax.jit(run.init)(jax.random.key(0))], [], jax.jit(run.step)
+    states, rows, step = [small.begun(run)], [], jax.jit(run.step)
     for i in range(5):
         state, metrics = step(jax.random.key(i), states[-1])
         states.append(state)

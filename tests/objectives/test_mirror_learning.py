@@ -1,6 +1,5 @@
 """Mirror learning against a slow reference, and what it must and must not depend on."""
 
-import functools
 from dataclasses import replace
 
 import jax
@@ -10,15 +9,18 @@ import pytest
 
 from metadisco.agents.optimizers import SGD
 from metadisco.core.types import Progress, Trajectory
+from metadisco.curricula.randomization import DomainRandomization
 from metadisco.lives.learner import Learner
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
 from metadisco.meta_optimizers.schedules import Decay
+from metadisco.meta_training.domain import Domain
+from metadisco.meta_training.evolution_trainer import EvolutionTrainer
 from metadisco.meta_training.truncation import Unroll
 from metadisco.objectives.actor_critic import A2CTargets
 from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
-from tests.support import small, two_states
+from tests.support import remembering, small, two_states
 from tests.support.reference import mirror_learning as reference
 
 T, B, A = 6, 4, 3
@@ -101,7 +103,9 @@ def test_the_gradient_is_finite_where_the_policy_has_moved_far(log_prob):
     for drift in (PPODrift(), DPODrift(), LPODrift()):
         objective = MirrorLearning(drift)
         meta_params = objective.init(jax.random.key(0))
-        gradient = jax.grad(lambda o, m=meta_params, f=objective: _loss(f, o, trajectory=trajectory, meta_params=m))
+        gradient = jax.jit(
+            jax.grad(lambda o, m=meta_params, f=objective: _loss(f, o, trajectory=trajectory, meta_params=m))
+        )
         assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradient(outputs)))
 
 
@@ -113,18 +117,7 @@ def test_every_meta_parameter_of_lpo_receives_a_gradient():
     assert all(jnp.all(leaf != 0.0) for leaf in jax.tree.leaves(gradients))
 
 
-@functools.cache
-def _after_updates(objective, learner, num_updates=3):
-    inner = small.inner_loop(objective, learner=learner)
-    initial = jax.tree.map(lambda leaf: leaf[0], small.initials(1))
-    life = inner.begin(initial.key, initial.task)
-    update, meta_params = jax.jit(inner.update), objective.init(jax.random.key(0))
-    for _ in range(num_updates):
-        life, _ = update(meta_params, life)
-    return life.agent_params
-
-
-LEARNER = Learner(SGD(40.0, 100.0), SGD(1.0, 100.0), num_epochs=3, num_minibatches=2)
+LEARNER = Learner(SGD(4.0, 100.0), SGD(1.0, 100.0), num_epochs=3, num_minibatches=2)
 LPO = MirrorLearning(LPODrift(width=8))
 
 
@@ -143,12 +136,11 @@ LPO = MirrorLearning(LPODrift(width=8))
     ],
 )
 def test_every_setting_matters(objective, other):
-    left, right = _after_updates(objective, LEARNER), _after_updates(other, LEARNER)
-    assert any(jnp.any(left[name] != right[name]) for name in left)
+    two_states.assert_different(*(two_states.inner_loop(each, LEARNER, critic=None) for each in (objective, other)))
 
 
 def test_every_head_of_the_agent_moves():
-    params = _after_updates(LPO, LEARNER)
+    params = two_states.params_after_updates(two_states.inner_loop(LPO, LEARNER, critic=None))
     assert set(params) == {"logits", "value"}
     assert all(jnp.any(table != 0.0) for table in params.values())
 
@@ -164,8 +156,11 @@ def test_meta_parameters_are_those_of_the_drift():
     "optimizer", [Evolution(), pytest.param(LowRankEvolution(sigma=Decay(1.0)), marks=pytest.mark.slow)]
 )
 def test_evolution_moves_every_meta_parameter_of_lpo(optimizer):
-    trainer = small.altered(small.trainer(optimizer), inner=small.inner_loop(LPO, learner=LEARNER), num_tasks=6)
-    begun = trainer.init(jax.random.key(0))
+    domain = Domain(
+        two_states.inner_loop(LPO, LEARNER, critic=None), DomainRandomization(remembering.ShortLives()), 6, slots=3
+    )
+    trainer = EvolutionTrainer((domain,), optimizer, num_steps=1)
+    begun = small.begun(trainer)
     state, metrics = jax.jit(trainer.step)(jax.random.key(1), begun)
     before, after = trainer.meta_params(begun), trainer.meta_params(state)
     assert jax.tree.all(jax.tree.map(lambda a, b: jnp.any(a != b) & jnp.all(jnp.isfinite(b)), before, after))
@@ -175,10 +170,15 @@ def test_evolution_moves_every_meta_parameter_of_lpo(optimizer):
 def test_the_meta_gradient_of_lpo_is_finite_also_before_the_first_reward():
     inner = two_states.inner_loop(LPO, LEARNER)
     meta_params = jax.tree.map(lambda leaf: leaf + 0.3, LPO.init(jax.random.key(0)))
-    for reward in (0.0, 1.0):
-        task = two_states.task().replace(level=jnp.array([0.0, reward]))
+
+    @jax.jit
+    def slope(meta_params, reward):
+        task = two_states.task().replace(level=jnp.array([0.0, 1.0]) * reward)
         pair = Unroll(num_updates=2).begin(inner, jax.random.key(0), task)
-        gradient = jax.grad(lambda m, pair=pair: Unroll(num_updates=2).advance(inner, m, pair)[0])(meta_params)
+        return jax.grad(lambda meta_params: Unroll(num_updates=2).advance(inner, meta_params, pair)[0])(meta_params)
+
+    for reward in (0.0, 1.0):
+        gradient = slope(meta_params, reward)
         assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
         assert all(bool(jnp.any(leaf != 0.0)) is (reward > 0.0) for leaf in jax.tree.leaves(gradient))
 

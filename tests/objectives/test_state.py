@@ -45,7 +45,11 @@ def ended():
     return jax.jit(lambda population: INNER.live(population, INITIALS, slots=2)[0])(population)
 
 
-_act, _update = jax.jit(INNER.act), jax.jit(INNER.update)
+_begin, _act, _update = (jax.jit(method) for method in (INNER.begin, INNER.act, INNER.update))
+
+
+def _begin_unroll(unroll=TRAINER.unroll):
+    return jax.jit(partial(unroll.begin, INNER))(INITIALS.key[0], index(INITIALS.task, 0))
 
 
 def _by_hand(life, num_updates):
@@ -71,7 +75,7 @@ def _assert_remembered(state, expected):
 
 
 def test_an_agent_is_remembered_from_its_first_parameters_on():
-    life = INNER.begin(INITIALS.key[0], index(INITIALS.task, 0))
+    life = _begin(INITIALS.key[0], index(INITIALS.task, 0))
     state = life.objective_state
     assert (int(state.count), float(state.mean), state.total.tolist()) == (0, 0.0, [0.0] * 4)
     small.assert_trees_close(state.slow, life.agent_params, rtol=0.0, atol=0.0)
@@ -79,7 +83,7 @@ def test_an_agent_is_remembered_from_its_first_parameters_on():
 
 @pytest.mark.parametrize("i", [0, 2])
 def test_moments_of_whole_lives_are_those_of_a_numpy_loop(ended, i):
-    expected, _ = _by_hand(INNER.begin(INITIALS.key[i], index(INITIALS.task, i)), LIFETIMES[i])
+    expected, _ = _by_hand(_begin(INITIALS.key[i], index(INITIALS.task, i)), LIFETIMES[i])
     assert expected[1] > 0.0
     _assert_remembered(index(ended.objective_state, i), expected)
 
@@ -90,7 +94,7 @@ def test_the_counter_is_the_number_of_updates(ended):
 
 def test_moments_of_unrolls_are_those_of_a_numpy_loop():
     unroll = Unroll(num_updates=2)
-    unroll_state = unroll.begin(INNER, INITIALS.key[0], index(INITIALS.task, 0))
+    unroll_state = _begin_unroll(unroll)
     expected, _ = _by_hand(unroll_state.life, 5)
     run = jax.jit(jax.grad(partial(unroll.advance, INNER), has_aux=True))
     for _ in range(3):  # 2 + 2 + 1 updates, the last one masked
@@ -104,7 +108,7 @@ def test_the_meta_gradient_passes_through_the_state():
 
 
 def test_the_state_before_an_unroll_is_a_constant():
-    unroll_state = TRAINER.unroll.begin(INNER, INITIALS.key[0], index(INITIALS.task, 0))
+    unroll_state = _begin_unroll()
 
     def loss(mean):
         state = unroll_state.life.objective_state.replace(mean=mean)
@@ -112,7 +116,8 @@ def test_the_state_before_an_unroll_is_a_constant():
             INNER, META_PARAMS, unroll_state.replace(life=unroll_state.life.replace(objective_state=state))
         )
 
-    values, slopes = zip(*(jax.value_and_grad(loss, has_aux=True)(jnp.float32(mean)) for mean in (0.0, 3.0)))
+    slope = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    values, slopes = zip(*(slope(jnp.float32(mean)) for mean in (0.0, 3.0)))
     assert slopes == (0.0, 0.0)
     assert values[0][0] != values[1][0]  # which matters nevertheless
 
@@ -120,7 +125,12 @@ def test_the_state_before_an_unroll_is_a_constant():
 def test_minibatches_count_as_one_update():
     learner = Learner(Adam(), Adam(), num_epochs=2, num_minibatches=2)
     inner = remembering.inner_loop(learner=learner, critic=None)
-    life, _ = inner.update(META_PARAMS, inner.begin(INITIALS.key[0], index(INITIALS.task, 0)))
+
+    @jax.jit
+    def first_update():
+        return inner.update(META_PARAMS, inner.begin(INITIALS.key[0], index(INITIALS.task, 0)))[0]
+
+    life = first_update()
     assert life.objective_state.count == life.num_updates == 1
 
 
@@ -129,7 +139,7 @@ def test_lives_on_the_host_remember_what_lives_in_jax_do():
     in_jax = probes.inner_loop(Corridor(), OBJECTIVE, learner, MLP((8,)), num_workers=4, num_steps=6)
     on_host = replace(in_jax, env=Hosted(HostCorridor()))
     initial = InitialCondition(jax.random.key(1), Task((), jnp.int32(3)))
-    expected = in_jax.begin(initial.key, initial.task)
+    expected = jax.jit(in_jax.begin)(initial.key, initial.task)
     update = jax.jit(in_jax.update)
     for _ in range(3):
         expected, _ = update(META_PARAMS, expected)
@@ -143,7 +153,7 @@ def test_lives_on_the_host_remember_what_lives_in_jax_do():
 @pytest.fixture(scope="module")
 def history():
     """States before and after each of some meta-steps."""
-    step, states = jax.jit(TRAINER.step), [jax.jit(TRAINER.init)(jax.random.key(0))]
+    step, states = jax.jit(TRAINER.step), [small.begun(TRAINER)]
     for i in range(5):
         states.append(step(jax.random.key(i), states[-1])[0])
     return states
@@ -197,7 +207,7 @@ def test_both_members_of_an_antithetic_pair_begin_with_the_same_state():
     state = optimizer.init(jax.random.key(0), META_PARAMS, 4)
     population, _ = optimizer.ask(jax.random.key(1), state, 4)
     initials = repeat(INITIALS, optimizer.replicas)
-    states = jax.vmap(INNER.begin)(initials.key, initials.task).objective_state
+    states = jax.jit(jax.vmap(INNER.begin))(initials.key, initials.task).objective_state
     plus, minus = (jax.tree.map(lambda leaf: leaf[half], states) for half in (slice(0, 4), slice(4, 8)))  # noqa: B023
     small.assert_trees_close(plus, minus, rtol=0.0, atol=0.0)
     assert jnp.all(population["rate"][:4] != population["rate"][4:])

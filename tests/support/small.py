@@ -1,5 +1,7 @@
 """Tiny components that the tests share, so that compilations are shared too."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,13 +49,21 @@ def altered(trainer, **fields):
     return config.replace_fields(trainer, fields)
 
 
+@partial(jax.jit, static_argnums=0)  # one program: each operation of its own takes as long to compile
 def initials(num: int, seed: int = 0) -> InitialCondition:
     task_key, life_key = jax.random.split(jax.random.key(seed))
     return InitialCondition(jax.random.split(life_key, num), jax.vmap(TASKS.sample)(jax.random.split(task_key, num)))
 
 
+@partial(jax.jit, static_argnums=(0, 1))
 def population(objective, num: int):
     return jax.vmap(objective.init)(jax.random.split(jax.random.key(7), num))
+
+
+@partial(jax.jit, static_argnums=0)
+def begun(trainer):
+    """The train state of a trainer before its first meta-step."""
+    return trainer.init(jax.random.key(0))
 
 
 def assert_trees_close(left, right, **tolerance) -> None:

@@ -1,6 +1,7 @@
 """The smallest problem with something to learn, and an objective that hides nothing from a derivative."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,20 @@ def inner_loop(objective=Linear(), learner=Learner(SGD(2.0, 0.5), SGD(1.0, 0.5))
 
 def task(lifetime=20):
     return Task(jnp.array([0.2, 1.0]), jnp.asarray(lifetime, jnp.int32))
+
+
+@partial(jax.jit, static_argnums=0)
+def params_after_updates(inner, num_updates=3):
+    """The parameters of an agent that has done so many updates."""
+    meta_params = inner.objective.init(jax.random.key(0))
+    life = inner.begin(jax.random.key(0), task())
+    return jax.lax.fori_loop(0, num_updates, lambda _, life: inner.update(meta_params, life)[0], life).agent_params
+
+
+def assert_different(one, other):
+    """Agents of two inner loops learn something else."""
+    left, right = params_after_updates(one), params_after_updates(other)
+    assert any(jnp.any(left[name] != right[name]) for name in left)
 
 
 def check_slope(inner, meta_params, unroll):
