@@ -23,7 +23,7 @@ import numpy as np
 
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Table
-from metadisco.agents.optimizers import SGD, Adam
+from metadisco.agents.optimizers import SGD, Adam, RMSProp
 from metadisco.core.devices import prepare_jax
 from metadisco.core.provenance import provenance
 from metadisco.core.types import AgentParams, Heads, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
@@ -39,19 +39,21 @@ from metadisco.objectives.drift import DPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 
 ALGORITHMS: dict[str, Objective] = {"a2c": A2C(), "ppo": PPO(), "dpo": MirrorLearning(DPODrift())}
-OPTIMIZERS = {"adam": Adam, "sgd": SGD}
+OPTIMIZERS = {"rmsprop": RMSProp, "adam": Adam, "sgd": SGD}
 _COMMON = {
     "entropy_weight": (0.0, 0.0025, 0.005, 0.01, 0.02, 0.04),
     "gamma": (0.9, 0.95, 0.98, 0.99, 0.995),
     "gae_lambda": (0.6, 0.8, 0.9, 0.95, 0.98, 1.0),
     "anneal": (0.0, 1.0),
 }
+_NORMALIZED = {
+    "policy_rate": (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
+    "prediction_rate": (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8),
+    **_COMMON,
+}
 LADDERS = {
-    "adam": {
-        "policy_rate": (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
-        "prediction_rate": (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8),
-        **_COMMON,
-    },
+    "rmsprop": _NORMALIZED,
+    "adam": _NORMALIZED,
     "sgd": {
         "policy_rate": (2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0),
         "prediction_rate": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
@@ -60,8 +62,10 @@ LADDERS = {
 }
 START = {"entropy_weight": 0.01, "gamma": 0.98, "gae_lambda": 0.95, "anneal": 0.0}
 RATES = {
+    ("rmsprop", 1): {"policy_rate": 0.2, "prediction_rate": 0.1},
+    ("rmsprop", 8): {"policy_rate": 0.1, "prediction_rate": 0.025},
     ("adam", 1): {"policy_rate": 0.4, "prediction_rate": 0.1},
-    ("adam", 8): {"policy_rate": 0.1, "prediction_rate": 0.05},
+    ("adam", 8): {"policy_rate": 0.1, "prediction_rate": 0.025},
     ("sgd", 1): {"policy_rate": 640.0, "prediction_rate": 4.0},
     ("sgd", 8): {"policy_rate": 10.0, "prediction_rate": 4.0},
 }
@@ -162,7 +166,7 @@ def climb(start: Values, ladders: dict[str, tuple[float, ...]], assess: Callable
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("algorithm", choices=ALGORITHMS)
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="rmsprop")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--minibatches", type=int, default=1)
     parser.add_argument("--suite", default="grid-validation", help="never a test suite")
