@@ -49,7 +49,7 @@ def _forget_programs():
 def pytest_collection_finish():
     """Leave modules and tests, which stay, out of every collection of garbage, and collect less often.
 
-    Tracing makes very many objects that live for long, so that an eighth of the time would go into looking at them.
+    Tracing makes very many objects that live for long, so that a twelfth of the time would go into looking at them.
     """
     gc.collect()
     gc.freeze()
