@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, (*mistakes, OSError, ValueError)):
         return USER_ERROR, f"error: {error}"
     if isinstance(error, (MemoryError, OverflowError)):
-        return USER_ERROR, f"error: a number is too large for this machine: {error or 'out of memory'}"
+        return USER_ERROR, f"error: a number is too large for this machine: {str(error) or 'out of memory'}"
     if isinstance(error, loop.TrainingError):
         return FAILED, str(error)
     if not processes.is_joined():
@@ -328,8 +328,8 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
     if known.start is not None and known.resume:
         raise ValueError("--from with --resume: a run that goes on keeps its beginning; leave out one of the two")
     preset = registry.preset(known.preset)
-    given = [{} if known.settings is None else settings.read(known.settings), _overrides(rest)]
-    for fields in given:  # in turn: a file may name an objective, and the command line a field of it
+    file: Mapping[str, object] = {} if known.settings is None else settings.read(known.settings)
+    for fields in (file, _overrides(rest)):  # in turn: a file may name an objective, and the command line a field of it
         preset = replace(preset, trainer=config.replace_fields(preset.trainer, fields))
     for cap in ("minutes", "env_steps"):
         if getattr(known, cap) is not None:

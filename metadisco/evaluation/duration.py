@@ -29,9 +29,8 @@ def seconds(tests: Sequence[PlannedTest], num_seeds: int) -> float | None:
 
 def _seconds(test: PlannedTest, agent: AgentUnderTest, num_seeds: int) -> float:
     wanted, inner = test.suite, agent.inner
-    num_tasks = wanted.num_levels or getattr(wanted.suite, "num_levels", 1)
     lifetime = wanted.suite.lifetime if wanted.lifetime is None else wanted.lifetime
-    num_lives = num_tasks * num_seeds
+    num_lives = wanted.size * num_seeds
     env_steps = num_lives * lifetime * inner.num_workers * inner.num_steps
     env = wanted.suite.env
     num_cores = 1 if isinstance(env, Hosted) else min(jax.local_device_count(), num_lives)

@@ -183,14 +183,13 @@ def _check_memory(tests: Sequence[PlannedTest], num_seeds: int) -> None:
     """Refuse a test whose agents cannot fit. Raises ConfigError, before anything is drawn."""
     available = memory_estimate.available_bytes()
     for test in tests:
-        num_levels = test.suite.num_levels or getattr(test.suite.suite, "num_levels", 1)
-        num_lives = num_levels * num_seeds
+        num_lives = test.suite.size * num_seeds
         for agent in test.agents:
             inner = agent.inner if test.suite.suite.inner else replace(agent.inner, env=test.suite.suite.env)
             size = trees.num_bytes(jax.eval_shape(inner.agent.init, jax.random.key(0)))
             if 3 * size * num_lives > available:  # parameters, those of the optimizer, and a copy of both on the way
                 raise config.ConfigError(
-                    f"{test.name} with {counted(num_levels, 'level')} and {counted(num_seeds, 'seed')} has "
+                    f"{test.name} with {counted(test.suite.size, 'level')} and {counted(num_seeds, 'seed')} has "
                     f"{num_lives:,} agents, which need about {3 * size * num_lives / 2**30:,.0f} GiB; there are "
                     f"{available / 2**30:.0f} GiB. Lower --seeds or --levels."
                 )

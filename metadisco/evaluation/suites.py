@@ -233,6 +233,13 @@ class RequestedSuite:
         is_own = self.lifetime in (None, self.suite.lifetime)
         return self.suite.name if is_own else f"{self.suite.name}@{self.lifetime}"
 
+    @property
+    def size(self) -> int:
+        """Levels that it will have."""
+        if not isinstance(self.suite, GridSuite):
+            return 1
+        return self.suite.num_levels if self.num_levels is None else self.num_levels
+
     def build(self) -> TestSet:
         """Draw and solve the tasks. Raises ConfigError where that cannot be done."""
         return self.suite.build(lifetime=self.lifetime, num_levels=self.num_levels)

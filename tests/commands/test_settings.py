@@ -109,3 +109,8 @@ def test_an_unknown_field_is_answered_with_the_paths_near_it():
         config.replace_fields(small.trainer(), {"learning_rate": "1"})
     for path in ("inner.learner.policy.learning_rate", "meta_optimizer.learning_rate.start"):
         assert path in str(caught.value)
+
+
+def test_a_number_of_objects_whose_subsets_nobody_can_count_is_refused_at_once(capsys):
+    assert cli.main(["discover", "smoke", "--inner.env.num_objects", "2147483647", "--dry-run"]) == 2
+    assert "too many for a table" in capsys.readouterr().err

@@ -1,11 +1,9 @@
 """What is said of the duration of a meta-test before it runs."""
 
-from dataclasses import replace
-
 import jax
 import pytest
 
-from metadisco.evaluation import duration
+from metadisco.evaluation import duration, suites
 from metadisco.evaluation.agents_under_test import TrainedObjective, inner_loops
 from metadisco.evaluation.meta_test import plan, run_tests
 from metadisco.presets import registry
@@ -30,19 +28,15 @@ def test_on_an_accelerator_there_is_no_estimate(monkeypatch):
     assert duration.seconds(planned(["grid-tiny"]), 2) is None
 
 
-def test_it_is_said_before_anything_is_drawn():
-    (test,) = planned(["grid-tiny"])
-
+def test_it_is_said_before_anything_is_drawn(monkeypatch):
     class DrawnError(Exception):
         pass
 
-    class Suite:
-        name, lifetime, num_levels, env = "grid-tiny", 8, 16, test.suite.suite.env
+    def build(self):
+        raise DrawnError
 
-        def build(self, **_):
-            raise DrawnError
-
+    monkeypatch.setattr(suites.RequestedSuite, "build", build)
     console = quiet()
     with pytest.raises(DrawnError):
-        run_tests([replace(test, suite=replace(test.suite, suite=Suite()))], num_seeds=2, seed=0, console=console)
+        run_tests(planned(["grid-tiny"]), num_seeds=2, seed=0, console=console)
     assert "Testing 2 agents on 1 suite: about a minute here." in console.file.getvalue()

@@ -204,3 +204,12 @@ def test_slow_imports_in_functions_and_for_type_checkers_pass():
     harmless = "ast.literal_eval('1')\nmodel.eval()"
     assert not complaints("\n\n".join([for_types, in_function, harmless]))
     assert not complaints("import matplotlib", "tests/test_plots.py")
+
+
+def test_type_checkers_of_others_are_told_that_the_package_has_types():
+    """`packages` in pyproject.toml takes every file of the folder along."""
+    assert (ROOT / "metadisco" / "py.typed").read_bytes() == b""
+    assert "Typing :: Typed" in PROJECT["classifiers"]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    assert settings["wheel"]["packages"] == ["metadisco"]
+    assert "/metadisco" in settings["sdist"]["include"]
