@@ -2,6 +2,7 @@
 
     python -m experiments.compare_zoo
     python -m experiments.compare_zoo --cards    # writes the zoo anew from what was measured before
+    python -m experiments.compare_zoo --only quickstart --suites grid-tiny grid-unseen    # one of them
 
 Writes docs/results/zoo.json, the table of docs/results/index.md and the scores of the cards. Nothing is tuned here.
 The `objective.json` of a shipped objective keeps its headline suites: those of its own meta-test, which are in
@@ -59,15 +60,20 @@ ROWS = (
 )
 
 
-def measure(row: Row, name: str, runs: Path, seed: int) -> dict:
-    """The comparison on one suite at one horizon, from the folder where it is there."""
-    path = runs / f"{name.replace('/', '_')}.json"
+def measure(row: Row, name: str, runs: Path, seed: int, only: list[str]) -> dict:
+    """The comparison on one suite at one horizon, from the folder where it is there; `only` some, or all of the zoo."""
+    path = runs / f"{'+'.join([name, *only]).replace('/', '_')}.json"
     if path.exists():
         return json.loads(path.read_text())
-    named = meta_test.load_all(checkpoint.zoo_names())
+    named = meta_test.load_all(only or checkpoint.zoo_names())
     named = {each: discovered for each, discovered in named.items() if fits(discovered, name)}
     found = meta_test.run(
-        named, [name], num_seeds=row.num_seeds, seed=seed, num_levels=row.num_levels, baselines=row.baselines
+        named,
+        [name],
+        num_seeds=row.num_seeds,
+        seed=seed,
+        num_levels=row.num_levels,
+        baselines=() if only else row.baselines,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     results.write_json(path, comparison.document(named, found, seed=seed))
@@ -127,6 +133,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/compare_zoo"), help="where measurements are kept")
     parser.add_argument("--out", type=Path, default=RESULTS / "zoo.json")
     parser.add_argument("--seed", type=int, default=2000, help="of the agents [default: 2000]")
+    parser.add_argument("--only", nargs="*", default=[], help="objectives of the zoo to measure, without baselines")
     parser.add_argument("--cards", action="store_true", help="measure nothing: write the zoo anew from --out")
     known = parser.parse_args()
     if known.cards:
@@ -137,19 +144,23 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(row.suite for row in ROWS)}")
     prepare_jax()
-    scores: dict = {}
-    improvement: dict = {}
-    differences: list[str] = []
+    kept = json.loads(known.out.read_text()) if known.only else {}
+    scores: dict = kept.get("scores", {})
+    improvement: dict = kept.get("improvement", {})
+    differences: list[str] = kept.get("differences", [])
+    measured_later = kept.get("measured_later", {}) | {name: provenance() for name in known.only}
     for row in ROWS:
         for name in row.names if row.suite in known.suites else ():
-            found = measure(row, name, known.runs, known.seed)
-            scores |= found["scores"]
-            improvement |= found["improvement"]
+            found = measure(row, name, known.runs, known.seed, known.only)
+            for suite, rows in found["scores"].items():
+                scores[suite] = scores.get(suite, {}) | rows
+            improvement = improvement | ({} if known.only else found["improvement"])
             differences = list(dict.fromkeys([*differences, *found["differences"]]))
             ((suite, agents),) = found["scores"].items()
             print(suite, {agent: round(each["iqm"], 2) for agent, each in agents.items()}, flush=True)
             document = {"scores": scores, "improvement": improvement, "differences": differences}
-            results.write_json(known.out, document | {"seed": known.seed, "provenance": provenance()})
+            origin = {"provenance": kept.get("provenance") or provenance(), "measured_later": measured_later}
+            results.write_json(known.out, document | {"seed": known.seed} | origin)
     write_cards(scores, known.seed)
     before, begin, rest = PAGE.read_text().partition(BEGIN)
     if begin:

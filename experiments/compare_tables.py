@@ -1,19 +1,18 @@
-"""Discovered objectives for tables beside A2C at several rates, over meta-training runs, at three lifetimes.
+"""Discovered objectives for tables beside tuned A2C, PPO and DPO, over meta-training runs, at several lifetimes.
 
-    python -m experiments.compare_with_a2c runs/tables/scheduled-a2c/seed* --json docs/results/scheduled_a2c.json
+    python -m experiments.compare_tables runs/tables/quickstart/seed* --json docs/results/tables.json
 
-The runs named are of one setting and different seeds; intervals are over them. A2C needs no meta-training: the levels
-and the agents' keys are the same for everybody, so a difference is that of each run to one number of A2C.
+The runs named are of one setting and different seeds; intervals are over them. Hand-written algorithms need no
+meta-training: the levels and the agents' keys are the same for everybody, so a difference is that of each run to one
+number of theirs. Their hyper-parameters are those of `metadisco.lives.tuned`.
 """
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from metadisco.agents.optimizers import SGD
 from metadisco.checkpoints import checkpoint
 from metadisco.core.devices import prepare_jax
 from metadisco.core.files import write_atomically
@@ -21,10 +20,9 @@ from metadisco.core.provenance import provenance
 from metadisco.core.score_table import Table, decimal, interval, markdown
 from metadisco.evaluation import evaluation, stats, suites
 from metadisco.evaluation.agents_under_test import trained_with, tuned_a2c, tuned_dpo, tuned_ppo
-from metadisco.lives.learner import Learner
 
 LIFETIMES = (16, 64, 256)
-RATES = (160.0, 640.0, 2560.0)
+BY_HAND = {"a2c": tuned_a2c, "ppo": tuned_ppo, "dpo": tuned_dpo}
 NUM_AGENTS = 2  # on each level
 MEASURES = {"iqm": stats.iqm, "cvar": stats.cvar}
 
@@ -34,22 +32,25 @@ def agents(runs: list[Path]) -> dict[str, tuple]:
     found = {run.name: checkpoint.load(run) for run in runs}
     discovered = {name: (trained_with(each)[0], each.meta_params) for name, each in found.items()}
     inner = next(iter(discovered.values()))[0]
-    by_hand = {f"a2c {rate:g}": replace(tuned_a2c(inner), learner=Learner(SGD(rate), SGD(4.0))) for rate in RATES}
-    by_hand |= {"ppo": tuned_ppo(inner), "dpo": tuned_dpo(inner)}
-    return {name: (each, ()) for name, each in by_hand.items()} | discovered
+    return {name: (tuned(inner), ()) for name, tuned in BY_HAND.items()} | discovered
 
 
-def measure(runs: list[Path], suite: str, seed: int, num_levels: int | None) -> dict[str, dict[str, dict[str, float]]]:
+def measure(
+    runs: list[Path], suite: str, lifetimes: list[int], seed: int, num_levels: int | None
+) -> dict[str, dict[str, dict[str, float]]]:
     """Lifetime -> agent -> measures."""
     table: dict = {}
     tested = agents(runs)
-    for lifetime in LIFETIMES:
+    for lifetime in lifetimes:
         (test_set,) = suites.build(f"{suite}@{lifetime}", num_levels)
         for name, (inner, meta_params) in tested.items():
             found = evaluation.evaluate(inner, meta_params, test_set, seed=seed, num_seeds=NUM_AGENTS, num_points=1)
             row = {measure: float(of(found.scores[-1])) for measure, of in MEASURES.items()}
             table.setdefault(str(lifetime), {})[name] = row
-            print(f"{test_set.name:20} {name:10} " + "  ".join(f"{key} {value:.3f}" for key, value in row.items()))
+            print(
+                f"{test_set.name:20} {name:10} " + "  ".join(f"{key} {value:.3f}" for key, value in row.items()),
+                flush=True,
+            )
     return table
 
 
@@ -94,13 +95,14 @@ def as_table(rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs, or checkpoints")
-    parser.add_argument("--suite", default="grid-unseen", help="grid suite [default: grid-unseen]")
+    parser.add_argument("--suite", default="grid-heldout", help="grid suite [default: grid-heldout]")
+    parser.add_argument("--lifetimes", type=int, nargs="+", default=list(LIFETIMES), help="agent updates")
     parser.add_argument("--levels", type=int, help="only the first so many levels")
     parser.add_argument("--seed", type=int, default=0, help="of the agents [default: 0]")
     parser.add_argument("--json", type=Path, help="write what was measured and the rows")
     known = parser.parse_args()
     prepare_jax()
-    table = measure(known.runs, known.suite, known.seed, known.levels)
+    table = measure(known.runs, known.suite, known.lifetimes, known.seed, known.levels)
     rows = summarize(table, [run.name for run in known.runs])
     print(as_table(rows))
     if known.json:

@@ -1,0 +1,30 @@
+"""Rows of the comparison on tables, from a table whose answer is known."""
+
+import pytest
+
+from experiments.compare_tables import as_table, summarize
+
+TABLE = {
+    "16": {
+        "a2c": {"iqm": 0.7, "cvar": 0.1},
+        "ppo": {"iqm": 0.9, "cvar": 0.3},
+        "seed0": {"iqm": 0.8, "cvar": 0.2},
+        "seed1": {"iqm": 0.84, "cvar": 0.2},
+    }
+}
+
+
+def test_a_row_is_the_mean_over_runs_and_its_difference_to_one_algorithm():
+    rows = {(row["measure"], row["other"]): row for row in summarize(TABLE, ["seed0", "seed1"])}
+    assert set(rows) == {(measure, other) for measure in ("iqm", "cvar") for other in ("a2c", "ppo")}
+    row = rows["iqm", "a2c"]
+    assert (row["discovered"], row["difference"]) == pytest.approx((0.82, 0.12))
+    assert row["low"] < 0.12 < row["high"]
+    assert rows["iqm", "ppo"]["difference"] == pytest.approx(-0.08)
+    assert rows["cvar", "a2c"]["low"] == pytest.approx(0.1)  # both runs are equal there
+
+
+def test_the_table_says_which_is_which():
+    text = as_table(summarize(TABLE, ["seed0", "seed1"]))
+    assert "worst 10% of levels" in text
+    assert "0.820" in text
