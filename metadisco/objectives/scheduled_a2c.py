@@ -23,20 +23,11 @@ from metadisco.core.config import check_positive
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
+from metadisco.objectives import schedule
 from metadisco.objectives.actor_critic import estimate
 from metadisco.objectives.base import Predictions
+from metadisco.objectives.schedule import INPUTS, RewardHistory
 
-INPUTS = (
-    "fraction_of_lifetime",
-    "log_lifetime",
-    "mean_reward",
-    "reward_trend",
-    "best_mean_reward",
-    "reward_density",
-    "reward_seen",
-    "entropy",
-    "value_error",
-)
 OUTPUTS = (
     "policy_step",
     "prediction_step",
@@ -46,20 +37,6 @@ OUTPUTS = (
     "loss_scale",
     "advantage_offset",
 )
-_TYPICAL_LOG_LIFETIME = 3.7  # of 40 updates, the middle of the grid worlds' lifetimes
-_MAX_LOG_FACTOR = 5.0  # factors are at most e^5
-_FAST, _SLOW = 0.5, 0.125  # rates of the two running means of rewards
-
-
-@struct.dataclass
-class RewardHistory:
-    """Statistics of the rewards that one agent has had, in units of the environment. [] each."""
-
-    largest: jax.Array  # float32, |reward|
-    fast: jax.Array  # float32, running mean over updates of the rollouts' mean reward
-    slow: jax.Array  # float32, likewise, over about eight updates
-    best: jax.Array  # float32, highest mean reward of a rollout
-    num_updates: jax.Array  # int32
 
 
 @struct.dataclass
@@ -145,19 +122,12 @@ class ScheduledA2C:
 
     def init(self, key: Key) -> MetaParams:
         """Random hidden units, and outputs of zero: A2C."""
-        hidden = jax.nn.initializers.lecun_normal()(key, (len(INPUTS), self.width), jnp.float32)
-        return {
-            "hidden": hidden,
-            "hidden_bias": jnp.zeros(self.width),
-            "out": jnp.zeros((self.width, len(OUTPUTS))),
-            "out_bias": jnp.zeros(len(OUTPUTS)),
-        }
+        return schedule.init(key, self.width, len(OUTPUTS))
 
     def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> RewardHistory:
         """No reward has been seen."""
         del key, agent, agent_params, num_workers
-        zero = jnp.zeros((), jnp.float32)
-        return RewardHistory(zero, zero, zero, zero, jnp.zeros((), jnp.int32))
+        return schedule.no_rewards()
 
     def targets(
         self,
@@ -169,11 +139,10 @@ class ScheduledA2C:
     ) -> tuple[ScheduledTargets, RewardHistory]:
         """Coefficients of this update, and advantages and returns by them, over time for each worker."""
         predictions = jax.lax.stop_gradient(predictions)
-        state = observe(state, trajectory.reward)
-        reward = trajectory.reward / _unit(state)
-        value, next_value = predictions.now["value"][..., 0], predictions.next["value"][..., 0]
-        inputs = self._inputs(state, reward, value, next_value, predictions.now["logits"], trajectory, progress)
-        said = self.coefficients(meta_params, inputs)
+        state = schedule.observe(state, trajectory.reward)
+        reward = trajectory.reward / state.unit
+        told = schedule.inputs(state, predictions, trajectory, progress, gamma=self.gamma, value_unit=state.unit)
+        said = self.coefficients(meta_params, told)
         estimated = estimate(
             predictions, replace(trajectory, reward=reward), gamma=said.gamma, gae_lambda=said.gae_lambda
         )
@@ -183,23 +152,14 @@ class ScheduledA2C:
 
     def coefficients(self, meta_params: MetaParams, inputs: jax.Array) -> Coefficients:
         """What the net makes of its inputs, in the order of `features`. [9] float32."""
-        hidden = jnp.tanh(inputs @ meta_params["hidden"] + meta_params["hidden_bias"])
-        said = dict(zip(OUTPUTS, hidden @ meta_params["out"] + meta_params["out_bias"], strict=True))
-
-        def factor(name: str) -> jax.Array:
-            return jnp.exp(jnp.clip(2.0 * said[name], -_MAX_LOG_FACTOR, _MAX_LOG_FACTOR))
-
-        def moved(name: str) -> jax.Array:
-            usual = getattr(self, name)
-            return jax.nn.sigmoid(math.log(usual / (1.0 - usual)) + 2.0 * said[name])
-
+        said = schedule.outputs(meta_params, inputs, OUTPUTS)
         return Coefficients(
-            policy_step=factor("policy_step"),
-            prediction_step=factor("prediction_step"),
+            policy_step=schedule.factor(said["policy_step"]),
+            prediction_step=schedule.factor(said["prediction_step"]),
             entropy_weight=self.entropy_weight + said["entropy_weight"] / 50.0,
-            gae_lambda=moved("gae_lambda"),
-            gamma=moved("gamma"),
-            loss_scale=self.loss_scale * factor("loss_scale"),
+            gae_lambda=schedule.moved(self.gae_lambda, said["gae_lambda"]),
+            gamma=schedule.moved(self.gamma, said["gamma"]),
+            loss_scale=self.loss_scale * schedule.factor(said["loss_scale"]),
             advantage_offset=said["advantage_offset"],
         )
 
@@ -224,47 +184,3 @@ class ScheduledA2C:
         """See `metadisco.objectives.base.ScalesSteps`."""
         said = targets.coefficients
         return {"policy": said.policy_step[0, 0], "prediction": said.prediction_step[0, 0]}
-
-    def _inputs(
-        self,
-        state: RewardHistory,
-        reward: jax.Array,
-        value: jax.Array,
-        next_value: jax.Array,
-        logits: jax.Array,
-        trajectory: Trajectory,
-        progress: Progress,
-    ) -> jax.Array:
-        """Inputs of the net, all of order 1. Means of rewards are small numbers per step, so they are stretched."""
-        unit = _unit(state)
-        entropy = jnp.mean(distributions.entropy_categorical(logits)) / math.log(logits.shape[-1])
-        error = reward + self.gamma * jnp.where(trajectory.terminated, 0.0, next_value) - value
-        columns = {
-            "fraction_of_lifetime": 2.0 * progress.fraction - 1.0,
-            "log_lifetime": progress.log_lifetime - _TYPICAL_LOG_LIFETIME,
-            "mean_reward": jnp.tanh(10.0 * state.fast / unit),
-            "reward_trend": jnp.tanh(30.0 * (state.fast - state.slow) / unit),
-            "best_mean_reward": jnp.tanh(10.0 * state.best / unit),
-            "reward_density": jnp.tanh(10.0 * jnp.mean((trajectory.reward != 0.0).astype(jnp.float32))),
-            "reward_seen": (state.largest > 0.0).astype(jnp.float32),
-            "entropy": 2.0 * entropy - 1.0,
-            "value_error": jnp.log(1e-3 + jnp.sqrt(jnp.mean(jnp.square(error)))) / 3.0 + 1.0,
-        }
-        return jnp.stack([columns[name] for name in INPUTS])
-
-
-def observe(state: RewardHistory, reward: jax.Array) -> RewardHistory:
-    """The history after a rollout of rewards [T, B]. The first rollout sets both running means."""
-    mean, is_first = jnp.mean(reward), state.num_updates == 0
-    return RewardHistory(
-        largest=jnp.maximum(state.largest, jnp.max(jnp.abs(reward))),
-        fast=jnp.where(is_first, mean, state.fast + _FAST * (mean - state.fast)),
-        slow=jnp.where(is_first, mean, state.slow + _SLOW * (mean - state.slow)),
-        best=jnp.where(is_first, mean, jnp.maximum(state.best, mean)),
-        num_updates=state.num_updates + 1,
-    )
-
-
-def _unit(state: RewardHistory) -> jax.Array:
-    """What rewards are divided by: 1 where none has been seen."""
-    return jnp.where(state.largest > 0.0, state.largest, 1.0)

@@ -13,7 +13,8 @@ from metadisco.envs.base import Box, EnvSpec
 from metadisco.lives.learner import Learner
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.base import Predictions
-from metadisco.objectives.scheduled_a2c import INPUTS, OUTPUTS, ScheduledA2C, observe
+from metadisco.objectives.schedule import INPUTS, observe
+from metadisco.objectives.scheduled_a2c import OUTPUTS, ScheduledA2C
 from tests.support import probes, small
 from tests.support.reference import scheduled_a2c as reference
 
