@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.objectives.lpg import LPG
     from metadisco.objectives.mirror_learning import PPO, MirrorLearning
     from metadisco.objectives.scheduled_a2c import ScheduledA2C
+    from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
     from metadisco.presets.base import Preset
     from metadisco.presets.registry import preset
 
@@ -116,6 +117,7 @@ __all__ = [
     "Regret",
     "Return",
     "ScheduledA2C",
+    "ScheduledMirrorLearning",
     "Step",
     "Table",
     "Task",
@@ -178,6 +180,7 @@ _HOMES = {
     "objectives.lpg": "LPG",
     "objectives.mirror_learning": "PPO MirrorLearning",
     "objectives.scheduled_a2c": "ScheduledA2C",
+    "objectives.scheduled_mirror_learning": "ScheduledMirrorLearning",
     "presets.base": "Preset",
     "presets.registry": "preset",
 }

@@ -33,11 +33,15 @@ OBJECTIVES: dict[str, tuple[str, str]] = {
     ),
     "TA-LPG": (
         "LPG that also sees the lifetime and how much of it is over (arXiv:2402.05828)",
-        "metadisco.LPG(lifetime_features=True); presets quickstart, ta-lpg-grid",
+        "metadisco.LPG(lifetime_features=True); presets ta-lpg-quick, ta-lpg-grid",
     ),
     "ScheduledA2C": (
         "A2C whose coefficients follow a learned schedule over the lifetime",
-        "metadisco.ScheduledA2C(); preset scheduled-a2c",
+        "metadisco.ScheduledA2C(); presets quickstart, scheduled-a2c",
+    ),
+    "ScheduledMirrorLearning": (
+        "PPO, DPO or LPO whose coefficients follow a learned schedule over the lifetime",
+        "metadisco.ScheduledMirrorLearning(); preset scheduled-ppo-quick",
     ),
 }
 """Objectives by the names of their papers: what each is, and where it is found."""

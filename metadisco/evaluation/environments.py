@@ -31,6 +31,7 @@ from metadisco.lives.normalization import Normalizer
 from metadisco.objectives.base import Objective
 from metadisco.objectives.disco103 import Disco103
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
+from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,15 @@ def with_objective(objective: Objective, inner: InnerLoop) -> InnerLoop:
     """The inner loop with another objective.
 
     Where both are mirror learning only the drift is exchanged: discount, advantages and entropy bonus belong to the
-    environment. Disco103 brings the network and optimizer that it was made for. Raises ValueError where the objective
-    does not fit.
+    environment, and a schedule of them begins there. Disco103 brings the network and optimizer that it was made for.
+    Raises ValueError where the objective does not fit.
     """
     if isinstance(objective, Disco103):
         return replace(inner, objective=objective, torso=DISCO_TORSO, learner=DISCO_LEARNER)
     if isinstance(objective, MirrorLearning) and isinstance(inner.objective, MirrorLearning):
         objective = replace(inner.objective, drift=objective.drift)
+    if isinstance(objective, ScheduledMirrorLearning) and isinstance(inner.objective, MirrorLearning):
+        objective = replace(objective, base=replace(inner.objective, drift=objective.base.drift))
     return replace(inner, objective=objective)
 
 

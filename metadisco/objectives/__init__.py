@@ -5,5 +5,6 @@ from metadisco.objectives.disco103 import Disco103
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
+from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
 
-__all__ = ["A2C", "LPG", "Disco103", "MirrorLearning", "ScheduledA2C"]
+__all__ = ["A2C", "LPG", "Disco103", "MirrorLearning", "ScheduledA2C", "ScheduledMirrorLearning"]

@@ -4,6 +4,7 @@ Use several epochs or minibatches (`Learner.num_epochs`, `Learner.num_minibatche
 the ratio is 1 everywhere, where a drift has no gradient.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -95,16 +96,40 @@ class MirrorLearning:
         progress: Progress,
     ) -> tuple[jax.Array, Metrics]:
         """The equation above, averaged over steps and workers. `kl` is the estimate mean[r - 1 - log r]."""
-        log_ratio = distributions.log_prob(outputs, trajectory.action) - trajectory.log_prob
-        log_ratio = jnp.minimum(log_ratio, LARGEST_LOG_RATIO)
-        advantage = returns.normalize(targets.advantage)
-        drift = jnp.mean(self.drift.penalty(meta_params, log_ratio, advantage, progress.fraction))
-        policy_loss = drift - jnp.mean(jnp.exp(log_ratio) * advantage)
-        value_loss = 0.5 * jnp.mean(jnp.square(outputs["value"][..., 0] - targets.value))
-        entropy = jnp.mean(distributions.entropy(outputs))
-        loss = policy_loss + self.value_weight * value_loss - self.entropy_weight * entropy
-        kl = jnp.mean(jnp.expm1(log_ratio) - log_ratio)
-        return loss, {"entropy": entropy, "value_loss": value_loss, "drift": drift, "kl": kl}
+
+        def penalty(log_ratio: jax.Array, advantage: jax.Array) -> jax.Array:
+            return self.drift.penalty(meta_params, log_ratio, advantage, progress.fraction)
+
+        return mirror_loss(
+            penalty,
+            targets,
+            outputs,
+            trajectory,
+            value_weight=self.value_weight,
+            entropy_weight=self.entropy_weight,
+        )
+
+
+def mirror_loss(
+    penalty: Callable[[jax.Array, jax.Array], jax.Array],
+    targets: A2CTargets,
+    outputs: Outputs,
+    trajectory: Trajectory,
+    *,
+    value_weight: float | jax.Array,
+    entropy_weight: float | jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """The loss of `MirrorLearning` with any D(log r, A) and any weights, and its metrics."""
+    log_ratio = distributions.log_prob(outputs, trajectory.action) - trajectory.log_prob
+    log_ratio = jnp.minimum(log_ratio, LARGEST_LOG_RATIO)
+    advantage = returns.normalize(targets.advantage)
+    drift = jnp.mean(penalty(log_ratio, advantage))
+    policy_loss = drift - jnp.mean(jnp.exp(log_ratio) * advantage)
+    value_loss = 0.5 * jnp.mean(jnp.square(outputs["value"][..., 0] - targets.value))
+    entropy = jnp.mean(distributions.entropy(outputs))
+    loss = policy_loss + value_weight * value_loss - entropy_weight * entropy
+    kl = jnp.mean(jnp.expm1(log_ratio) - log_ratio)
+    return loss, {"entropy": entropy, "value_loss": value_loss, "drift": drift, "kl": kl}
 
 
 def PPO(  # noqa: N802 - a constructor of MirrorLearning

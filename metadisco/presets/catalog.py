@@ -50,6 +50,12 @@ PRESETS: dict[str, Entry] = {
         90,
         is_projected=True,
     ),
+    "scheduled-ppo-quick": Entry(
+        "the schedule of PPO's coefficients, by ES on CartPole, Catch and grid worlds, lifetimes 24..96",
+        8,
+        _DRIFT,
+        is_projected=True,
+    ),
     "ta-lpg-quick": Entry(
         "TA-LPG on general grid worlds by ES, lifetimes 16..96",
         12,

@@ -17,13 +17,17 @@ from metadisco.meta_training.domain import Domain
 from metadisco.meta_training.evolution_trainer import EvolutionTrainer, MetaTrainer
 from metadisco.objectives.drift import LPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
+from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
 from metadisco.presets.base import Preset
 from metadisco.presets.catalog import PRESETS as CATALOG
 
 _QUICK = LogUniformLifetime(24, 96)
 
 
-def _small(name: str, objective: MirrorLearning, num_tasks: int) -> Domain:
+Learned = MirrorLearning | ScheduledMirrorLearning
+
+
+def _small(name: str, objective: Learned, num_tasks: int) -> Domain:
     """An environment of low-dimensional observations, with networks and rollouts a quarter of the usual size."""
     usual = environment(name)
     torso = Separate(MLP((32, 32), Tanh()), MLP((32, 32), Tanh()))
@@ -40,7 +44,7 @@ def _small(name: str, objective: MirrorLearning, num_tasks: int) -> Domain:
     )
 
 
-def _grid(objective: MirrorLearning, num_tasks: int) -> Domain:
+def _grid(objective: Learned, num_tasks: int) -> Domain:
     """General grid worlds with tabular agents. The random policy gets 0.2 there, tuned A2C 1.8, the optimum 2.2."""
     levels = GridLevels()
     table = InnerLoop(levels.env, Table(), DRIFT_TABLE_PPO, DRIFT_TABLE_LEARNER, num_workers=32, num_test_workers=32)
@@ -54,8 +58,25 @@ def _grid(objective: MirrorLearning, num_tasks: int) -> Domain:
 
 
 def quick(*, temporal: bool) -> EvolutionTrainer:
+    """A drift by `_mixture`."""
+    return _mixture(MirrorLearning(LPODrift(width=16, temporal=temporal)), sigma=0.3)
+
+
+def scheduled_ppo() -> Preset:
+    """A schedule of PPO's coefficients for tables and networks."""
+    name = "scheduled-ppo-quick"
+    return Preset(
+        name=name,
+        description=CATALOG[name].description,
+        trainer=_mixture(ScheduledMirrorLearning(), sigma=0.1),
+        suites=CATALOG[name].suites,
+        num_seeds=16,
+        validate_every=0,
+    )
+
+
+def _mixture(objective: Learned, *, sigma: float) -> EvolutionTrainer:
     """CartPole, Catch and grid worlds at once, with a network small enough for a few thousand lives."""
-    objective = MirrorLearning(LPODrift(width=16, temporal=temporal))
     return EvolutionTrainer(
         domains=(
             _small("CartPole-v1", objective, num_tasks=12),
@@ -63,7 +84,7 @@ def quick(*, temporal: bool) -> EvolutionTrainer:
             _grid(objective, num_tasks=24),
         ),
         meta_optimizer=Evolution(
-            sigma=Decay(0.3), learning_rate=Decay(0.05, rate=0.99, floor=5e-3), shaping=PairwiseRoot()
+            sigma=Decay(sigma), learning_rate=Decay(0.05, rate=0.99, floor=5e-3), shaping=PairwiseRoot()
         ),
         num_steps=250,
     )

@@ -1,7 +1,7 @@
 """Presets on grid worlds: LPG and TA-LPG for tabular agents, by evolution and by meta-gradients."""
 
 from metadisco.agents.networks import Table
-from metadisco.agents.optimizers import SGD, Adam, RMSProp
+from metadisco.agents.optimizers import SGD, RMSProp
 from metadisco.core.config import replace_fields
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
@@ -69,9 +69,9 @@ def _grid_trainer(
 def _scheduled_a2c(*, lifetimes: LogUniformLifetime, num_steps: int, learning_rate: Decay) -> EvolutionTrainer:
     """A2C by a schedule, from the strongest A2C for tables that was found (experiments/tune.py)."""
     return _grid_trainer(
-        objective=ScheduledA2C(gamma=0.98, entropy_weight=0.015, loss_scale=10.0),
+        objective=ScheduledA2C(gamma=0.95, gae_lambda=0.98, entropy_weight=0.01, loss_scale=10.0),
         # Gradients are normalized, so their limit is for accidents only.
-        learner=Learner(RMSProp(0.3, max_grad_norm=100.0), Adam(0.1, max_grad_norm=100.0)),
+        learner=Learner(RMSProp(0.4, max_grad_norm=100.0), RMSProp(0.05, max_grad_norm=100.0)),
         lifetimes=lifetimes,
         num_workers=32,
         num_tasks=128,
@@ -88,8 +88,8 @@ def quickstart() -> Preset:
         description=CATALOG["quickstart"].description,
         trainer=_scheduled_a2c(
             lifetimes=LogUniformLifetime(16, 256),
-            num_steps=160,
-            learning_rate=Decay(0.03, rate=0.992),
+            num_steps=100,
+            learning_rate=Decay(0.03, rate=0.985),
         ),
         minutes=11.0,
         suites=CATALOG["quickstart"].suites,

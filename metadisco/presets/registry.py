@@ -12,6 +12,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "smoke": grid_worlds.smoke,
     "scheduled-a2c": grid_worlds.scheduled_a2c,
     "ta-lpg-quick": grid_worlds.ta_lpg_quick,
+    "scheduled-ppo-quick": drifts.scheduled_ppo,
     "ta-lpg-grid": grid_worlds.ta_lpg_grid,
     "lpg-grid": grid_worlds.lpg_grid,
     "groove-grid-es": grid_worlds.groove_grid_es,

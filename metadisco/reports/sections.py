@@ -46,6 +46,8 @@ PANELS = {  # metric -> what its chart is called
     "gae_lambda": "λ of advantages and returns",
     "gamma": "discount γ",
     "loss_scale": "scale of the policy's loss",
+    "value_weight": "weight of the value's loss",
+    "drift_weight": "factor of the drift D",
     "advantage_offset": "share of the mean advantage that is subtracted",
 }
 

@@ -28,6 +28,7 @@ from metadisco.objectives.disco103 import Disco103
 from metadisco.objectives.drift import DPODrift, LPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
+from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
 from metadisco.testing import check_curriculum, check_environment, check_meta_optimizer, check_objective
 from tests.support import small, two_states
 from tests.support.remembering import Remembering
@@ -62,6 +63,7 @@ REPLAY = PrioritizedLevelReplay(Numbers(), capacity=6, fill_before_replay=0.3)
         (MirrorLearning(LPODrift(width=4, temporal=True)), two_states.TwoStates.spec),
         (Remembering(), two_states.TwoStates.spec),
         (ScheduledA2C(width=4), two_states.TwoStates.spec),
+        (ScheduledMirrorLearning(width=4), CONTINUOUS),
         (Disco103(5, 7, 3.0, width=4, memory_width=3), two_states.TwoStates.spec),
     ],
     ids=repr,
