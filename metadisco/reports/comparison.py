@@ -155,4 +155,6 @@ def _tuning_in_words(record: Mapping[str, Any]) -> str:
     grid = "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in record["grid"].items())
     where = f"{record['num_levels']} levels of {record['suite']}, which are "
     where += "none of these" if record["levels_are_separate"] else "among these"
-    return f"{grid}; on {where}; {record['note']}"
+    chosen = ", ".join(f"{name} {value:g}" for name, value in record["chosen"].items())
+    lifetimes = ", ".join(map(str, record["lifetimes"]))
+    return f"{record['num_tried']} settings of {grid}; on {where}, at lifetimes {lifetimes}; {record['note']}: {chosen}"
