@@ -16,8 +16,8 @@ ANTAGONIST_LEARNER = Learner(policy=SGD(160.0), prediction=SGD(4.0))
 DRIFT_TABLE_PPO = PPO(entropy_weight=0.0)
 DRIFT_TABLE_LEARNER = Learner(policy=SGD(10.0), prediction=SGD(4.0), num_epochs=4, num_minibatches=4)
 
-# Found by experiments/tune.py, see the records below. A step of RMSProp is as large for observations that are rare as for
-# common ones, which is worth more in a table than any other setting.
+# Found by experiments/tune.py, see the records below. A step of RMSProp is as large for observations that are rare as
+# for common ones, which is worth more in a table than any other setting.
 TABLE_A2C = A2C(gamma=0.95, gae_lambda=0.98, entropy_weight=0.01)
 TABLE_A2C_LEARNER = Learner(policy=RMSProp(0.4), prediction=RMSProp(0.05))
 TABLE_PPO = PPO(gamma=0.98, gae_lambda=0.8, entropy_weight=0.005)

@@ -56,6 +56,11 @@ PRESETS: dict[str, Entry] = {
         _DRIFT,
         is_projected=True,
     ),
+    "scheduled-ppo-grid": Entry(
+        "the schedule of PPO's coefficients on general grid worlds by ES, lifetimes 16..256",
+        15,
+        is_projected=True,
+    ),
     "ta-lpg-quick": Entry(
         "TA-LPG on general grid worlds by ES, lifetimes 16..96",
         12,

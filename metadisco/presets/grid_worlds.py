@@ -10,6 +10,7 @@ from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.lives.critic import Critic
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
+from metadisco.lives.tuned import TABLE_PPO, TABLE_PPO_LEARNER
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.gradient import MetaGradient
 from metadisco.meta_optimizers.schedules import Decay
@@ -31,6 +32,7 @@ from metadisco.meta_training.trainer import Trainer
 from metadisco.objectives.base import Objective
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
+from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
 from metadisco.presets.base import Preset
 from metadisco.presets.catalog import PRESETS as CATALOG
 
@@ -67,7 +69,7 @@ def _grid_trainer(
 
 
 def _scheduled_a2c(*, lifetimes: LogUniformLifetime, num_steps: int, learning_rate: Decay) -> EvolutionTrainer:
-    """A2C by a schedule, from the strongest A2C for tables that was found (experiments/tune.py)."""
+    """A2C by a schedule, which begins at the tuned A2C for tables (`metadisco.lives.tuned`)."""
     return _grid_trainer(
         objective=ScheduledA2C(gamma=0.95, gae_lambda=0.98, entropy_weight=0.01, loss_scale=10.0),
         # Gradients are normalized, so their limit is for accidents only.
@@ -151,6 +153,23 @@ def scheduled_a2c() -> Preset:
             lifetimes=LogUniformLifetime(16, 1000),
             num_steps=600,
             learning_rate=Decay(0.03, rate=0.996),
+        ),
+    )
+
+
+def scheduled_ppo_grid() -> Preset:
+    """A schedule for PPO with tabular agents, from the tuned PPO."""
+    return _long_run(
+        "scheduled-ppo-grid",
+        _grid_trainer(
+            objective=ScheduledMirrorLearning(TABLE_PPO),
+            learner=TABLE_PPO_LEARNER,
+            lifetimes=LogUniformLifetime(16, 256),
+            num_workers=32,
+            num_tasks=64,
+            num_steps=100,
+            sigma=Decay(0.1),
+            learning_rate=Decay(0.03, rate=0.985),
         ),
     )
 

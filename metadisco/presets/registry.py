@@ -11,6 +11,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "quickstart": grid_worlds.quickstart,
     "smoke": grid_worlds.smoke,
     "scheduled-a2c": grid_worlds.scheduled_a2c,
+    "scheduled-ppo-grid": grid_worlds.scheduled_ppo_grid,
     "ta-lpg-quick": grid_worlds.ta_lpg_quick,
     "scheduled-ppo-quick": drifts.scheduled_ppo,
     "ta-lpg-grid": grid_worlds.ta_lpg_grid,

@@ -1,6 +1,7 @@
 """Several objectives on the same lives: their names, what is said of them, and the folder that is left."""
 
 import io
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
