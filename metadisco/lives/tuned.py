@@ -84,6 +84,7 @@ _PPO = replace(
         "gae_lambda": 0.8,
         "anneal": 0.0,
     },
+    num_tried=41,
     lifetimes=(16, 64),
     note="two epochs of four minibatches, by RMSProp",
 )
