@@ -7,6 +7,7 @@ GRID_SUITES: Mapping[str, str] = MappingProxyType(
     {
         "grid-unseen": "general grid worlds that were never trained or tuned on",
         "grid-unseen-long": "the first levels of grid-unseen at four times the lifetime",
+        "grid-heldout": "general grid worlds that nothing was chosen on: not looked at while objectives were developed",
         "grid-validation": "general grid worlds to tune on",
         "grid-designed": "the five hand-designed tabular levels of arXiv:2007.08794, four draws of the positions each",
         "grid-random": "the five designs whose objects move, as levels where they stay, four draws of the positions "

@@ -161,7 +161,7 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
             ),
             GridSuite(
                 "grid-heldout",
-                "general grid worlds that nothing was chosen on: not looked at while objectives were developed",
+                GRID_SUITES["grid-heldout"],
                 (Generated(),),
                 num_levels=256,
                 lifetime=64,

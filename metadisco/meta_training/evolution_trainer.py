@@ -25,6 +25,7 @@ from metadisco.meta_training.domain import Domain, of_better
 from metadisco.meta_training.level_scores import LevelScore, Return
 from metadisco.objectives.base import Objective
 from metadisco.objectives.mirror_learning import MirrorLearning
+from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
 
 
 @struct.dataclass
@@ -225,7 +226,9 @@ def MetaTrainer(  # noqa: N802 - a constructor of EvolutionTrainer
 
 
 def _learned_part(objective: Objective) -> Any:
-    """What must be equal in all domains: of mirror learning the drift, of another objective all of it."""
+    """What must be equal in all domains: of mirror learning the drift, by a schedule or not; else the objective."""
+    if isinstance(objective, ScheduledMirrorLearning):
+        return objective.width, objective.base.drift
     return objective.drift if isinstance(objective, MirrorLearning) else objective
 
 

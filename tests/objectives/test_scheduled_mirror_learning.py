@@ -14,6 +14,7 @@ from metadisco.lives.learner import Learner
 from metadisco.objectives.drift import DPODrift, LPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.objectives.scheduled_mirror_learning import OUTPUTS, ScheduledMirrorLearning
+from metadisco.presets.registry import preset
 from tests.objectives.test_scheduled_a2c import experience, random_net
 from tests.support import probes, small
 
@@ -103,6 +104,16 @@ def test_it_begins_at_what_suits_the_environment():
     pendulum = environments.environment("Pendulum-v1").inner
     objective = environments.with_objective(OBJECTIVE, pendulum).objective
     assert objective == replace(OBJECTIVE, base=pendulum.objective)
+
+
+def test_domains_of_other_settings_learn_one_schedule():
+    trainer = preset("scheduled-ppo-quick").trainer
+    bases = {domain.inner.objective.base for domain in trainer.domains}
+    assert len(bases) > 1
+    with pytest.raises(ValueError, match="must learn the same"):
+        first, *rest = trainer.domains
+        other = replace(first.inner, objective=replace(first.inner.objective, width=3))
+        replace(trainer, domains=(replace(first, inner=other), *rest))
 
 
 def test_it_learns_from_the_start_in_minibatches():
