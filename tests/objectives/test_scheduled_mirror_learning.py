@@ -110,9 +110,9 @@ def test_domains_of_other_settings_learn_one_schedule():
     trainer = preset("scheduled-ppo-quick").trainer
     bases = {domain.inner.objective.base for domain in trainer.domains}
     assert len(bases) > 1
+    first, *rest = trainer.domains
+    other = replace(first.inner, objective=replace(first.inner.objective, width=3))
     with pytest.raises(ValueError, match="must learn the same"):
-        first, *rest = trainer.domains
-        other = replace(first.inner, objective=replace(first.inner.objective, width=3))
         replace(trainer, domains=(replace(first, inner=other), *rest))
 
 
