@@ -26,7 +26,7 @@ setup: $(VENV)/.core ## Prepare .venv with the metadisco command
 
 setup-dev: $(VENV)/.dev ## Prepare .venv with what tests and checks need too
 
-discover: $(VENV)/.core ## Discover an objective (15 minutes, 2 cores) into runs/quickstart; again continues it
+discover: $(VENV)/.core ## Discover an objective (10 minutes, 2 cores) into runs/quickstart; again continues it
 	$(BIN)/metadisco discover quickstart --out $(RUN) $(if $(wildcard $(RUN)),--resume)
 
 notebooks: $(VENV)/.dev ## Execute the notebooks into build/notebooks (15 minutes, 2 cores)

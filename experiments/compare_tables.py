@@ -4,11 +4,13 @@
 
 The runs named are of one setting and different seeds; intervals are over them. Hand-written algorithms need no
 meta-training: the levels and the agents' keys are the same for everybody, so a difference is that of each run to one
-number of theirs. Their hyper-parameters are those of `metadisco.lives.tuned`.
+number of theirs. Their hyper-parameters are those of `metadisco.lives.tuned`. What the JSON file has already is not
+measured again, so runs can join later.
 """
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,22 +37,22 @@ def agents(runs: list[Path]) -> dict[str, tuple]:
     return {name: (tuned(inner), ()) for name, tuned in BY_HAND.items()} | discovered
 
 
-def measure(
-    runs: list[Path], suite: str, lifetimes: list[int], seed: int, num_levels: int | None
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Lifetime -> agent -> measures."""
-    table: dict = {}
-    tested = agents(runs)
-    for lifetime in lifetimes:
-        (test_set,) = suites.build(f"{suite}@{lifetime}", num_levels)
+def measure(known: argparse.Namespace, kept: Callable[[dict], None], table: dict) -> dict:
+    """Lifetime -> agent -> measures, beside what is in the table already; `kept` is called after each."""
+    tested = agents(known.runs)
+    for lifetime in known.lifetimes:
+        rows = table.setdefault(str(lifetime), {})
+        (test_set,) = suites.build(f"{known.suite}@{lifetime}", known.levels)
         for name, (inner, meta_params) in tested.items():
-            found = evaluation.evaluate(inner, meta_params, test_set, seed=seed, num_seeds=NUM_AGENTS, num_points=1)
-            row = {measure: float(of(found.scores[-1])) for measure, of in MEASURES.items()}
-            table.setdefault(str(lifetime), {})[name] = row
-            print(
-                f"{test_set.name:20} {name:10} " + "  ".join(f"{key} {value:.3f}" for key, value in row.items()),
-                flush=True,
+            if name in rows:
+                continue
+            found = evaluation.evaluate(
+                inner, meta_params, test_set, seed=known.seed, num_seeds=NUM_AGENTS, num_points=1
             )
+            rows[name] = {measure: float(of(found.scores[-1])) for measure, of in MEASURES.items()}
+            values = "  ".join(f"{measure} {value:.3f}" for measure, value in rows[name].items())
+            print(f"{test_set.name:20} {name:10} {values}", flush=True)
+            kept(table)
     return table
 
 
@@ -102,12 +104,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write what was measured and the rows")
     known = parser.parse_args()
     prepare_jax()
-    table = measure(known.runs, known.suite, known.lifetimes, known.seed, known.levels)
+    setting = {"suite": known.suite, "seed": known.seed, "levels": known.levels, "agents_per_level": NUM_AGENTS}
+    before = json.loads(known.json.read_text()) if known.json and known.json.exists() else {}
+    if before and before["setting"] != setting:
+        parser.error(f"{known.json} was measured otherwise, {before['setting']}: name another file")
+
+    def keep(table: dict, **rows: list[dict]) -> None:
+        if known.json:
+            document = {"setting": setting, "provenance": provenance(), "scores": table, **rows}
+            write_atomically(known.json, (json.dumps(document, indent=2) + "\n").encode())
+
+    table = measure(known, keep, before.get("scores", {}))
     rows = summarize(table, [run.name for run in known.runs])
     print(as_table(rows))
-    if known.json:
-        document = {"provenance": provenance(suite=known.suite, seed=known.seed), "scores": table, "rows": rows}
-        write_atomically(known.json, (json.dumps(document, indent=2) + "\n").encode())
+    keep(table, rows=rows)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Discovered:
     """A discovered objective with everything that says where it came from and how good it is.
 
     Example:
-        >>> discovered = load("ta-lpg-grid")  # doctest: +SKIP
+        >>> discovered = load("quickstart")  # doctest: +SKIP
         >>> discovered.objective, discovered.evaluation  # doctest: +SKIP
         >>> round(float(Discovered(MirrorLearning(), ()).drift(1.5, 2.0)), 3)  # of PPO: (1.5 - 1.2) * 2
         0.6
