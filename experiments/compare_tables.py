@@ -27,6 +27,9 @@ LIFETIMES = (16, 64, 256)
 BY_HAND = {"a2c": tuned_a2c, "ppo": tuned_ppo, "dpo": tuned_dpo}
 NUM_AGENTS = 2  # on each level
 MEASURES = {"iqm": stats.iqm, "cvar": stats.cvar}
+CALLED = {"iqm": "IQM", "cvar": "worst 10% of levels"}
+PAGES = (Path("README.md"), Path("docs/results/index.md"))
+BEGIN, END = "<!-- written by experiments/compare_tables.py -->", "<!-- end of what was found -->"
 
 
 def agents(runs: list[Path]) -> dict[str, tuple]:
@@ -80,13 +83,35 @@ def summarize(table: dict, runs: list[str]) -> list[dict]:
     return rows
 
 
+def overview(rows: list[dict]) -> str:
+    """Lifetimes and measures as Markdown: the discovered rule, every other, and its lead over the best of them."""
+    others = list(dict.fromkeys(row["other"] for row in rows))
+    cells = []
+    for lifetime, measure in dict.fromkeys((row["lifetime"], row["measure"]) for row in rows):
+        here = {row["other"]: row for row in rows if (row["lifetime"], row["measure"]) == (lifetime, measure)}
+        best = max(here.values(), key=lambda row: row["of other"])
+        lead = f"{decimal(best['difference'])} ({interval(best['low'], best['high'])})"
+        theirs = [decimal(here[other]["of other"]) for other in others]
+        cells.append([str(lifetime), CALLED[measure], f"**{decimal(best['discovered'])}**", *theirs, lead])
+    runs = rows[0]["runs"]
+    head = ["updates", "measure", f"discovered, mean of {runs} runs", *(other.upper() for other in others)]
+    return markdown(Table([*head, "ahead of the best of them by"], cells))
+
+
+def write_pages(rows: list[dict]) -> None:
+    """Put the overview where the pages have a place for it."""
+    for page in PAGES:
+        before, begin, rest = page.read_text().partition(BEGIN)
+        if begin:
+            page.write_text(f"{before}{BEGIN}\n\n{overview(rows)}\n\n{END}{rest.partition(END)[2]}")
+
+
 def as_table(rows: list[dict]) -> str:
     """The rows as Markdown."""
-    names = {"iqm": "IQM", "cvar": "worst 10% of levels"}
     head = ["lifetime", "measure", "runs", "discovered", "other", "of other", "difference", "over runs"]
     cells = [
         [
-            *(str(row["lifetime"]), names[row["measure"]], str(row["runs"]), decimal(row["discovered"]), row["other"]),
+            *(str(row["lifetime"]), CALLED[row["measure"]], str(row["runs"]), decimal(row["discovered"]), row["other"]),
             *(decimal(row["of other"]), decimal(row["difference"]), interval(row["low"], row["high"])),
         ]
         for row in rows
@@ -102,6 +127,7 @@ def main() -> None:
     parser.add_argument("--levels", type=int, help="only the first so many levels")
     parser.add_argument("--seed", type=int, default=0, help="of the agents [default: 0]")
     parser.add_argument("--json", type=Path, help="write what was measured and the rows")
+    parser.add_argument("--pages", action="store_true", help="write the overview into README.md and the results page")
     known = parser.parse_args()
     prepare_jax()
     setting = {"suite": known.suite, "seed": known.seed, "levels": known.levels, "agents_per_level": NUM_AGENTS}
@@ -118,6 +144,8 @@ def main() -> None:
     rows = summarize(table, [run.name for run in known.runs])
     print(as_table(rows))
     keep(table, rows=rows)
+    if known.pages:
+        write_pages(rows)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.compare_tables import as_table, summarize
+from experiments.compare_tables import as_table, overview, summarize
 
 TABLE = {
     "16": {
@@ -22,6 +22,13 @@ def test_a_row_is_the_mean_over_runs_and_its_difference_to_one_algorithm():
     assert row["low"] < 0.12 < row["high"]
     assert rows["iqm", "ppo"]["difference"] == pytest.approx(-0.08)
     assert rows["cvar", "a2c"]["low"] == pytest.approx(0.1)  # both runs are equal there
+
+
+def test_the_overview_has_the_lead_over_the_best():
+    lines = overview(summarize(TABLE, ["seed0", "seed1"])).splitlines()
+    assert lines[0].startswith("| updates | measure | discovered, mean of 2 runs | A2C | PPO |")
+    assert lines[2].startswith("| 16 | IQM | **0.820** | 0.700 | 0.900 | -0.080 (")
+    assert len(lines) == 4
 
 
 def test_the_table_says_which_is_which():
