@@ -92,7 +92,9 @@ def overview(rows: list[dict]) -> str:
         best = max(here.values(), key=lambda row: row["of other"])
         lead = f"{decimal(best['difference'])} ({interval(best['low'], best['high'])})"
         theirs = [decimal(here[other]["of other"]) for other in others]
-        cells.append([str(lifetime), CALLED[measure], f"**{decimal(best['discovered'])}**", *theirs, lead])
+        ours = decimal(best["discovered"])
+        ours = f"**{ours}**" if best["difference"] > 0 else ours
+        cells.append([str(lifetime), CALLED[measure], ours, *theirs, lead])
     runs = rows[0]["runs"]
     head = ["updates", "measure", f"discovered, mean of {runs} runs", *(other.upper() for other in others)]
     return markdown(Table([*head, "ahead of the best of them by"], cells))

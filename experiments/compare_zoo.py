@@ -13,6 +13,7 @@ change of the code or of what it depends on is not noticed, so give it another `
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -65,7 +66,7 @@ def measure(row: Row, name: str, runs: Path, seed: int, only: list[str]) -> dict
     path = runs / f"{'+'.join([name, *only]).replace('/', '_')}.json"
     if path.exists():
         return json.loads(path.read_text())
-    named = meta_test.load_all(only or checkpoint.zoo_names())
+    named = {each: checkpoint.load(each) for each in only or checkpoint.zoo_names()}
     named = {each: discovered for each, discovered in named.items() if fits(discovered, name)}
     found = meta_test.run(
         named,
@@ -107,9 +108,9 @@ def _cell(row: dict, best: float) -> str:
     return f"{f'**{point}**' if row['iqm'] == best else point} ({between})"
 
 
-def write_cards(scores: dict[str, dict], seed: int) -> None:
-    """Write the objectives of the zoo anew: headline suites in `objective.json`, all suites in the card."""
-    for name in checkpoint.zoo_names():
+def write_cards(scores: dict[str, dict], seed: int, names: Sequence[str]) -> None:
+    """Write objectives of the zoo anew: headline suites in `objective.json`, all suites in the card."""
+    for name in names:
         discovered = checkpoint.load(name)
         found = {
             suite: {
@@ -138,7 +139,7 @@ def main() -> None:
     known = parser.parse_args()
     if known.cards:
         measured = json.loads(known.out.read_text())
-        write_cards(measured["scores"], measured["seed"])
+        write_cards(measured["scores"], measured["seed"], known.only or checkpoint.zoo_names())
         return
     unknown = set(known.suites) - {row.suite for row in ROWS}
     if unknown:
@@ -161,7 +162,7 @@ def main() -> None:
             document = {"scores": scores, "improvement": improvement, "differences": differences}
             origin = {"provenance": kept.get("provenance") or provenance(), "measured_later": measured_later}
             results.write_json(known.out, document | {"seed": known.seed} | origin)
-    write_cards(scores, known.seed)
+    write_cards(scores, known.seed, known.only or checkpoint.zoo_names())
     before, begin, rest = PAGE.read_text().partition(BEGIN)
     if begin:
         PAGE.write_text(f"{before}{BEGIN}\n\n{table(scores)}\n\n{END}{rest.partition(END)[2]}")
