@@ -85,7 +85,9 @@ def meta_training(
         axes.axhline(a2c, color=color("a2c"), linestyle=(0, (5, 2)), linewidth=1.6)
         labels.append((a2c, name("a2c"), color("a2c")))
     if not every_step:
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))  # last: it ends the automatic scaling
+        low, high = axes.get_ylim()
+        low = min(0.0, low)
+        axes.set_ylim(low, high + 0.05 * (high - low))  # last: it ends the automatic scaling
     axes.set(xlim=(0, max(steps[-1], 1)), xlabel="meta-step")
     axes.locator_params(axis="x", integer=True)
     title_axes(axes, y_label, above=27)
