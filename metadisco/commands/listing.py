@@ -35,6 +35,10 @@ OBJECTIVES: dict[str, tuple[str, str]] = {
         "LPG that also sees the lifetime and how much of it is over (arXiv:2402.05828)",
         "metadisco.LPG(lifetime_features=True); presets ta-lpg-quick, ta-lpg-grid",
     ),
+    "Disco103": (
+        "the rule that was discovered in doi:10.1038/s41586-025-09761-x; its weights are not shipped",
+        "metadisco.Disco103(); with published weights metadisco.load_disco103(PATH)",
+    ),
     "ScheduledA2C": (
         "A2C whose coefficients follow a learned schedule over the lifetime",
         "metadisco.ScheduledA2C(); presets quickstart, scheduled-a2c",

@@ -321,6 +321,7 @@ def test_a_component_of_a_script_is_refused_before_training(own, monkeypatch, ca
     sys.path.insert(0, str(own))
     cls = config.resolve("mine:Own")
     monkeypatch.setattr(cls, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "script.py", raising=False)  # a worker of xdist has none
     preset = registry.preset("lpo-quick")
     objective = metadisco.MirrorLearning(cls())
     trainer = replace(

@@ -9,6 +9,7 @@ import pytest
 
 from metadisco.agents.networks import MLP
 from metadisco.agents.optimizers import SGD
+from metadisco.envs.gymnax_adapter import Gymnax
 from metadisco.evaluation import results
 from metadisco.evaluation.agents_under_test import AgentUnderTest, tuned_a2c, tuned_ppo
 from metadisco.evaluation.evaluation import Frozen, compare, evaluate
@@ -230,6 +231,6 @@ def test_names_in_a_comparison_differ(levels, names):
 
 
 def test_agents_that_do_not_fit_the_observations_are_refused(levels):
-    blind = dataclasses.replace(levels, env=dataclasses.replace(levels.env, planes=True))
+    blind = dataclasses.replace(levels, env=Gymnax("CartPole-v1"))
     with pytest.raises(ValueError, match="Table needs observations"):
         evaluate_a2c(blind)

@@ -34,7 +34,9 @@ HEAVY = (  # modules whose examples take seconds each; checks of metadisco.testi
     *("accel", "brax_adapter", "paired", "plr", "fixed", "teacher"),
     *("testing.curricula", "testing.environments", "testing.meta_optimizers", "testing.objectives"),
 )
-FENCE = re.compile(r"(?m)(?:^<!-- (?P<mark>.*?) -->\n)?^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$", re.DOTALL)
+FENCE = re.compile(
+    r"(?m)(?:^<!-- (?P<mark>(?:(?!-->).)*?) -->\n)?^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$", re.DOTALL
+)
 
 
 class Fence(NamedTuple):

@@ -5,7 +5,7 @@
 
 import sys
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -25,18 +25,10 @@ from metadisco.meta_training.truncation import Unroll
 from metadisco.runs import loop
 from tests.commands.test_start import Pay, preset
 from tests.support import two_states
+from tests.support.rooted import Rooted
 from tests.support.toy import quiet
 
 TASKS = Tasks(Pay(), FixedLifetime(3))
-
-
-@dataclass(frozen=True)
-class Rooted(two_states.Linear):
-    """From the second update on its loss takes the root of something negative."""
-
-    def loss(self, meta_params, targets, outputs, trajectory, progress):
-        loss, metrics = super().loss(meta_params, targets, outputs, trajectory, progress)
-        return loss * jnp.sqrt(0.5 - progress.num_updates.astype(jnp.float32)), metrics
 
 
 def discover(folder, objective=two_states.Linear(), num_steps=2):
