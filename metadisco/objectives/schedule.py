@@ -6,6 +6,7 @@ With the output layer at zero, as it is initialized, it says 0 for everything.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from metadisco.agents import distributions
 from metadisco.core.types import Key, MetaParams, Outputs, Progress, Trajectory
 from metadisco.objectives.base import Predictions
 
+SHARED_OUTPUTS = ("policy_step", "prediction_step", "entropy_weight", "gae_lambda", "gamma")  # of `actor_critic`
 INPUTS = (
     "fraction_of_lifetime",
     "log_lifetime",
@@ -120,6 +122,39 @@ def outputs(meta_params: MetaParams, told: jax.Array, names: tuple[str, ...]) ->
     """What the net makes of its inputs [9], by the names of its outputs. [] float32 each."""
     hidden = jnp.tanh(told @ meta_params["hidden"] + meta_params["hidden_bias"])
     return dict(zip(names, hidden @ meta_params["out"] + meta_params["out_bias"], strict=True))
+
+
+def check_base(name: str, *, gamma: float, gae_lambda: float) -> None:
+    """Raise ValueError unless what a schedule begins at can be moved in log-odds; `name` is where the settings are."""
+    for setting, value in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+        if not 0.0 < value < 1.0:
+            raise ValueError(f"{name}.{setting} must be in (0, 1), since it is moved in log-odds, got {value}")
+
+
+def actor_critic(
+    said: dict[str, jax.Array], *, gamma: float, gae_lambda: float, entropy_weight: float
+) -> dict[str, jax.Array]:
+    """The coefficients that all actor-critic objectives have, by name, from what the net says and from the usual ones.
+
+    Steps are exp(2 o), gamma and lambda are moved in log-odds, and o / 50 is added to the weight of the entropy bonus.
+    """
+    return {
+        "policy_step": factor(said["policy_step"]),
+        "prediction_step": factor(said["prediction_step"]),
+        "entropy_weight": entropy_weight + said["entropy_weight"] / 50.0,
+        "gae_lambda": moved(gae_lambda, said["gae_lambda"]),
+        "gamma": moved(gamma, said["gamma"]),
+    }
+
+
+def at_all_steps(coefficients: Any, trajectory: Trajectory) -> Any:
+    """Coefficients [] as constants of the loss, which are split into minibatches: [T, B] each, of equal entries."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, trajectory.reward.shape), coefficients)
+
+
+def step_factors(coefficients: Any) -> dict[str, jax.Array]:
+    """Both steps, from what `at_all_steps` made; see `metadisco.objectives.base.ScalesSteps`."""
+    return {"policy": coefficients.policy_step[0, 0], "prediction": coefficients.prediction_step[0, 0]}
 
 
 def factor(output: jax.Array) -> jax.Array:

@@ -26,17 +26,9 @@ from metadisco.envs.base import Discrete, EnvSpec
 from metadisco.objectives import schedule
 from metadisco.objectives.actor_critic import estimate
 from metadisco.objectives.base import Predictions
-from metadisco.objectives.schedule import INPUTS, RewardHistory
+from metadisco.objectives.schedule import INPUTS, SHARED_OUTPUTS, RewardHistory
 
-OUTPUTS = (
-    "policy_step",
-    "prediction_step",
-    "entropy_weight",
-    "gae_lambda",
-    "gamma",
-    "loss_scale",
-    "advantage_offset",
-)
+OUTPUTS = (*SHARED_OUTPUTS, "loss_scale", "advantage_offset")
 
 
 @struct.dataclass
@@ -97,9 +89,7 @@ class ScheduledA2C:
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ValueError(f"ScheduledA2C.width must be at least 1, got {self.width}")
-        for name in ("gamma", "gae_lambda"):
-            if not 0.0 < getattr(self, name) < 1.0:
-                raise ValueError(f"ScheduledA2C.{name} must be in (0, 1), got {getattr(self, name)}")
+        schedule.check_base("ScheduledA2C", gamma=self.gamma, gae_lambda=self.gae_lambda)
         if not (self.entropy_weight >= 0.0 and math.isfinite(self.entropy_weight)):
             raise ValueError(
                 f"ScheduledA2C.entropy_weight must not be negative and must be finite, got {self.entropy_weight}"
@@ -147,18 +137,15 @@ class ScheduledA2C:
             predictions, replace(trajectory, reward=reward), gamma=said.gamma, gae_lambda=said.gae_lambda
         )
         advantage = estimated.advantage - said.advantage_offset * jnp.mean(estimated.advantage)
-        everywhere = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, reward.shape), said)
-        return ScheduledTargets(advantage, estimated.value, everywhere), state
+        return ScheduledTargets(advantage, estimated.value, schedule.at_all_steps(said, trajectory)), state
 
     def coefficients(self, meta_params: MetaParams, inputs: jax.Array) -> Coefficients:
         """What the net makes of its inputs, in the order of `features`. [9] float32."""
         said = schedule.outputs(meta_params, inputs, OUTPUTS)
         return Coefficients(
-            policy_step=schedule.factor(said["policy_step"]),
-            prediction_step=schedule.factor(said["prediction_step"]),
-            entropy_weight=self.entropy_weight + said["entropy_weight"] / 50.0,
-            gae_lambda=schedule.moved(self.gae_lambda, said["gae_lambda"]),
-            gamma=schedule.moved(self.gamma, said["gamma"]),
+            **schedule.actor_critic(
+                said, gamma=self.gamma, gae_lambda=self.gae_lambda, entropy_weight=self.entropy_weight
+            ),
             loss_scale=self.loss_scale * schedule.factor(said["loss_scale"]),
             advantage_offset=said["advantage_offset"],
         )
@@ -182,5 +169,4 @@ class ScheduledA2C:
 
     def step_factors(self, targets: ScheduledTargets) -> dict[str, jax.Array]:
         """See `metadisco.objectives.base.ScalesSteps`."""
-        said = targets.coefficients
-        return {"policy": said.policy_step[0, 0], "prediction": said.prediction_step[0, 0]}
+        return schedule.step_factors(targets.coefficients)

@@ -19,17 +19,9 @@ from metadisco.objectives import schedule
 from metadisco.objectives.actor_critic import A2CTargets, estimate
 from metadisco.objectives.base import Predictions
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning, mirror_loss
-from metadisco.objectives.schedule import INPUTS, RewardHistory
+from metadisco.objectives.schedule import INPUTS, SHARED_OUTPUTS, RewardHistory
 
-OUTPUTS = (
-    "policy_step",
-    "prediction_step",
-    "entropy_weight",
-    "gae_lambda",
-    "gamma",
-    "value_weight",
-    "drift_weight",
-)
+OUTPUTS = (*SHARED_OUTPUTS, "value_weight", "drift_weight")
 
 
 @struct.dataclass
@@ -81,12 +73,7 @@ class ScheduledMirrorLearning:
 
     def __post_init__(self) -> None:
         check_counts(self, "width")
-        for name in ("gamma", "gae_lambda"):
-            if not 0.0 < getattr(self.base, name) < 1.0:
-                raise ValueError(
-                    f"ScheduledMirrorLearning.base.{name} must be in (0, 1), since it is moved in log-odds, got "
-                    f"{getattr(self.base, name)}"
-                )
+        schedule.check_base("ScheduledMirrorLearning.base", gamma=self.base.gamma, gae_lambda=self.base.gae_lambda)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -120,20 +107,17 @@ class ScheduledMirrorLearning:
         state = schedule.observe(state, trajectory.reward)
         told = schedule.inputs(state, predictions, trajectory, progress, gamma=self.base.gamma, value_unit=1.0)
         said = self.coefficients(meta_params, told)
-        everywhere = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, trajectory.reward.shape), said)
         estimated = estimate(predictions, trajectory, gamma=said.gamma, gae_lambda=said.gae_lambda)
-        return ScheduledMirrorTargets(estimated, everywhere), state
+        return ScheduledMirrorTargets(estimated, schedule.at_all_steps(said, trajectory)), state
 
     def coefficients(self, meta_params: MetaParams, inputs: jax.Array) -> MirrorCoefficients:
         """What the net makes of its inputs, in the order of `features`. [9] float32."""
-        said = schedule.outputs(meta_params["schedule"], inputs, OUTPUTS)
+        said, base = schedule.outputs(meta_params["schedule"], inputs, OUTPUTS), self.base
         return MirrorCoefficients(
-            policy_step=schedule.factor(said["policy_step"]),
-            prediction_step=schedule.factor(said["prediction_step"]),
-            entropy_weight=self.base.entropy_weight + said["entropy_weight"] / 50.0,
-            gae_lambda=schedule.moved(self.base.gae_lambda, said["gae_lambda"]),
-            gamma=schedule.moved(self.base.gamma, said["gamma"]),
-            value_weight=self.base.value_weight * schedule.factor(said["value_weight"]),
+            **schedule.actor_critic(
+                said, gamma=base.gamma, gae_lambda=base.gae_lambda, entropy_weight=base.entropy_weight
+            ),
+            value_weight=base.value_weight * schedule.factor(said["value_weight"]),
             drift_weight=schedule.factor(said["drift_weight"]),
         )
 
@@ -164,5 +148,4 @@ class ScheduledMirrorLearning:
 
     def step_factors(self, targets: ScheduledMirrorTargets) -> dict[str, jax.Array]:
         """See `metadisco.objectives.base.ScalesSteps`."""
-        said = targets.coefficients
-        return {"policy": said.policy_step[0, 0], "prediction": said.prediction_step[0, 0]}
+        return schedule.step_factors(targets.coefficients)
