@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from metadisco.agents.networks import apply_dense, check_widths, flat_size, flatten
+from metadisco.agents.networks import apply_dense, check_widths, flat_size, flatten, init_truncated_dense
 from metadisco.core import lstm
 from metadisco.core.config import check_counts
 from metadisco.core.jax_defaults import own_defaults
@@ -59,23 +59,23 @@ class ActionModel:
         torso_key, root_key, model_key, heads_key = jax.random.split(key, 4)
         size, layers = flat_size(spec), []
         for layer_key, width in zip(jax.random.split(torso_key, len(self.widths)), self.widths, strict=True):
-            layers.append(_dense(layer_key, size, width))
+            layers.append(init_truncated_dense(layer_key, size, width))
             size = width
         params: AgentParams = {
             "torso": layers,
-            "root": _dense(root_key, size, self.model_width),
-            "model": _dense(model_key, num_actions + self.model_width, 4 * self.model_width),
+            "root": init_truncated_dense(root_key, size, self.model_width),
+            "model": init_truncated_dense(model_key, num_actions + self.model_width, 4 * self.model_width),
         }
         for head_key, (name, width) in zip(jax.random.split(heads_key, len(heads)), heads.items(), strict=True):
             if name not in self.of_actions:
-                params[name] = _dense(head_key, size, width, 0.01)
+                params[name] = init_truncated_dense(head_key, size, width, 0.01)
                 continue
             if width % num_actions:
                 raise ValueError(f"the head {name!r} of {num_actions} actions cannot have the width {width}")
             hidden_key, out_key = jax.random.split(head_key)
             params[name] = {
-                "hidden": _dense(hidden_key, self.model_width, self.head_width),
-                "out": _dense(out_key, self.head_width, width // num_actions),
+                "hidden": init_truncated_dense(hidden_key, self.model_width, self.head_width),
+                "out": init_truncated_dense(out_key, self.head_width, width // num_actions),
             }
         return params
 
@@ -107,9 +107,3 @@ def _of_model(head: AgentParams, x: jax.Array) -> jax.Array:
     """Outputs of all actions, one after the other. [rows, A, model_width] to [rows, A * width]."""
     output = apply_dense(head["out"], jax.nn.relu(apply_dense(head["hidden"], x)))
     return output.reshape(output.shape[0], -1)
-
-
-def _dense(key: Key, inputs: int, outputs: int, deviation: float | None = None) -> AgentParams:
-    deviation = inputs**-0.5 if deviation is None else deviation
-    kernel = jax.nn.initializers.truncated_normal(deviation)(key, (inputs, outputs), jnp.float32)
-    return {"kernel": kernel, "bias": jnp.zeros(outputs, jnp.float32)}

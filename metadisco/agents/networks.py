@@ -310,6 +310,13 @@ def init_dense_layers(key: Key, size: int, widths: tuple[int, ...]) -> tuple[lis
     return layers, size
 
 
+def init_truncated_dense(key: Key, inputs: int, outputs: int, deviation: float | None = None) -> AgentParams:
+    """A dense layer of zero bias; its weights are truncated Gaussian, by default of variance about 1 / inputs."""
+    deviation = inputs**-0.5 if deviation is None else deviation
+    kernel = jax.nn.initializers.truncated_normal(deviation)(key, (inputs, outputs), jnp.float32)
+    return {"kernel": kernel, "bias": jnp.zeros(outputs, jnp.float32)}
+
+
 def apply_dense_layers(layers: list, x: jax.Array, activation: Activation) -> jax.Array:
     """Dense layers on `x` [rows, size]."""
     for layer in layers:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from metadisco.agents.networks import init_truncated_dense
 from metadisco.core import lstm
 from metadisco.core.lowrank import project
 from metadisco.core.lstm import LSTMState
@@ -54,19 +55,19 @@ def init(key: Key, prediction_size: int, width: int, memory_width: int) -> Weigh
     size = len(INPUTS)
     return {
         "reader": _init_embeddings(reader_keys[0], prediction_size)
-        | {"lstm": _linear(reader_keys[1], size + width, 4 * width)},
-        "memory_scale": _linear(scale, memory_width, width, 1.0),
-        "summary": _linear(summary, width, 1, 0.3),
-        "y_hat": _linear(y_hat, width, prediction_size, 0.3),
-        "z_hat": _linear(z_hat, width, prediction_size, 0.3),
+        | {"lstm": init_truncated_dense(reader_keys[1], size + width, 4 * width)},
+        "memory_scale": init_truncated_dense(scale, memory_width, width, 1.0),
+        "summary": init_truncated_dense(summary, width, 1, 0.3),
+        "y_hat": init_truncated_dense(y_hat, width, prediction_size, 0.3),
+        "z_hat": init_truncated_dense(z_hat, width, prediction_size, 0.3),
         "pi_hat": {
-            "hidden": _linear(hidden, 2 * (width + _OUT_CHANNELS), _CHANNELS),
-            "out": _linear(pi_hat, _CHANNELS, 1, 0.3),
+            "hidden": init_truncated_dense(hidden, 2 * (width + _OUT_CHANNELS), _CHANNELS),
+            "out": init_truncated_dense(pi_hat, _CHANNELS, 1, 0.3),
         },
         "memory": _init_embeddings(memory_keys[0], prediction_size)
         | {
-            "mix": _linear(memory_keys[1], size + 2, _EMBEDDING),
-            "lstm": _linear(memory_keys[2], _EMBEDDING + memory_width, 4 * memory_width),
+            "mix": init_truncated_dense(memory_keys[1], size + 2, _EMBEDDING),
+            "lstm": init_truncated_dense(memory_keys[2], _EMBEDDING + memory_width, 4 * memory_width),
         },
     }
 
@@ -173,10 +174,7 @@ def _init_embeddings(key: Key, prediction_size: int) -> Weights:
 def _init_pair(key: Key, inputs: int, hidden: int, outputs: int, *, widened: int = 1) -> Weights:
     """Two layers; `widened` is how often the second one sees each hidden unit."""
     hidden_key, out_key = jax.random.split(key)
-    return {"hidden": _linear(hidden_key, inputs, hidden), "out": _linear(out_key, widened * hidden, outputs)}
-
-
-def _linear(key: Key, inputs: int, outputs: int, deviation: float | None = None) -> Weights:
-    deviation = inputs**-0.5 if deviation is None else deviation
-    kernel = jax.nn.initializers.truncated_normal(deviation)(key, (inputs, outputs), jnp.float32)
-    return {"kernel": kernel, "bias": jnp.zeros(outputs, jnp.float32)}
+    return {
+        "hidden": init_truncated_dense(hidden_key, inputs, hidden),
+        "out": init_truncated_dense(out_key, widened * hidden, outputs),
+    }
