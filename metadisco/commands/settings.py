@@ -27,24 +27,15 @@ class Setting(NamedTuple):
 
 def settings(component: config.Component) -> list[Setting]:
     """Every setting of a component. What is in a tuple of one item goes without the tuple, as on the command line."""
-    return list(_settings(component, ""))
-
-
-def _settings(component: config.Component, path: str) -> Iterator[Setting]:
-    meanings = _meanings(type(component))
-    for name in config.field_names(component):
-        value, where = getattr(component, name), config.join(path, name)
-        parts = dict(enumerate(value)) if type(value) is tuple and any(map(config.is_component, value)) else {}
-        if config.is_component(value):
-            yield Setting(where, config.class_name(value), meanings.get(name, ""))
-            yield from _settings(value, where)
-        elif len(parts) == 1 and not path:
-            yield from _settings(parts[0], "")
-        elif parts:
-            for index, part in parts.items():
-                yield from _settings(part, config.join(where, index))
-        else:
-            yield Setting(where, as_text(value), meanings.get(name, ""))
+    return [
+        Setting(
+            at,
+            config.class_name(value) if config.is_component(value) else as_text(value),
+            _meanings(type(owner)).get(name, ""),
+        )
+        for at, owner, name, value in config.walk(component)
+        if at.rpartition(".")[2] == name  # and not one of several items, which has no value of its own
+    ]
 
 
 def as_text(value: object) -> str:

@@ -187,26 +187,35 @@ def _whole_path(component: Component, path: str) -> str:
 
 def _near(component: Component, path: str) -> str:
     """The settings whose path has a part that is spelled like the last one of this path."""
-    paths, wanted = list(_paths(component, "")), path.rpartition(".")[2]
+    paths, wanted = [field.path for field in walk(component)], path.rpartition(".")[2]
     parts = {part for each in paths for part in each.split(".")}
     like = {*difflib.get_close_matches(wanted, parts, n=3, cutoff=0.75)}
     found = [each for each in paths if like & {*each.split(".")[-2:]}]
     return ", ".join([*found[:MOST_NEAR], *(["..."] if len(found) > MOST_NEAR else [])])
 
 
-def _paths(component: Component, path: str) -> Iterator[str]:
-    """Every path, that of what is the only item of a tuple at the top without the tuple."""
+class Field(NamedTuple):
+    """A setting somewhere in a component."""
+
+    path: str  # as on the command line: what is the only item of a tuple at the top goes without the tuple
+    owner: Component  # that has it
+    name: str  # of the field
+    value: object  # or one of several items, whose path ends with its number
+
+
+def walk(component: Component, path: str = "") -> Iterator[Field]:
+    """Every setting of a component, those of a part right after it."""
     for name in field_names(component):
-        value = getattr(component, name)
-        items = {join(path, name): value}
+        value, where = getattr(component, name), join(path, name)
+        items = {where: value}
         if type(value) is tuple and any(map(is_component, value)):
             is_alone = len(value) == 1 and not path
-            items = {path if is_alone else f"{join(path, name)}.{index}": item for index, item in enumerate(value)}
-        for where, item in items.items():
-            if where:
-                yield where
+            items = {path if is_alone else join(where, index): item for index, item in enumerate(value)}
+        for at, item in items.items():
+            if at:
+                yield Field(at, component, name, item)
             if is_component(item):
-                yield from _paths(item, where)
+                yield from walk(item, at)
 
 
 def _in_tuples_of_one(component: Component) -> dict[str, str]:
