@@ -243,9 +243,8 @@ def _begun(home: Path, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
     groups = [tuple(range(int(each[1]), int(each[2]) + 1)) for each in found if each]
     groups += [(int(path.name[4:]),) for path in home.glob("seed*") if (path / "checkpoints").exists()]
     begun: list[tuple[int, ...]] = []
-    for (
-        group
-    ) in groups:  # those of several seeds first, whose checkpoints are in the folders of the seeds, too, at the end
+    # Those of several seeds first: at the end their checkpoints are in the folders of the seeds, too.
+    for group in groups:
         if not {*group} & {*itertools.chain(*begun)} and {*group} <= {*seeds}:
             begun.append(group)
     return begun

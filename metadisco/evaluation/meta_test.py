@@ -23,6 +23,7 @@ from metadisco.curricula.tasks import DrawsTasks, FixedLifetime, LogUniformLifet
 from metadisco.evaluation import agents_under_test, duration, evaluation, results, suites
 from metadisco.evaluation.agents_under_test import FOR_TABLES, PlannedTest, TrainedObjective
 from metadisco.evaluation.catalog import UPPER_ANCHORS
+from metadisco.evaluation.environments import as_seen_by
 from metadisco.evaluation.results import Results
 from metadisco.meta_training import memory_estimate
 from metadisco.runs.progress import Bars, Ticker, clock, is_live
@@ -185,7 +186,9 @@ def _check_memory(tests: Sequence[PlannedTest], num_seeds: int) -> None:
     for test in tests:
         num_lives = test.suite.size * num_seeds
         for agent in test.agents:
-            inner = agent.inner if test.suite.suite.inner else replace(agent.inner, env=test.suite.suite.env)
+            inner = agent.inner
+            if test.suite.suite.inner is None:
+                inner = replace(inner, env=as_seen_by(inner, test.suite.suite.env))
             size = trees.num_bytes(jax.eval_shape(inner.agent.init, jax.random.key(0)))
             if 3 * size * num_lives > available:  # parameters, those of the optimizer, and a copy of both on the way
                 raise config.ConfigError(

@@ -101,7 +101,7 @@ def compile_chunk(trainer: Trainer) -> tuple[Advance, Any]:
         return jax.lax.fori_loop(0, count, body, (state, rows))
 
     state = _state_shapes(trainer)
-    placement, everywhere = placement_of(trainer), NamedSharding(population_mesh(), SHARED)
+    placement, everywhere = _placement(trainer, state), NamedSharding(population_mesh(), SHARED)
     seed, count = jax.ShapeDtypeStruct((), jnp.uint32), jax.ShapeDtypeStruct((), jnp.int32)
     jitted = jax.jit(
         advance,
@@ -196,7 +196,11 @@ def _shape_at(leaf: Any, at: NamedSharding) -> jax.ShapeDtypeStruct:
 
 def placement_of(trainer: Trainer) -> Any:
     """The sharding of every leaf of a trainer's state, as a tree like it."""
-    mesh, state = population_mesh(), _state_shapes(trainer)
+    return _placement(trainer, _state_shapes(trainer))
+
+
+def _placement(trainer: Trainer, state: Any) -> Any:
+    mesh = population_mesh()
     layout = trainer.layout(mesh.devices.size) if isinstance(trainer, PlacesState) else SHARED
 
     def place(spec: PartitionSpec, part: Any) -> Any:
