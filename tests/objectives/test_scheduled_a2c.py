@@ -8,44 +8,20 @@ import numpy as np
 import pytest
 
 from metadisco.agents.optimizers import SGD
-from metadisco.core.types import Progress, Trajectory
+from metadisco.core.types import Progress
 from metadisco.envs.base import Box, EnvSpec
 from metadisco.lives.learner import Learner
 from metadisco.objectives.actor_critic import A2C
-from metadisco.objectives.base import Predictions
 from metadisco.objectives.schedule import INPUTS, observe
 from metadisco.objectives.scheduled_a2c import OUTPUTS, ScheduledA2C
 from tests.support import probes, small
 from tests.support.reference import scheduled_a2c as reference
+from tests.support.rollouts import NUM_STEPS as T
+from tests.support.rollouts import NUM_WORKERS as B
+from tests.support.rollouts import experience, random_net
 
-T, B, A = 6, 3, 4
 OBJECTIVE = ScheduledA2C(width=5, entropy_weight=0.01, loss_scale=3.0)
 PROGRESS = Progress(jnp.int32(3), jnp.int32(20))
-
-
-def experience(seed=0, scale=1.0):
-    rng = np.random.default_rng(seed)
-    terminated = rng.random((T, B)) < 0.2
-    truncated = ~terminated & (rng.random((T, B)) < 0.2)
-    index = jnp.zeros((T, B), jnp.int32)
-    reward = np.where(rng.random((T, B)) < 0.5, rng.normal(size=(T, B)), 0.0)
-    trajectory = Trajectory(
-        obs=index,
-        action=jnp.asarray(rng.integers(0, A, (T, B)), jnp.int32),
-        log_prob=jnp.zeros((T, B)),
-        reward=jnp.asarray(scale * reward, jnp.float32),
-        terminated=jnp.asarray(terminated),
-        truncated=jnp.asarray(truncated),
-        next_obs=index,
-    )
-    draw = lambda width: jnp.asarray(rng.normal(size=(T, B, width)), jnp.float32)  # noqa: E731
-    return trajectory, Predictions({"logits": draw(A), "value": draw(1)}, {"logits": draw(A), "value": draw(1)})
-
-
-def random_net(objective, seed=1):
-    leaves, structure = jax.tree.flatten(objective.init(jax.random.key(seed)))
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    return jax.tree.unflatten(structure, [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
 
 
 def first_state():

@@ -15,8 +15,8 @@ from metadisco.objectives.drift import DPODrift, LPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.objectives.scheduled_mirror_learning import OUTPUTS, ScheduledMirrorLearning
 from metadisco.presets.registry import preset
-from tests.objectives.test_scheduled_a2c import experience, random_net
 from tests.support import probes, small
+from tests.support.rollouts import experience, random_net
 
 PROGRESS = Progress(jnp.int32(3), jnp.int32(20))
 BASE = PPO(gamma=0.9, value_weight=0.7, entropy_weight=0.02)

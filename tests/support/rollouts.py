@@ -1,0 +1,37 @@
+"""Made-up rollouts of an actor-critic and random weights for nets, for objectives by a schedule."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metadisco.core.types import Trajectory
+from metadisco.objectives.base import Predictions
+
+NUM_STEPS, NUM_WORKERS, NUM_ACTIONS = 6, 3, 4
+
+
+def experience(seed=0, scale=1.0):
+    rng = np.random.default_rng(seed)
+    terminated = rng.random((NUM_STEPS, NUM_WORKERS)) < 0.2
+    truncated = ~terminated & (rng.random((NUM_STEPS, NUM_WORKERS)) < 0.2)
+    index = jnp.zeros((NUM_STEPS, NUM_WORKERS), jnp.int32)
+    reward = np.where(rng.random((NUM_STEPS, NUM_WORKERS)) < 0.5, rng.normal(size=(NUM_STEPS, NUM_WORKERS)), 0.0)
+    trajectory = Trajectory(
+        obs=index,
+        action=jnp.asarray(rng.integers(0, NUM_ACTIONS, (NUM_STEPS, NUM_WORKERS)), jnp.int32),
+        log_prob=jnp.zeros((NUM_STEPS, NUM_WORKERS)),
+        reward=jnp.asarray(scale * reward, jnp.float32),
+        terminated=jnp.asarray(terminated),
+        truncated=jnp.asarray(truncated),
+        next_obs=index,
+    )
+    draw = lambda width: jnp.asarray(rng.normal(size=(NUM_STEPS, NUM_WORKERS, width)), jnp.float32)  # noqa: E731
+    return trajectory, Predictions(
+        {"logits": draw(NUM_ACTIONS), "value": draw(1)}, {"logits": draw(NUM_ACTIONS), "value": draw(1)}
+    )
+
+
+def random_net(objective, seed=1):
+    leaves, structure = jax.tree.flatten(objective.init(jax.random.key(seed)))
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    return jax.tree.unflatten(structure, [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
