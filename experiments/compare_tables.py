@@ -15,16 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.pages import write_between
 from metadisco.checkpoints import checkpoint
 from metadisco.core.devices import prepare_jax
 from metadisco.core.files import write_atomically
 from metadisco.core.provenance import provenance
 from metadisco.core.score_table import Table, decimal, interval, markdown
 from metadisco.evaluation import evaluation, stats, suites
-from metadisco.evaluation.agents_under_test import trained_with, tuned_a2c, tuned_dpo, tuned_ppo
+from metadisco.evaluation.agents_under_test import FOR_TABLES, trained_with
 
 LIFETIMES = (16, 64, 256)
-BY_HAND = {"a2c": tuned_a2c, "ppo": tuned_ppo, "dpo": tuned_dpo}
 NUM_AGENTS = 2  # on each level
 MEASURES = {"iqm": stats.iqm, "cvar": stats.cvar}
 CALLED = {"iqm": "IQM", "cvar": "worst 10% of levels"}
@@ -37,7 +37,7 @@ def agents(runs: list[Path]) -> dict[str, tuple]:
     found = {run.name: checkpoint.load(run) for run in runs}
     discovered = {name: (trained_with(each)[0], each.meta_params) for name, each in found.items()}
     inner = next(iter(discovered.values()))[0]
-    return {name: (tuned(inner), ()) for name, tuned in BY_HAND.items()} | discovered
+    return {name: (tuned(inner), ()) for name, tuned in FOR_TABLES.items()} | discovered
 
 
 def measure(known: argparse.Namespace, kept: Callable[[dict], None], table: dict) -> dict:
@@ -103,9 +103,7 @@ def overview(rows: list[dict]) -> str:
 def write_pages(rows: list[dict]) -> None:
     """Put the overview where the pages have a place for it."""
     for page in PAGES:
-        before, begin, rest = page.read_text().partition(BEGIN)
-        if begin:
-            page.write_text(f"{before}{BEGIN}\n\n{overview(rows)}\n\n{END}{rest.partition(END)[2]}")
+        write_between(page, BEGIN, END, overview(rows))
 
 
 def as_table(rows: list[dict]) -> str:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.pages import write_between
 from metadisco.checkpoints import checkpoint
 from metadisco.core import score_table
 from metadisco.core.devices import prepare_jax
@@ -163,9 +164,7 @@ def main() -> None:
             origin = {"provenance": kept.get("provenance") or provenance(), "measured_later": measured_later}
             results.write_json(known.out, document | {"seed": known.seed} | origin)
     write_cards(scores, known.seed, known.only or checkpoint.zoo_names())
-    before, begin, rest = PAGE.read_text().partition(BEGIN)
-    if begin:
-        PAGE.write_text(f"{before}{BEGIN}\n\n{table(scores)}\n\n{END}{rest.partition(END)[2]}")
+    write_between(PAGE, BEGIN, END, table(scores))
 
 
 if __name__ == "__main__":

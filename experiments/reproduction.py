@@ -1,6 +1,6 @@
 """Write the tables of docs/reproduce.md anew: for each published number the command, the machine and the time.
 
-    python experiments/reproduction.py
+    python -m experiments.reproduction
 
 Numbers are those of docs/results/NAME.json, and origins those of the objective of that name in the zoo. Run it from the
 root of the checkout, after `experiments/publish.py`.
@@ -9,6 +9,7 @@ root of the checkout, after `experiments/publish.py`.
 import json
 from pathlib import Path
 
+from experiments.pages import write_between
 from metadisco.checkpoints import checkpoint
 from metadisco.core import score_table
 
@@ -49,8 +50,7 @@ def sections(results: Path) -> str:
 
 
 def main() -> None:
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{sections(RESULTS)}\n\n{END}{rest.partition(END)[2]}")
+    write_between(PAGE, BEGIN, END, sections(RESULTS))
 
 
 if __name__ == "__main__":

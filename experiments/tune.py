@@ -12,7 +12,7 @@ Hyper-parameters are traced, as meta-parameters are, so that all settings share 
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from metadisco.evaluation.evaluation import evaluate
 from metadisco.evaluation.test_sets import TestSet
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
+from metadisco.lives.tuned import TUNED_FOR_TABLES
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.base import Objective, ObjectiveState, Predictions, Targets
 from metadisco.objectives.drift import DPODrift
@@ -40,24 +41,14 @@ from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 
 ALGORITHMS: dict[str, Objective] = {"a2c": A2C(), "ppo": PPO(), "dpo": MirrorLearning(DPODrift())}
 OPTIMIZERS = {"rmsprop": RMSProp, "adam": Adam, "sgd": SGD}
-_COMMON = {
-    "entropy_weight": (0.0, 0.0025, 0.005, 0.01, 0.02, 0.04),
-    "gamma": (0.9, 0.95, 0.98, 0.99, 0.995),
-    "gae_lambda": (0.6, 0.8, 0.9, 0.95, 0.98, 1.0),
-    "anneal": (0.0, 1.0),
-}
-_NORMALIZED = {
-    "policy_rate": (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
-    "prediction_rate": (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8),
-    **_COMMON,
-}
+_NORMALIZED = TUNED_FOR_TABLES["a2c"].grid
 LADDERS = {
     "rmsprop": _NORMALIZED,
     "adam": _NORMALIZED,
     "sgd": {
+        **_NORMALIZED,
         "policy_rate": (2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0),
         "prediction_rate": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
-        **_COMMON,
     },
 }
 START = {"entropy_weight": 0.01, "gamma": 0.98, "gae_lambda": 0.95, "anneal": 0.0}
@@ -84,9 +75,9 @@ class Tunable:
         return self.objective.heads(spec)
 
     def init(self, key: Key) -> MetaParams:
-        """The values to start from."""
+        """Their names and shapes; a search gives the values."""
         del key
-        return {name: jnp.float32(0.5) for name in LADDERS["adam"]}
+        return {name: jnp.float32(0.5) for name in _NORMALIZED}
 
     def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> ObjectiveState:
         """See `Objective`."""
@@ -142,7 +133,7 @@ def assess(inner: InnerLoop, values: Values, levels: dict[int, TestSet], seed: i
     return row | {"mean": float(np.mean(list(row["iqm"].values())))}
 
 
-def neighbors(values: Values, ladders: dict[str, tuple[float, ...]]) -> list[Values]:
+def neighbors(values: Values, ladders: Mapping[str, tuple[float, ...]]) -> list[Values]:
     """All settings that differ in one hyper-parameter by one rung."""
     found = []
     for name, ladder in ladders.items():
@@ -151,7 +142,7 @@ def neighbors(values: Values, ladders: dict[str, tuple[float, ...]]) -> list[Val
     return found
 
 
-def climb(start: Values, ladders: dict[str, tuple[float, ...]], assess: Callable[[Values], dict]) -> list[dict]:
+def climb(start: Values, ladders: Mapping[str, tuple[float, ...]], assess: Callable[[Values], dict]) -> list[dict]:
     """All rows that were tried; the best of them is no worse than any neighbor of it."""
     rows = [assess(start)]
     while True:
@@ -200,7 +191,7 @@ def main() -> None:
         "optimizer": known.optimizer,
         "epochs": known.epochs,
         "minibatches": known.minibatches,
-        "ladders": ladders,
+        "ladders": dict(ladders),
         "best": best,
         "best_by_lifetime": {key: max(rows, key=lambda row, key=key: row["iqm"][key]) for key in best["iqm"]},
         "tried": rows,

@@ -151,7 +151,7 @@ def test_the_reference_has_everything_that_is_public():
 
 def test_the_tables_of_the_reproduction_page_are_those_of_the_results():
     written = reproduction.sections(ROOT / reproduction.RESULTS)
-    assert written in (ROOT / reproduction.PAGE).read_text(), "run experiments/reproduction.py"
+    assert written in (ROOT / reproduction.PAGE).read_text(), "run python -m experiments.reproduction"
 
 
 def test_the_site_is_built_without_a_warning_and_without_anything_from_elsewhere(tmp_path):
