@@ -4,17 +4,20 @@
 
 The runs named are of one setting and different seeds; intervals are over them. Hand-written algorithms need no
 meta-training: the levels and the agents' keys are the same for everybody, so a difference is that of each run to one
-number of theirs. Their hyper-parameters are those of `metadisco.lives.tuned`. What the JSON file has already is not
-measured again, so runs can join later.
+number of theirs. Their hyper-parameters are those of `metadisco.lives.tuned`, one setting for all lifetimes, and, as a
+stronger yardstick, the best that was found for this lifetime alone (`a2c for it`). What the JSON file has already is
+not measured again, so runs can join later.
 """
 
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from experiments import tune
 from experiments.pages import write_between
 from metadisco.checkpoints import checkpoint
 from metadisco.core.devices import prepare_jax
@@ -23,8 +26,10 @@ from metadisco.core.provenance import provenance
 from metadisco.core.score_table import Table, decimal, interval, markdown
 from metadisco.evaluation import evaluation, stats, suites
 from metadisco.evaluation.agents_under_test import FOR_TABLES, trained_with
+from metadisco.evaluation.test_sets import TestSet
 
 LIFETIMES = (16, 64, 256)
+TUNED = {algorithm: Path(f"docs/results/tune_{algorithm}.json") for algorithm in ("a2c", "ppo")}
 NUM_AGENTS = 2  # on each level
 MEASURES = {"iqm": stats.iqm, "cvar": stats.cvar}
 CALLED = {"iqm": "IQM", "cvar": "worst 10% of levels"}
@@ -32,21 +37,42 @@ PAGES = (Path("README.md"), Path("docs/results/index.md"))
 BEGIN, END = "<!-- written by experiments/compare_tables.py -->", "<!-- end of what was found -->"
 
 
-def agents(runs: list[Path]) -> dict[str, tuple]:
-    """Name -> (inner loop, meta-parameters)."""
+Agents = dict[str, tuple]  # name -> (inner loop, meta-parameters)
+
+
+def load(runs: list[Path]) -> Agents:
+    """The agents of discovered objectives, as they were meta-trained."""
     found = {run.name: checkpoint.load(run) for run in runs}
-    discovered = {name: (trained_with(each)[0], each.meta_params) for name, each in found.items()}
+    return {name: (trained_with(each)[0], each.meta_params) for name, each in found.items()}
+
+
+def agents(discovered: Agents, test_set: TestSet) -> Agents:
+    """All that is tested on some levels at some lifetime."""
     inner = next(iter(discovered.values()))[0]
-    return {name: (tuned(inner), ()) for name, tuned in FOR_TABLES.items()} | discovered
+    by_hand = {name: (tuned(inner), ()) for name, tuned in FOR_TABLES.items()}
+    return by_hand | tuned_for(test_set, inner.num_test_workers) | discovered
+
+
+def tuned_for(test_set: TestSet, num_test_workers: int) -> Agents:
+    """Hand-written algorithms with the best setting that tuning tried at this lifetime alone, where it tried any."""
+    found = {}
+    for algorithm, path in TUNED.items():
+        document = json.loads(path.read_text())
+        best = document["best_by_lifetime"].get(str(test_set.lifetime))
+        if best is not None:
+            how = (document[part] for part in ("optimizer", "epochs", "minibatches"))
+            inner = replace(tune.inner_loop(test_set, algorithm, *how), num_test_workers=num_test_workers)
+            found[f"{algorithm} for it"] = (inner, tune.as_meta_params(best["values"]))
+    return found
 
 
 def measure(known: argparse.Namespace, kept: Callable[[dict], None], table: dict) -> dict:
     """Lifetime -> agent -> measures, beside what is in the table already; `kept` is called after each."""
-    tested = agents(known.runs)
+    discovered = load(known.runs)
     for lifetime in known.lifetimes:
         rows = table.setdefault(str(lifetime), {})
         (test_set,) = suites.build(f"{known.suite}@{lifetime}", known.levels)
-        for name, (inner, meta_params) in tested.items():
+        for name, (inner, meta_params) in agents(discovered, test_set).items():
             if name in rows:
                 continue
             found = evaluation.evaluate(
@@ -91,13 +117,18 @@ def overview(rows: list[dict]) -> str:
         here = {row["other"]: row for row in rows if (row["lifetime"], row["measure"]) == (lifetime, measure)}
         best = max(here.values(), key=lambda row: row["of other"])
         lead = f"{decimal(best['difference'])} ({interval(best['low'], best['high'])})"
-        theirs = [decimal(here[other]["of other"]) for other in others]
+        theirs = [decimal(here[other]["of other"]) if other in here else "" for other in others]
         ours = decimal(best["discovered"])
         ours = f"**{ours}**" if best["difference"] > 0 else ours
         cells.append([str(lifetime), CALLED[measure], ours, *theirs, lead])
     runs = rows[0]["runs"]
-    head = ["updates", "measure", f"discovered, mean of {runs} runs", *(other.upper() for other in others)]
+    head = ["updates", "measure", f"discovered, mean of {runs} runs", *map(_called, others)]
     return markdown(Table([*head, "ahead of the best of them by"], cells))
+
+
+def _called(other: str) -> str:
+    name, _, is_for_it = other.partition(" ")
+    return name.upper() + " tuned for this lifetime" * bool(is_for_it)
 
 
 def write_pages(rows: list[dict]) -> None:

@@ -122,9 +122,14 @@ def inner_loop(test_set: TestSet, algorithm: str, optimizer: str, epochs: int, m
     return InnerLoop(test_set.env, Table(), Tunable(ALGORITHMS[algorithm]), learner, num_workers=32)
 
 
+def as_meta_params(values: Values) -> MetaParams:
+    """Of `Tunable`."""
+    return {name: jnp.float32(value) for name, value in values.items()}
+
+
 def assess(inner: InnerLoop, values: Values, levels: dict[int, TestSet], seed: int, num_seeds: int) -> dict:
     """IQM and mean of the worst tenth by lifetime, and the mean of the IQMs."""
-    meta_params = {name: jnp.float32(value) for name, value in values.items()}
+    meta_params = as_meta_params(values)
     row: dict = {"values": values, "iqm": {}, "cvar": {}}
     for lifetime, test_set in levels.items():
         found = evaluate(inner, meta_params, test_set, seed=seed, num_seeds=num_seeds, num_points=1)

@@ -31,6 +31,14 @@ def test_the_overview_has_the_lead_over_the_best():
     assert len(lines) == 4
 
 
+def test_an_algorithm_that_is_tuned_for_one_lifetime_has_a_column_and_can_be_the_best():
+    table = {"16": TABLE["16"] | {"a2c for it": {"iqm": 0.95, "cvar": 0.2}}, "1000": TABLE["16"]}
+    lines = overview(summarize(table, ["seed0", "seed1"])).splitlines()
+    assert "| PPO | A2C tuned for this lifetime |" in lines[0]
+    assert lines[2].startswith("| 16 | IQM | 0.820 | 0.700 | 0.900 | 0.950 | -0.130 (")
+    assert lines[4].startswith("| 1000 | IQM | 0.820 | 0.700 | 0.900 |  | -0.080 (")
+
+
 def test_the_table_says_which_is_which():
     text = as_table(summarize(TABLE, ["seed0", "seed1"]))
     assert "worst 10% of levels" in text
