@@ -155,7 +155,12 @@ def history(results: Results, suite: str | None) -> Markup:
     if not charts:
         return missing("The evaluation kept no metrics of the objective.")
     meaning = "Policy and drift while agents learn."
-    if "pi_hat" in agents["discovered"].metrics:
+    if "policy_step" in agents["discovered"].metrics:
+        meaning = (
+            "What the schedule says, update by update, and what becomes of the policy. Steps are in units of those "
+            "that the optimizer proposes."
+        )
+    elif "pi_hat" in agents["discovered"].metrics:
         meaning = (
             "π̂ takes the place of an advantage: its sign says whether to reinforce "
             "an action, its size how much. y is the agent's prediction, ŷ what the objective says that it should have "
