@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from metadisco.agents import distributions
+from metadisco.core.lowrank import project
 from metadisco.core.types import Key, MetaParams, Outputs, Progress, Trajectory
 from metadisco.objectives.base import Predictions
 
@@ -120,8 +121,8 @@ def init(key: Key, width: int, num_outputs: int) -> MetaParams:
 
 def outputs(meta_params: MetaParams, told: jax.Array, names: tuple[str, ...]) -> dict[str, jax.Array]:
     """What the net makes of its inputs [9], by the names of its outputs. [] float32 each."""
-    hidden = jnp.tanh(told @ meta_params["hidden"] + meta_params["hidden_bias"])
-    return dict(zip(names, hidden @ meta_params["out"] + meta_params["out_bias"], strict=True))
+    hidden = jnp.tanh(project(meta_params["hidden"], told) + meta_params["hidden_bias"])
+    return dict(zip(names, project(meta_params["out"], hidden) + meta_params["out_bias"], strict=True))
 
 
 def check_base(name: str, *, gamma: float, gae_lambda: float) -> None:
