@@ -1,19 +1,23 @@
-"""Tune hand-written algorithms for tables on the validation levels: `metadisco.lives.tuned` has what is found.
+"""Tune hand-written algorithms: tables on the validation levels (`metadisco.lives.tuned` has what is found), networks.
 
     python -m experiments.tune a2c --out docs/results/tune_a2c.json
     python -m experiments.tune ppo --epochs 2 --minibatches 4 --out docs/results/tune_ppo.json
+    python -m experiments.tune ppo --epochs 4 --minibatches 4 --optimizer adam --suite CartPole-v1 --lifetimes 32 128
 
 Every hyper-parameter has a ladder of values. From the first setting the search steps to the best of all settings that
 differ in one hyper-parameter by one rung, as long as that is better, so the last one has been compared with its
 neighbors on both sides, wherever the ladder has both. A setting is as good as the mean, over the lifetimes, of the IQM
 of normalized scores; every setting lives the same lives. All settings that were tried are stored.
 
+An environment with a reference agent keeps its network, rollouts and normalizer; its learner is what is tuned. The
+agents here have other seeds than those of the result pages.
+
 Hyper-parameters are traced, as meta-parameters are, so that all settings share one compiled program.
 """
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from metadisco.core.provenance import provenance
 from metadisco.core.types import AgentParams, Heads, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import EnvSpec
 from metadisco.evaluation import results, stats, suites
+from metadisco.evaluation.environments import with_objective
 from metadisco.evaluation.evaluation import evaluate
 from metadisco.evaluation.test_sets import TestSet
 from metadisco.lives.learner import Learner
@@ -45,6 +50,11 @@ _NORMALIZED = TUNED_FOR_TABLES["a2c"].grid
 LADDERS = {
     "rmsprop": _NORMALIZED,
     "adam": _NORMALIZED,
+    "networks": {
+        **_NORMALIZED,
+        "policy_rate": (1.25e-4, 2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2),
+        "prediction_rate": (1.25e-4, 2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2),
+    },
     "sgd": {
         **_NORMALIZED,
         "policy_rate": (2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0),
@@ -57,6 +67,8 @@ RATES = {
     ("rmsprop", 8): {"policy_rate": 0.1, "prediction_rate": 0.025},
     ("adam", 1): {"policy_rate": 0.4, "prediction_rate": 0.1},
     ("adam", 8): {"policy_rate": 0.1, "prediction_rate": 0.025},
+    ("networks", 1): {"policy_rate": 8e-3, "prediction_rate": 8e-3},
+    ("networks", 8): {"policy_rate": 1e-3, "prediction_rate": 1e-3},
     ("sgd", 1): {"policy_rate": 640.0, "prediction_rate": 4.0},
     ("sgd", 8): {"policy_rate": 10.0, "prediction_rate": 4.0},
 }
@@ -117,8 +129,11 @@ class Tunable:
 
 
 def inner_loop(test_set: TestSet, algorithm: str, optimizer: str, epochs: int, minibatches: int) -> InnerLoop:
-    """Tabular agents with rates of 1."""
+    """Agents with rates of 1: those of the suite where it has some, tabular ones otherwise."""
     learner = Learner(OPTIMIZERS[optimizer](1.0), OPTIMIZERS[optimizer](1.0), epochs, minibatches)
+    if test_set.inner is not None:
+        inner = with_objective(ALGORITHMS[algorithm], test_set.inner)
+        return replace(inner, objective=Tunable(inner.objective), learner=learner)
     return InnerLoop(test_set.env, Table(), Tunable(ALGORITHMS[algorithm]), learner, num_workers=32)
 
 
@@ -177,9 +192,12 @@ def main() -> None:
     prepare_jax()
     levels = {each: suites.build(f"{known.suite}@{each}", known.levels)[0] for each in known.lifetimes}
     inner = inner_loop(levels[known.lifetimes[0]], known.algorithm, known.optimizer, known.epochs, known.minibatches)
-    ladders = LADDERS[known.optimizer]
+    if inner.torso != Table():  # a test set with agents of its own takes no others
+        levels = {lifetime: replace(test_set, inner=inner) for lifetime, test_set in levels.items()}
+    kind = known.optimizer if inner.torso == Table() else "networks"
+    ladders = LADDERS[kind]
     steps = inner.learner.num_gradient_steps
-    rates = RATES[known.optimizer, 1 if steps == 1 else 8]
+    rates = RATES[kind, 1 if steps == 1 else 8]
 
     def assessed(values: Values) -> dict:
         row = assess(inner, values, levels, known.seed, known.seeds)

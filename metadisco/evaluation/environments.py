@@ -28,7 +28,7 @@ from metadisco.evaluation.catalog import UPPER_ANCHORS, upper_anchor
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.normalization import Normalizer
-from metadisco.objectives.base import Objective
+from metadisco.objectives.base import Objective, Surrogate
 from metadisco.objectives.disco103 import Disco103
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
@@ -66,7 +66,9 @@ def with_objective(objective: Objective, inner: InnerLoop) -> InnerLoop:
 
     Where both are mirror learning only the drift is exchanged: discount, advantages and entropy bonus belong to the
     environment, and a schedule of them begins there. Disco103 brings the network and optimizer that it was made for.
-    Raises ValueError where the objective does not fit.
+    An objective without an importance ratio (`metadisco.objectives.base.Surrogate`), such as LPG, takes one step on
+    each rollout (`ONE_STEP_LEARNER`) and sees rewards as they are: with PPO's learner its later steps would be on
+    actions of a policy that is no longer the agent's. Raises ValueError where the objective does not fit.
     """
     if isinstance(objective, Disco103):
         return replace(inner, objective=objective, torso=DISCO_TORSO, learner=DISCO_LEARNER)
@@ -74,7 +76,10 @@ def with_objective(objective: Objective, inner: InnerLoop) -> InnerLoop:
         objective = replace(inner.objective, drift=objective.drift)
     if isinstance(objective, ScheduledMirrorLearning) and isinstance(inner.objective, MirrorLearning):
         objective = replace(objective, base=replace(inner.objective, drift=objective.base.drift))
-    return replace(inner, objective=objective)
+    if isinstance(objective, Surrogate):
+        return replace(inner, objective=objective)
+    normalizer = inner.normalizer and replace(inner.normalizer, rewards=False)
+    return replace(inner, objective=objective, learner=ONE_STEP_LEARNER, normalizer=normalizer)
 
 
 # One step on each rollout, as published. The rate is that of the public example on Catch, whose network is four times
@@ -94,6 +99,11 @@ def as_seen_by(inner: InnerLoop, env: Environment) -> Environment:
     if isinstance(env, GridWorld) and isinstance(inner.env, GridWorld):
         return replace(env, planes=inner.env.planes)
     return env
+
+
+# For objectives without an importance ratio. The best of three rates with A2C on Catch and Acrobot; CartPole would have a
+# third of it.
+ONE_STEP_LEARNER = Learner(Adam(1e-2, anneal=True), Adam(1e-2, anneal=True))
 
 
 def _learner(rate: float, *, num_epochs: int = 4, num_minibatches: int = 4) -> Learner:

@@ -5,7 +5,7 @@ discovered objectives run through the same code. An objective may have a state p
 target network or a recurrent state. It is part of the agent's life and checkpointed with it; `()` if there is none.
 """
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 from flax import struct
@@ -127,6 +127,17 @@ class ScalesSteps(Protocol):
 def step_factors(objective: Objective, targets: Targets) -> dict[str, jax.Array]:
     """`ScalesSteps.step_factors`; {} of an objective that does not say."""
     return objective.step_factors(targets) if isinstance(objective, ScalesSteps) else {}
+
+
+@runtime_checkable
+class Surrogate(Protocol):
+    """An objective whose loss has the importance ratio r = pi / pi_old, as PPO's. Optional.
+
+    It corrects for what the policy has changed since the rollout, so several gradient steps on one rollout are allowed.
+    Reference agents (`metadisco.evaluation.environments`) take one step for objectives that do not declare it.
+    """
+
+    uses_importance_ratio: ClassVar[bool]  # True
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ the ratio is 1 everywhere, where a drift has no gradient.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,8 @@ class MirrorLearning:
         >>> MirrorLearning(DPODrift(), entropy_weight=0.0).heads(GridWorld().spec)
         {'logits': 5, 'value': 1}
     """
+
+    uses_importance_ratio: ClassVar[bool] = True
 
     drift: Drift = PPODrift()
     gamma: float = 0.99

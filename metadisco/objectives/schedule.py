@@ -29,7 +29,7 @@ INPUTS = (
     "entropy",
     "value_error",
 )
-_TYPICAL_LOG_LIFETIME = 3.7  # of 40 updates, the middle of the grid worlds' lifetimes
+TYPICAL_LOG_LIFETIME = 3.7  # of 40 updates, the middle of the grid worlds' lifetimes
 _MAX_LOG_FACTOR = 5.0  # factors are at most e^5
 _FAST, _SLOW = 0.5, 0.125  # rates of the two running means of rewards
 
@@ -96,21 +96,21 @@ def inputs(
     error = trajectory.reward / unit + gamma * jnp.where(trajectory.terminated, 0.0, after) - value
     columns = {
         "fraction_of_lifetime": 2.0 * progress.fraction - 1.0,
-        "log_lifetime": progress.log_lifetime - _TYPICAL_LOG_LIFETIME,
+        "log_lifetime": progress.log_lifetime - TYPICAL_LOG_LIFETIME,
         "mean_reward": jnp.tanh(10.0 * state.fast / unit),
         "reward_trend": jnp.tanh(30.0 * (state.fast - state.slow) / unit),
         "best_mean_reward": jnp.tanh(10.0 * state.best / unit),
         "reward_density": jnp.tanh(10.0 * jnp.mean((trajectory.reward != 0.0).astype(jnp.float32))),
         "reward_seen": (state.largest > 0.0).astype(jnp.float32),
-        "entropy": _entropy(predictions.now),
+        "entropy": entropy_share(predictions.now),
         "value_error": jnp.log(1e-3 + jnp.sqrt(jnp.mean(jnp.square(error)))) / 3.0 + 1.0,
     }
     return jnp.stack([columns[name] for name in INPUTS])
 
 
-def init(key: Key, width: int, num_outputs: int) -> MetaParams:
+def init(key: Key, width: int, num_outputs: int, *, num_inputs: int = len(INPUTS)) -> MetaParams:
     """Random hidden units, and outputs of zero."""
-    hidden = jax.nn.initializers.lecun_normal()(key, (len(INPUTS), width), jnp.float32)
+    hidden = jax.nn.initializers.lecun_normal()(key, (num_inputs, width), jnp.float32)
     return {
         "hidden": hidden,
         "hidden_bias": jnp.zeros(width),
@@ -120,7 +120,7 @@ def init(key: Key, width: int, num_outputs: int) -> MetaParams:
 
 
 def outputs(meta_params: MetaParams, told: jax.Array, names: tuple[str, ...]) -> dict[str, jax.Array]:
-    """What the net makes of its inputs [9], by the names of its outputs. [] float32 each."""
+    """What the net makes of its inputs, by the names of its outputs. [] float32 each."""
     hidden = jnp.tanh(project(meta_params["hidden"], told) + meta_params["hidden_bias"])
     return dict(zip(names, project(meta_params["out"], hidden) + meta_params["out_bias"], strict=True))
 
@@ -168,7 +168,7 @@ def moved(usual: float, output: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(math.log(usual / (1.0 - usual)) + 2.0 * output)
 
 
-def _entropy(now: Outputs) -> jax.Array:
+def entropy_share(now: Outputs) -> jax.Array:
     """Mean entropy of the policy, -1 to 1: as a share of a uniform one's, or of a Gaussian's dimensions squashed."""
     entropy = jnp.mean(distributions.entropy(now))
     if "logits" in now:

@@ -59,7 +59,8 @@ def _grid(objective: Learned, num_tasks: int) -> Domain:
 
 def quick(*, temporal: bool) -> EvolutionTrainer:
     """A drift by `_mixture`."""
-    return _mixture(MirrorLearning(LPODrift(width=16, temporal=temporal)), sigma=0.3)
+    objective = MirrorLearning(LPODrift(width=16, temporal=temporal))
+    return _mixture(objective, sigma=0.3, learning_rate=Decay(0.05, rate=0.99, floor=5e-3), num_steps=250)
 
 
 def scheduled_ppo() -> Preset:
@@ -68,14 +69,14 @@ def scheduled_ppo() -> Preset:
     return Preset(
         name=name,
         description=CATALOG[name].description,
-        trainer=_mixture(ScheduledMirrorLearning(), sigma=0.1),
+        trainer=_mixture(ScheduledMirrorLearning(), sigma=0.1, learning_rate=Decay(0.05, rate=0.97), num_steps=100),
         suites=CATALOG[name].suites,
         num_seeds=16,
         validate_every=0,
     )
 
 
-def _mixture(objective: Learned, *, sigma: float) -> EvolutionTrainer:
+def _mixture(objective: Learned, *, sigma: float, learning_rate: Decay, num_steps: int) -> EvolutionTrainer:
     """CartPole, Catch and grid worlds at once, with a network small enough for a few thousand lives."""
     return EvolutionTrainer(
         domains=(
@@ -83,10 +84,8 @@ def _mixture(objective: Learned, *, sigma: float) -> EvolutionTrainer:
             _small("Catch-bsuite", objective, num_tasks=12),
             _grid(objective, num_tasks=24),
         ),
-        meta_optimizer=Evolution(
-            sigma=Decay(sigma), learning_rate=Decay(0.05, rate=0.99, floor=5e-3), shaping=PairwiseRoot()
-        ),
-        num_steps=250,
+        meta_optimizer=Evolution(sigma=Decay(sigma), learning_rate=learning_rate, shaping=PairwiseRoot()),
+        num_steps=num_steps,
     )
 
 

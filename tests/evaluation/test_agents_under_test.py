@@ -23,9 +23,12 @@ from metadisco.lives.life import InnerLoop
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_training.domain import Domain
 from metadisco.meta_training.evolution_trainer import EvolutionTrainer
+from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.mirror_learning import MirrorLearning
+from metadisco.objectives.scheduled_a2c import ScheduledA2C
+from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
 from metadisco.presets.base import Preset
 from metadisco.presets.registry import preset
 from tests.support import small
@@ -61,6 +64,21 @@ def test_the_reference_agent_is_given_a_drift_and_keeps_its_own_settings():
 
 def test_another_objective_replaces_that_of_the_reference_agent():
     assert environments.with_objective(LPG(width=4), CARTPOLE).objective == LPG(width=4)
+
+
+@pytest.mark.parametrize("objective", [LPG(width=4), A2C(), ScheduledA2C()])
+def test_an_objective_without_an_importance_ratio_takes_one_step_and_sees_rewards_as_they_are(objective):
+    inner = environments.with_objective(objective, CARTPOLE)
+    assert inner.learner.num_gradient_steps == 1
+    assert inner.normalizer == replace(CARTPOLE.normalizer, rewards=False)
+    breakout = environments.environment("Breakout-MinAtar").inner
+    assert environments.with_objective(objective, breakout).normalizer is None
+
+
+@pytest.mark.parametrize("objective", [MirrorLearning(LPODrift()), ScheduledMirrorLearning()])
+def test_an_objective_with_one_keeps_the_learner_of_the_environment(objective):
+    inner = environments.with_objective(objective, CARTPOLE)
+    assert (inner.learner, inner.normalizer) == (CARTPOLE.learner, CARTPOLE.normalizer)
 
 
 def test_an_objective_that_does_not_fit_is_refused():

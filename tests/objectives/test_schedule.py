@@ -27,6 +27,6 @@ def test_low_rank_weights_are_their_full_matrices(objective):
     trajectory, predictions = experience()
     thin = jax.tree.map(thinned, random_net(objective))
     full = jax.tree.map(dense, thin, is_leaf=lambda leaf: isinstance(leaf, LowRank))
-    state = objective.init_state(jax.random.key(0), None, (), 3)
+    state = objective.init_state(jax.random.key(0), None, predictions.agent_params, 3)
     told, other = (objective.targets(each, state, predictions, trajectory, PROGRESS) for each in (thin, full))
     small.assert_trees_close(told, other, rtol=1e-4, atol=1e-5)

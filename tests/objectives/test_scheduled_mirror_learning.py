@@ -13,7 +13,7 @@ from metadisco.evaluation import environments
 from metadisco.lives.learner import Learner
 from metadisco.objectives.drift import DPODrift, LPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
-from metadisco.objectives.scheduled_mirror_learning import OUTPUTS, ScheduledMirrorLearning
+from metadisco.objectives.scheduled_mirror_learning import INPUTS, OUTPUTS, ScheduledMirrorLearning, inputs, observe
 from metadisco.presets.registry import preset
 from tests.support import probes, small
 from tests.support.rollouts import experience, random_net
@@ -33,7 +33,7 @@ def rollout(scale=1.0):
 def told(objective, meta_params, scale=1.0):
     """Targets, loss and slopes of one update."""
     trajectory, predictions = rollout(scale)
-    state = objective.init_state(jax.random.key(0), None, (), 3)
+    state = objective.init_state(jax.random.key(0), None, predictions.agent_params, 3)
     targets, _ = objective.targets(meta_params, state, predictions, trajectory, PROGRESS)
 
     def loss(outputs):
@@ -70,34 +70,101 @@ def test_every_output_sets_its_own_coefficient(output):
 
 
 def test_coefficients_are_the_equations():
-    net = jax.tree.map(lambda leaf: leaf / 2.0, random_net(OBJECTIVE))  # within the limits of factors
-    inputs = jnp.linspace(-1.0, 1.0, 9)
+    net = random_net(OBJECTIVE)
+    inputs = jnp.linspace(-1.0, 1.0, 6)
     said = OBJECTIVE.coefficients(net, inputs)
     weights = jax.tree.map(np.asarray, net["schedule"])
     o = np.tanh(np.asarray(inputs) @ weights["hidden"] + weights["hidden_bias"]) @ weights["out"] + weights["out_bias"]
     o = dict(zip(OUTPUTS, o, strict=True))
-    odds = {name: usual / (1 - usual) * np.exp(2 * o[name]) for name, usual in (("gamma", 0.9), ("gae_lambda", 0.95))}
+
+    def factor(name, largest):
+        return largest ** np.tanh(2 * o[name] / np.log(largest))
+
+    odds = {name: usual / (1 - usual) * factor(name, 4) for name, usual in (("gamma", 0.9), ("gae_lambda", 0.95))}
     wanted = {
-        "policy_step": np.exp(2 * o["policy_step"]),
-        "prediction_step": np.exp(2 * o["prediction_step"]),
-        "entropy_weight": 0.02 + o["entropy_weight"] / 50,
-        "value_weight": 0.7 * np.exp(2 * o["value_weight"]),
-        "drift_weight": np.exp(2 * o["drift_weight"]),
+        "policy_step": factor("policy_step", 10),
+        "prediction_step": factor("prediction_step", 10),
+        "entropy_weight": 0.02 * factor("entropy_weight", 10),
+        "value_weight": 0.7 * factor("value_weight", 10),
+        "drift_weight": factor("drift_weight", 10),
         **{name: each / (1 + each) for name, each in odds.items()},
     }
     for name, value in wanted.items():
         np.testing.assert_allclose(getattr(said, name), value, rtol=1e-4, err_msg=name)
 
 
-def test_coefficients_do_not_depend_on_the_scale_of_rewards_and_values():
-    net, found = random_net(OBJECTIVE), []
-    for scale in (1.0, 2.0**7):
-        trajectory, predictions = rollout(scale)
-        values = [each | {"value": scale * each["value"]} for each in (predictions.now, predictions.next)]
+def rewarded(scale=1.0, offset=0.0, seeds=(0, 1, 2)):
+    """What a random net says after some rollouts, whose rewards and values are on another scale."""
+    net, state = random_net(OBJECTIVE), None
+    for seed in seeds:
+        trajectory, predictions = experience(seed)
+        trajectory = replace(
+            trajectory,
+            reward=scale * (trajectory.reward + offset),
+            terminated=jnp.zeros_like(trajectory.terminated),  # where a value ends, a constant reward matters
+        )
+        values = [
+            each | {"value": scale * (each["value"] + offset / (1 - BASE.gamma))}
+            for each in (predictions.now, predictions.next)
+        ]
         predictions = replace(predictions, now=values[0], next=values[1])
-        state = OBJECTIVE.init_state(jax.random.key(0), None, (), 3)
-        found.append(OBJECTIVE.targets(net, state, predictions, trajectory, PROGRESS)[0].coefficients)
-    small.assert_trees_close(*found, rtol=1e-5, atol=1e-6)
+        state = state or OBJECTIVE.init_state(jax.random.key(0), None, predictions.agent_params, 3)
+        targets, state = OBJECTIVE.targets(net, state, predictions, trajectory, PROGRESS)
+    return targets.coefficients
+
+
+@pytest.mark.parametrize(
+    "changed", [{"scale": 2.0**7}, {"scale": 2.0**-9}, {"offset": -1.0}, {"offset": 4.0}], ids=repr
+)
+def test_coefficients_do_not_depend_on_the_scale_and_the_offset_of_rewards_and_values(changed):
+    small.assert_trees_close(rewarded(), rewarded(**changed), rtol=2e-3, atol=1e-4)
+
+
+def test_inputs_are_the_equations():
+    """Two rollouts in NumPy."""
+    state, (first, _), (second, predictions) = None, experience(0), experience(1)
+    state = OBJECTIVE.init_state(jax.random.key(0), None, experience(0)[1].agent_params, 3)
+    state = observe(observe(state, first.reward), second.reward)
+    found = dict(zip(INPUTS, inputs(state, predictions, second, PROGRESS, gamma=0.9), strict=True))
+
+    means = [float(np.mean(each.reward)) for each in (first, second)]
+    fast, slow = (means[0] + rate * (means[1] - means[0]) for rate in (0.5, 0.125))
+    spread = 0.125 * abs(means[1] - means[0])
+    before, now = (np.asarray(jax.nn.log_softmax(each["logits"])) for each in (state.agent_params, predictions.now))
+    change = np.mean(np.sum(np.exp(now) * (now - before), -1))
+    value, after = (np.asarray(each["value"][..., 0]) for each in (predictions.now, predictions.next))
+    error = np.asarray(second.reward) + 0.9 * np.where(second.terminated, 0.0, after) - value
+    wanted = {
+        "fraction_of_lifetime": 2 * 3 / 20 - 1,
+        "log_lifetime": np.log(20) - 3.7,
+        "entropy": 2 * np.mean(-np.sum(np.exp(now) * now, -1)) / np.log(4) - 1,
+        "policy_change": np.log(1e-5 + change) / 3 + 2,
+        "value_error": 0.25 * np.log(np.var(error) / (np.var(value) + np.var(second.reward))),
+        "reward_trend": np.tanh((fast - slow) / spread),
+    }
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_it_compares_with_the_policy_before_the_last_update():
+    state = OBJECTIVE.init_state(jax.random.key(0), None, experience(0)[1].agent_params, 3)
+    trajectory, predictions = experience(1)
+    _, state = OBJECTIVE.targets(random_net(OBJECTIVE), state, predictions, trajectory, PROGRESS)
+    small.assert_trees_close(state.agent_params, predictions.agent_params)
+    with pytest.raises(ValueError, match=r"Predictions\.agent"):
+        OBJECTIVE.targets(random_net(OBJECTIVE), state, replace(predictions, agent=None), trajectory, PROGRESS)
+
+
+def test_rewards_of_nothing_are_no_accident():
+    state = OBJECTIVE.init_state(jax.random.key(0), None, experience(0)[1].agent_params, 3)
+    trajectory, predictions = experience(0)
+    silent = [jax.tree.map(jnp.zeros_like, each) for each in (predictions.now, predictions.next)]
+    predictions = replace(predictions, now=silent[0], next=silent[1], agent_params=silent[0])
+    trajectory = replace(trajectory, reward=jnp.zeros_like(trajectory.reward))
+    for _ in range(2):
+        targets, state = OBJECTIVE.targets(random_net(OBJECTIVE), state, predictions, trajectory, PROGRESS)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(targets.coefficients))
 
 
 def test_it_begins_at_what_suits_the_environment():

@@ -10,6 +10,14 @@ from metadisco.objectives.base import Predictions
 NUM_STEPS, NUM_WORKERS, NUM_ACTIONS = 6, 3, 4
 
 
+class Known:
+    """An agent whose parameters are its outputs along a rollout."""
+
+    def apply(self, agent_params, obs):
+        del obs
+        return agent_params
+
+
 def experience(seed=0, scale=1.0):
     rng = np.random.default_rng(seed)
     terminated = rng.random((NUM_STEPS, NUM_WORKERS)) < 0.2
@@ -25,10 +33,10 @@ def experience(seed=0, scale=1.0):
         truncated=jnp.asarray(truncated),
         next_obs=index,
     )
+    outputs = {"logits": NUM_ACTIONS, "value": 1}
     draw = lambda width: jnp.asarray(rng.normal(size=(NUM_STEPS, NUM_WORKERS, width)), jnp.float32)  # noqa: E731
-    return trajectory, Predictions(
-        {"logits": draw(NUM_ACTIONS), "value": draw(1)}, {"logits": draw(NUM_ACTIONS), "value": draw(1)}
-    )
+    now, after = ({name: draw(width) for name, width in outputs.items()} for _ in range(2))
+    return trajectory, Predictions(now, after, agent_params=now, agent=Known())
 
 
 def random_net(objective, seed=1):

@@ -1,0 +1,38 @@
+"""Tuning of hand-written algorithms: `experiments/tune.py`."""
+
+from experiments import tune
+from metadisco.agents.networks import Table
+from metadisco.evaluation import environments, suites
+
+LADDERS = {"a": (1.0, 2.0, 3.0, 4.0), "b": (1.0, 2.0, 3.0)}
+
+
+def test_the_best_setting_is_no_worse_than_any_neighbor_and_nothing_is_tried_twice():
+    rows = tune.climb(
+        {"a": 1.0, "b": 1.0},
+        LADDERS,
+        lambda values: {"values": values, "mean": -((values["a"] - 3.0) ** 2) + values["b"]},
+    )
+    best = max(rows, key=lambda row: row["mean"])["values"]
+    assert best == {"a": 3.0, "b": 3.0}
+    tried = [row["values"] for row in rows]
+    assert all(each in tried for each in tune.neighbors(best, LADDERS))
+    assert len({tuple(each.items()) for each in tried}) == len(tried)
+
+
+def test_agents_of_an_environment_keep_all_but_their_learner():
+    (test_set,) = suites.build("CartPole-v1@8")
+    usual = environments.environment("CartPole-v1").inner
+    inner = tune.inner_loop(test_set, "dpo", "adam", 4, 2)
+    assert (inner.torso, inner.normalizer, inner.num_steps) == (usual.torso, usual.normalizer, usual.num_steps)
+    assert inner.objective.objective.value_weight == usual.objective.value_weight
+    assert inner.learner.num_gradient_steps == 8
+    assert inner.learner.policy.learning_rate == 1.0
+    assert not inner.learner.policy.anneal  # it is traced
+    one_step = tune.inner_loop(test_set, "a2c", "adam", 1, 1)
+    assert one_step.normalizer == environments.with_objective(tune.ALGORITHMS["a2c"], usual).normalizer
+
+
+def test_agents_of_a_grid_are_tables():
+    (test_set,) = suites.build("grid-tiny")
+    assert tune.inner_loop(test_set, "a2c", "rmsprop", 1, 1).torso == Table()
