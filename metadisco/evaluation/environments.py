@@ -101,8 +101,8 @@ def as_seen_by(inner: InnerLoop, env: Environment) -> Environment:
     return env
 
 
-# For objectives without an importance ratio. The best of three rates with A2C on Catch and Acrobot; CartPole would have a
-# third of it.
+# For objectives without an importance ratio. The best of three rates with A2C on Catch and Acrobot; CartPole would have
+# a third of it.
 ONE_STEP_LEARNER = Learner(Adam(1e-2, anneal=True), Adam(1e-2, anneal=True))
 
 

@@ -1,0 +1,89 @@
+"""The figure of the front page: learning curves of what was discovered beside A2C, PPO and DPO, at three horizons.
+
+    python -m experiments.front_page
+    python -m experiments.front_page --draw    # measures nothing: the figure of what was measured before
+
+A panel is a test set at one lifetime. A line is the IQM of normalized scores over its levels and agents; of what was
+discovered the mean over meta-training runs, with the lowest and the highest run as a band. Each panel is measured once
+and kept in docs/results/front_page.json, so the script can be stopped at any time.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.compare_tables import agents, load
+from metadisco.core.devices import prepare_jax
+from metadisco.core.files import write_atomically
+from metadisco.core.provenance import provenance
+from metadisco.evaluation import evaluation, stats, suites
+from metadisco.reports.chart_style import STYLE, color, name
+
+RUNS = sorted(Path("experiments/campaigns/tables/quickstart").glob("seed*"))
+SUITE, LIFETIMES = "grid-heldout", (16, 64, 256)
+NUM_POINTS, NUM_AGENTS, SEED = 8, 2, 0
+DRAWN = ("a2c", "ppo", "dpo")
+JSON, FIGURE = Path("docs/results/front_page.json"), Path("docs/images/found.svg")
+
+
+def measure(lifetime: int, levels: int | None) -> dict[str, Any]:
+    """Agent -> IQM at each point, and the points, of one panel; `discovered` has a row for each run."""
+    discovered = load(RUNS)
+    (test_set,) = suites.build(f"{SUITE}@{lifetime}", levels)
+    panel: dict[str, Any] = {"agents": {}}
+    for agent, (inner, meta_params) in agents(discovered, test_set).items():
+        if agent in DRAWN or agent in discovered:
+            found = evaluation.evaluate(
+                inner, meta_params, test_set, seed=SEED, num_seeds=NUM_AGENTS, num_points=NUM_POINTS
+            )
+            panel["fractions"] = found.fractions.tolist()
+            panel["agents"][agent] = [float(stats.iqm(scores)) for scores in found.scores]
+            print(f"{test_set.name} {agent}: {panel['agents'][agent][-1]:.3f}", flush=True)
+    panel["agents"]["discovered"] = [panel["agents"].pop(run) for run in discovered]
+    return panel
+
+
+def draw(panels: dict[str, dict[str, Any]]) -> Figure:
+    """One panel for each lifetime, side by side, with one legend in words at the lines of the last."""
+    figure = Figure(figsize=(9.6, 3.2), layout="constrained")
+    every = figure.subplots(1, len(panels), sharey=True)
+    for axes, (lifetime, panel) in zip(every, panels.items(), strict=True):
+        x = panel["fractions"]
+        for agent in DRAWN:
+            axes.plot(x, panel["agents"][agent], color=color(agent), linewidth=1.6, label=name(agent))
+        runs = np.array(panel["agents"]["discovered"])
+        axes.fill_between(x, runs.min(0), runs.max(0), color=color("discovered"), alpha=0.2, linewidth=0)
+        axes.plot(x, runs.mean(0), color=color("discovered"), linewidth=2.4, label=f"discovered ({len(runs)} runs)")
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="fraction of the lifetime")
+        axes.set_title(f"{lifetime} agent updates", loc="left", fontsize=10)
+    every[0].set_ylabel("IQM of normalised scores")
+    every[-1].legend(loc="lower right", frameon=False)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--levels", type=int, help="only the first so many levels, for a try")
+    parser.add_argument("--json", type=Path, default=JSON, help=f"what was measured [default: {JSON}]")
+    parser.add_argument("--figure", type=Path, default=FIGURE, help=f"[default: {FIGURE}]")
+    parser.add_argument("--draw", action="store_true", help="measure nothing")
+    known = parser.parse_args()
+    kept = json.loads(known.json.read_text()) if known.json.exists() else {"panels": {}}
+    prepare_jax()
+    for lifetime in LIFETIMES:
+        if str(lifetime) not in kept["panels"] and not known.draw:
+            kept["panels"][str(lifetime)] = measure(lifetime, known.levels)
+            setting = {"suite": SUITE, "levels": known.levels, "agents_per_level": NUM_AGENTS, "seed": SEED}
+            kept |= {"setting": setting, "provenance": provenance()}
+            write_atomically(known.json, (json.dumps(kept, indent=1) + "\n").encode())
+    with matplotlib.rc_context(STYLE):
+        draw(kept["panels"]).savefig(known.figure, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
