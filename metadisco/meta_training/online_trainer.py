@@ -274,8 +274,8 @@ class OnlineEvolutionTrainer:
         life, outcomes = split((lives, outcomes))
         returns = domain.normalize(outcomes.fitness)
         is_lost = ~jnp.all(jnp.isfinite(returns), axis=1, keepdims=True)
-        lives = UnrollState(life, jnp.where(is_lost, life.num_updates, lanes.lives.until))
-        return Lanes(lives, returns, antagonists, lanes.proposal), outcomes
+        until = jnp.where(is_lost, life.num_updates, lanes.lives.until)
+        return Lanes(UnrollState(life, until), returns, antagonists, lanes.proposal), outcomes
 
 
 def _twice(leaf: jax.Array) -> jax.Array:
