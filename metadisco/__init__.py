@@ -33,8 +33,15 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.meta_optimizers.evolution import Evolution
     from metadisco.meta_optimizers.gradient import MetaGradient
     from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
+    from metadisco.meta_optimizers.online_evolution import (
+        GuidedES,
+        NoiseReuseES,
+        OnlineEvolution,
+        PersistentES,
+        TruncatedES,
+    )
     from metadisco.meta_optimizers.schedules import Decay
-    from metadisco.meta_optimizers.shaping import PairwiseRoot
+    from metadisco.meta_optimizers.shaping import PairwiseDifference, PairwiseRoot
     from metadisco.meta_training.antagonists import Expert, LearningAntagonist, RandomPolicy
     from metadisco.meta_training.domain import Domain
     from metadisco.meta_training.evolution_trainer import EvolutionTrainer, MetaTrainer
@@ -48,6 +55,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
         Return,
         Uniform,
     )
+    from metadisco.meta_training.online_trainer import OnlineEvolutionTrainer
     from metadisco.meta_training.truncation import Unroll
     from metadisco.objectives.actor_critic import A2C
     from metadisco.objectives.base import Predictions
@@ -93,6 +101,7 @@ __all__ = [
     "GridLevels",
     "GridSuite",
     "GridWorld",
+    "GuidedES",
     "InnerLoop",
     "L1ValueLoss",
     "LPODrift",
@@ -105,8 +114,13 @@ __all__ = [
     "MetaGradient",
     "MetaTrainer",
     "MirrorLearning",
+    "NoiseReuseES",
+    "OnlineEvolution",
+    "OnlineEvolutionTrainer",
     "PPODrift",
+    "PairwiseDifference",
     "PairwiseRoot",
+    "PersistentES",
     "PositiveValueLoss",
     "Predictions",
     "Preset",
@@ -124,6 +138,7 @@ __all__ = [
     "Tasks",
     "TestSet",
     "Trajectory",
+    "TruncatedES",
     "Uniform",
     "Unroll",
     "discover",
@@ -165,13 +180,15 @@ _HOMES = {
     "meta_optimizers.evolution": "Evolution",
     "meta_optimizers.gradient": "MetaGradient",
     "meta_optimizers.lowrank_evolution": "LowRankEvolution",
+    "meta_optimizers.online_evolution": "GuidedES NoiseReuseES OnlineEvolution PersistentES TruncatedES",
     "meta_optimizers.schedules": "Decay",
-    "meta_optimizers.shaping": "PairwiseRoot",
+    "meta_optimizers.shaping": "PairwiseDifference PairwiseRoot",
     "meta_training.antagonists": "Expert LearningAntagonist RandomPolicy",
     "meta_training.domain": "Domain",
     "meta_training.evolution_trainer": "EvolutionTrainer MetaTrainer",
     "meta_training.gradient_trainer": "GradientTrainer",
     "meta_training.level_scores": "L1ValueLoss Learnability MaxMC PositiveValueLoss Regret Return Uniform",
+    "meta_training.online_trainer": "OnlineEvolutionTrainer",
     "meta_training.truncation": "Unroll",
     "objectives.actor_critic": "A2C",
     "objectives.base": "Predictions",

@@ -87,7 +87,8 @@ def trainer_of(discovered: Discovered) -> Trainer:
     trainer = config.from_data(data)
     if not isinstance(trainer, Trainer):
         raise config.ConfigError(
-            f"provenance.trainer is a {type(trainer).__name__}, not an EvolutionTrainer or GradientTrainer"
+            f"provenance.trainer is a {type(trainer).__name__}, not an EvolutionTrainer, GradientTrainer or "
+            "OnlineEvolutionTrainer"
         )
     return trainer
 

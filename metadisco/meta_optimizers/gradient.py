@@ -39,6 +39,45 @@ def side_by_side(run: Callable[[Any, Any], tuple[Any, Any]], shared: Any, lives:
     return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), summands), results
 
 
+def mean_gradient(
+    meta_params: MetaParams,
+    lives: Lives,
+    loss_fn: LossFn,
+    *,
+    train_mask: jax.Array | None = None,
+    spread: Spread = side_by_side,
+) -> tuple[MetaParams, jax.Array, Lives, Metrics]:
+    """Mean gradient of the outer loss over lives, without those whose loss or gradient is not finite.
+
+    Args:
+        meta_params: where it is taken.
+        lives: leading axis N.
+        loss_fn: advances one life and returns its outer loss.
+        train_mask: [N] bool, lives that the mean is over; all by default.
+        spread: distributes lives over devices.
+
+    Returns:
+        The gradient, 0 where no life counts; how many do, [] int32; the advanced lives; and metrics, means over lives
+        with finite gradients, masked or not.
+    """
+    train_mask = jnp.ones(jax.tree.leaves(lives)[0].shape[0], bool) if train_mask is None else train_mask
+
+    def learn(meta_params: MetaParams, item: tuple[Any, jax.Array]) -> tuple[Any, Any]:
+        life, counts = item
+        (loss, (life, metrics)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(meta_params, life)
+        leaves = [loss, *jax.tree.leaves(gradient)]
+        is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+        # Selected, not multiplied: 0 * NaN is NaN.
+        gradient = trees.where(is_finite & counts, gradient, jax.tree.map(jnp.zeros_like, gradient))
+        return gradient, (life, is_finite, {"meta_loss": loss, **metrics})
+
+    total, (lives, is_finite, metrics) = spread(learn, meta_params, (lives, train_mask))
+    num_counted = jnp.sum(is_finite & train_mask)
+    gradient = jax.tree.map(lambda leaf: leaf / jnp.maximum(num_counted, 1), total)
+    metrics = {name: mean_where(is_finite & jnp.isfinite(value), value) for name, value in metrics.items()}
+    return gradient, num_counted, lives, metrics | {"finite_fraction": jnp.mean(is_finite.astype(jnp.float32))}
+
+
 class OuterOptimizer(Protocol):
     """Updates meta-parameters by the gradient of an outer loss. `MetaGradient` is one."""
 
@@ -121,28 +160,15 @@ class MetaGradient:
         Returns:
             The new state, the advanced lives and metrics: means over lives with finite gradients, masked or not.
         """
-        train_mask = jnp.ones(jax.tree.leaves(lives)[0].shape[0], bool) if train_mask is None else train_mask
-
-        def learn(meta_params: MetaParams, item: tuple[Any, jax.Array]) -> tuple[Any, Any]:
-            life, counts = item
-            (loss, (life, metrics)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(meta_params, life)
-            leaves = [loss, *jax.tree.leaves(gradient)]
-            is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-            # Selected, not multiplied: 0 * NaN is NaN.
-            gradient = trees.where(is_finite & counts, gradient, jax.tree.map(jnp.zeros_like, gradient))
-            return gradient, (life, is_finite, {"meta_loss": loss, **metrics})
-
-        total, (lives, is_finite, metrics) = spread(learn, state.meta_params, (lives, train_mask))
-        num_counted = jnp.sum(is_finite & train_mask)
-        gradient = jax.tree.map(lambda leaf: leaf / jnp.maximum(num_counted, 1), total)
+        gradient, num_counted, lives, metrics = mean_gradient(
+            state.meta_params, lives, loss_fn, train_mask=train_mask, spread=spread
+        )
         updates, opt_state = self._optimizer.update(gradient, state.opt_state, state.meta_params)
         moved = GradientState(optax.apply_updates(state.meta_params, updates), opt_state)
         # A meta-step without finite gradients changes nothing; the host loop stops the run.
         moved = trees.where(num_counted > 0, moved, state)
         step = jax.tree.map(jnp.subtract, moved.meta_params, state.meta_params)
-        metrics = {name: mean_where(is_finite & jnp.isfinite(value), value) for name, value in metrics.items()}
         metrics |= {
-            "finite_fraction": jnp.mean(is_finite.astype(jnp.float32)),
             "meta_gradient_norm": optax.tree.norm(gradient),
             "update_norm": optax.tree.norm(step),
             "meta_params_norm": optax.tree.norm(moved.meta_params),

@@ -29,14 +29,22 @@ class PairwiseSign:
 
 
 @dataclass(frozen=True)
+class PairwiseDifference:
+    """Within each pair +-d / 2 for a difference d: the only shaping by which the gradient is that of the fitness."""
+
+    def __call__(self, fitness: jax.Array) -> jax.Array:
+        """See the class. A pair with one non-finite member counts as the largest finite gap."""
+        difference = _finite_difference(fitness)
+        return jnp.stack([difference, -difference]) / 2.0
+
+
+@dataclass(frozen=True)
 class PairwiseRoot:
     """Within each pair +-sqrt|d| / 2 for a difference d: larger differences count more, outliers do not dominate."""
 
     def __call__(self, fitness: jax.Array) -> jax.Array:
         """See the class. A pair with one non-finite member counts as the largest finite gap."""
-        difference = _difference(fitness)
-        finite_gap = jnp.max(jnp.where(jnp.isfinite(difference), jnp.abs(difference), 0.0))
-        difference = jnp.clip(difference, -finite_gap, finite_gap)
+        difference = _finite_difference(fitness)
         root = jnp.sign(difference) * jnp.sqrt(jnp.abs(difference))
         return jnp.stack([root, -root]) / 2.0
 
@@ -61,6 +69,13 @@ def _difference(fitness: jax.Array) -> jax.Array:
     chex.assert_rank(fitness, 2)
     plus, minus = jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf)
     return jnp.where(plus == minus, 0.0, plus - minus)
+
+
+def _finite_difference(fitness: jax.Array) -> jax.Array:
+    """`_difference`, with the largest finite gap in place of an infinite one. [N]."""
+    difference = _difference(fitness)
+    finite_gap = jnp.max(jnp.where(jnp.isfinite(difference), jnp.abs(difference), 0.0))
+    return jnp.clip(difference, -finite_gap, finite_gap)
 
 
 def _split(preference: jax.Array) -> jax.Array:

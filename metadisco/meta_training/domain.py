@@ -89,9 +89,14 @@ class Domain:
         self.curriculum.check(self.num_tasks)
         level_scores.check(self.score, self.inner)
 
-    def num_slots(self, num_lives: int) -> int:
-        """Lives that run side by side on one device, out of `num_lives`."""
-        even = evenness(self.curriculum)
+    def num_slots(self, num_lives: int, *, even: float | None = None) -> int:
+        """Lives that run side by side on one device, out of `num_lives`.
+
+        Args:
+            num_lives: of the device.
+            even: mean number of updates over the largest; by default that of the curriculum's lifetimes.
+        """
+        even = evenness(self.curriculum) if even is None else even
         meta_params = trees.num_bytes(jax.eval_shape(self.inner.objective.init, jax.eval_shape(jax.random.key, 0)))
         in_cache, all_busy = CPU_CACHE // max(meta_params, 1), int(even * num_lives / 2)
         on_cpu = max(1, min(MAX_CPU_SLOTS, in_cache, all_busy))
@@ -141,12 +146,53 @@ class Domain:
     def _live(self, population: Population, items: tuple[InitialCondition, jax.Array]) -> Outcome:
         initials, antagonist_returns = items
         slots = self.num_slots(antagonist_returns.shape[0])
-        lives, metrics = self.inner.spend(population, initials, slots=slots)
+        lives = jax.vmap(self.inner.begin)(initials.key, initials.task)
+        return self.train(population, lives, initials.task.lifetime, antagonist_returns, slots=slots)[1]
+
+    def train(
+        self,
+        population: Population,
+        lives: Life,
+        until: jax.Array,
+        antagonist_returns: jax.Array,
+        *,
+        slots: int,
+        scored: jax.Array | None = None,
+    ) -> tuple[Life, Outcome]:
+        """Train agents on one device until they have done `until` updates, evaluate them, and score their levels.
+
+        Args:
+            population: meta-parameters, leading axis M.
+            lives: leading axis M.
+            until: [M] int32.
+            antagonist_returns: [M] float32.
+            slots: lives that run side by side.
+            scored: [M] bool, the lives whose levels are scored; all by default.
+
+        Returns:
+            The lives and their outcomes, leading axis M; metrics are means over the updates done here.
+        """
+        lives, metrics = self.inner.advance(population, lives, until, slots=slots)
         critic_outputs: CriticOutput | None = None
         if self.score.uses_critic:
             critic_outputs = jax.lax.map(self._assess, lives, batch_size=slots)
-        fitness, scores = self.conclude(lives, antagonist_returns, critic_outputs, slots=slots)
-        return Outcome(fitness, lives.num_updates, metrics, scores)
+        fitness, scores = self.conclude(lives, antagonist_returns, critic_outputs, slots=slots, scored=scored)
+        return lives, Outcome(fitness, lives.num_updates, metrics, scores)
+
+    def catch_up(
+        self, antagonists: Life | None, until: jax.Array, finished: jax.Array, *, slots: int
+    ) -> tuple[Life | None, jax.Array]:
+        """Train antagonists on one device until they have done `until` updates, [M], and evaluate the finished ones.
+
+        Returns:
+            The antagonists, and their mean returns, [M] float32; 0 where not finished and without antagonists.
+        """
+        antagonist = self.antagonist
+        if antagonist is None or antagonists is None:
+            return antagonists, jnp.zeros(finished.shape)
+        antagonists = antagonist.advance((), antagonists, until, slots=slots)[0]
+        returns = antagonist.evaluate(antagonists, slots=slots, chosen=finished)
+        return antagonists, jnp.mean(only_of_finite(antagonists, returns), axis=1)
 
     def conclude(
         self,
@@ -156,23 +202,26 @@ class Domain:
         *,
         slots: int,
         chosen: jax.Array | None = None,
+        scored: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Evaluate agents at the end of their lives, and score their levels.
+        """Evaluate agents, as a rule at the end of their lives, and score their levels.
 
         Args:
             lives: leading axis M.
             antagonist_returns: [M] float32.
             critic_outputs: leading axis M; None where the score uses no critic.
             slots: lives evaluated side by side.
-            chosen: [M] bool, the lives that are over; all by default. No work is done for the others.
+            chosen: [M] bool, the lives to evaluate; all by default. No work is done for the others.
+            scored: [M] bool, the lives whose levels are scored; those chosen by default.
 
         Returns:
             Fitness and scores, [M] float32 each; NaN where an agent diverged.
         """
         returns = only_of_finite(lives, self.inner.evaluate(lives, slots=slots, chosen=chosen))
-        over = jnp.ones(antagonist_returns.shape, bool) if chosen is None else chosen
+        scored = chosen if scored is None else scored
+        scored = jnp.ones(antagonist_returns.shape, bool) if scored is None else scored
         scores = level_scores.score_lives(
-            self.score, self.inner, lives, returns, antagonist_returns, critic_outputs, over
+            self.score, self.inner, lives, returns, antagonist_returns, critic_outputs, scored
         )
         return jnp.mean(returns, axis=1), scores
 
@@ -226,6 +275,13 @@ def _as_one_population(spend: Callable[[Population, Any], Outcome]) -> Callable[
         return outcomes, jax.tree.map(lambda _: True, outcomes)
 
     return packed
+
+
+def of_lives(outcomes: Outcome) -> Metrics:
+    """Means of metrics and returns (`fitness`) over candidates of finite fitness."""
+    finite = jnp.isfinite(outcomes.fitness)
+    values = outcomes.metrics | {"fitness": outcomes.fitness}
+    return {name: mean_where(finite & jnp.isfinite(value), value) for name, value in values.items()}
 
 
 def of_better(outcomes: Outcome) -> jax.Array:

@@ -19,9 +19,9 @@ from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, MetaParams, Metrics, Outcome, Population
 from metadisco.curricula.base import Curriculum, CurriculumState, Proposal
 from metadisco.lives.life import InitialCondition, InnerLoop
-from metadisco.meta_optimizers.base import MetaOptimizer, MetaState, mean_where, repeat
+from metadisco.meta_optimizers.base import MetaOptimizer, MetaState, repeat
 from metadisco.meta_training import memory_estimate, nan_search
-from metadisco.meta_training.domain import Domain, of_better
+from metadisco.meta_training.domain import Domain, of_better, of_lives
 from metadisco.meta_training.level_scores import LevelScore, Return
 from metadisco.objectives.base import Objective
 from metadisco.objectives.mirror_learning import MirrorLearning
@@ -130,7 +130,7 @@ class EvolutionTrainer:
                 self._key(observe_key, i), proposed[i][0], proposals[i], of_better(outcomes[i]), finished
             )
             curricula.append(curriculum)
-            metrics |= self._named(told | _of_lives(outcomes[i]), domain)
+            metrics |= self._named(told | of_lives(outcomes[i]), domain)
         metrics |= self._work(outcomes, [updates for _, updates in antagonists], proposals)
         return TrainState(state.step + 1, meta, tuple(curricula)), metrics
 
@@ -230,10 +230,3 @@ def _learned_part(objective: Objective) -> Any:
     if isinstance(objective, ScheduledMirrorLearning):
         return objective.width, objective.base.drift
     return objective.drift if isinstance(objective, MirrorLearning) else objective
-
-
-def _of_lives(outcomes: Outcome) -> Metrics:
-    """Means of metrics and returns (`fitness`) over candidates of finite fitness."""
-    finite = jnp.isfinite(outcomes.fitness)
-    values = outcomes.metrics | {"fitness": outcomes.fitness}
-    return {name: mean_where(finite & jnp.isfinite(value), value) for name, value in values.items()}

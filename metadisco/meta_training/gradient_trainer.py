@@ -19,7 +19,7 @@ from metadisco.core.sharding import SHARED, SPREAD, num_slots, population_mesh, 
 from metadisco.core.types import Key, MetaParams, Metrics
 from metadisco.curricula.base import CurriculumState, Proposal
 from metadisco.lives.critic import CriticOutput
-from metadisco.lives.life import Life, only_of_finite
+from metadisco.lives.life import Life
 from metadisco.meta_optimizers.base import mean_where
 from metadisco.meta_optimizers.gradient import GradientState, MetaGradient
 from metadisco.meta_training import memory_estimate, nan_search
@@ -187,12 +187,8 @@ class GradientTrainer:
     ) -> tuple[Life | None, jax.Array, jax.Array]:
         """Advance antagonists to the updates of their lives; evaluate and score the lives that have finished."""
         lives, antagonists, critic_outputs, finished = items
-        domain, antagonist = self.domain, self.domain.antagonist
+        domain = self.domain
         slots = num_slots(domain.slots, finished.shape[0], on_cpu=1)
-        antagonist_returns = jnp.zeros(finished.shape)
-        if antagonist is not None and antagonists is not None:
-            antagonists = antagonist.advance((), antagonists, lives.num_updates, slots=slots)[0]
-            returns = antagonist.evaluate(antagonists, slots=slots, chosen=finished)
-            antagonist_returns = jnp.mean(only_of_finite(antagonists, returns), axis=1)
+        antagonists, antagonist_returns = domain.catch_up(antagonists, lives.num_updates, finished, slots=slots)
         concluded = domain.conclude(lives, antagonist_returns, critic_outputs, slots=slots, chosen=finished)
         return antagonists, *concluded

@@ -65,6 +65,25 @@ def of_unrolls(domain: Domain, unroll: Unroll, slots_per_device: int) -> int:
     return lives + (backward + 3 * num_bytes(meta_params)) * num_slots
 
 
+def of_pairs(domain: Domain, slots_per_device: int, guide: Unroll | None) -> int:
+    """As `of_whole_lives`, for pairs of lives that last over meta-steps.
+
+    Args:
+        domain: of the pairs, of which it has `num_tasks`.
+        slots_per_device: lives that run side by side on one device.
+        guide: unrolls that are differentiated before the others begin; None if there are none.
+    """
+    key, num_lives = jax.eval_shape(jax.random.key, 0), 2 * domain.num_tasks
+    life = num_bytes(jax.eval_shape(domain.inner.begin, key, _task(domain)))
+    antagonist = domain.antagonist
+    antagonists = 0 if antagonist is None else num_bytes(jax.eval_shape(antagonist.begin, key, _task(domain)))
+    # Beside the lives that are trained, those before and those that might begin instead; noise that is kept and new.
+    kept = 2 * (life * num_lives + antagonists * domain.num_tasks)
+    kept += 4 * num_bytes(_meta_params(domain, key)) * domain.num_tasks
+    guided = 0 if guide is None else of_unrolls(domain, guide, slots_per_device)
+    return kept + max(of_whole_lives(domain, num_lives, slots_per_device), guided)
+
+
 @own_defaults
 def check(trainer: "Trainer") -> None:
     """Refuse a run that cannot fit.

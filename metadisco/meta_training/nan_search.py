@@ -28,15 +28,19 @@ def find_in_life(inner: InnerLoop, meta_params: MetaParams, initial: InitialCond
     Raises:
         FloatingPointError: always; its message says so if no operation makes NaN.
     """
-    update = jax.jit(inner.update)
-    life = jax.jit(inner.begin)(initial.key, initial.task)
-    for number in range(int(initial.task.lifetime)):
+    _find_from(inner, meta_params, jax.jit(inner.begin)(initial.key, initial.task))
+
+
+def _find_from(inner: InnerLoop, meta_params: MetaParams, life: Life) -> NoReturn:
+    """`find_in_life` from some update of a life on."""
+    update, lifetime = jax.jit(inner.update), int(life.task.lifetime)
+    for number in range(int(life.num_updates), lifetime):
         after = update(meta_params, life)[0]
         if not _is_finite(after):
             with jax.disable_jit(), jax.debug_nans(True):
                 inner.update(meta_params, life)
             raise FloatingPointError(
-                f"update {number + 1} of {int(initial.task.lifetime)} of an agent made parameters that are not finite, "
+                f"update {number + 1} of {lifetime} of an agent made parameters that are not finite, "
                 "and no operation in it made NaN: they grew too large (JAX_DEBUG_INFS=1 looks for that)."
             )
         life = after
@@ -83,3 +87,14 @@ def find_in_gradients(trainer: Any, key: Key, state: Any) -> None:
                 f"the meta-gradient of life {number} is not finite, and no operation in it made NaN: something grew "
                 "too large (JAX_DEBUG_INFS=1 looks for that)."
             )
+
+
+def find_in_unrolls(trainer: Any, key: Key, state: Any) -> None:
+    """Repeat a meta-step of online evolution, and run the first diverged life again from where it was before."""
+    after, _ = jax.jit(trainer.step)(key, state)
+    asked, population, _, _ = jax.jit(trainer.ask)(key, state)
+    lost = np.argwhere(~np.isfinite(np.asarray(after.lanes.returns)))
+    if lost.size:
+        lane, replica = lost[0]
+        member, life = jax.tree.map(lambda leaf: leaf[lane, replica], (population, asked.lanes.lives.life))
+        _find_from(trainer.domain.inner, member, life)

@@ -50,6 +50,10 @@ PRESETS: dict[str, Entry] = {
         90,
         is_projected=True,
     ),
+    "scheduled-a2c-nres": Entry(
+        "the schedule of A2C's coefficients on general grid worlds by noise-reuse ES, lifetimes 16..1000",
+        None,
+    ),
     "scheduled-ppo-quick": Entry(
         "the schedule of PPO's coefficients, by ES on CartPole, Catch and grid worlds, lifetimes 24..96",
         8,
@@ -68,6 +72,10 @@ PRESETS: dict[str, Entry] = {
     ),
     "ta-lpg-grid": Entry("TA-LPG (width 16) on general grid worlds by ES, lifetimes 10..250", 90, is_projected=True),
     "lpg-grid": Entry("LPG (width 16) on general grid worlds by ES, lifetimes 10..250", 90, is_projected=True),
+    "lpg-grid-pes": Entry(
+        "LPG (width 16) on general grid worlds by persistent ES, lifetimes 10..250",
+        None,
+    ),
     "groove-grid-es": Entry(
         "TA-LPG (width 16) by ES on grid worlds replayed by algorithmic regret, lifetimes 10..250",
         180,

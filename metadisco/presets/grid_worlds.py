@@ -13,6 +13,7 @@ from metadisco.lives.life import InnerLoop
 from metadisco.lives.tuned import TABLE_PPO, TABLE_PPO_LEARNER
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.gradient import MetaGradient
+from metadisco.meta_optimizers.online_evolution import NoiseReuseES, OnlineEvolution, PersistentES
 from metadisco.meta_optimizers.schedules import Decay
 from metadisco.meta_optimizers.shaping import PairwiseRoot
 from metadisco.meta_training.antagonists import Expert
@@ -28,6 +29,7 @@ from metadisco.meta_training.level_scores import (
     Regret,
     Uniform,
 )
+from metadisco.meta_training.online_trainer import OnlineEvolutionTrainer
 from metadisco.meta_training.trainer import Trainer
 from metadisco.objectives.base import Objective
 from metadisco.objectives.lpg import LPG
@@ -157,6 +159,20 @@ def scheduled_a2c() -> Preset:
     )
 
 
+def scheduled_a2c_nres() -> Preset:
+    """The same by noise-reuse ES: told after every 50 updates of lives of up to 1000."""
+    return _long_run(
+        "scheduled-a2c-nres",
+        OnlineEvolutionTrainer(
+            domains=scheduled_a2c().trainer.domains,
+            meta_optimizer=OnlineEvolution(NoiseReuseES(), sigma=Decay(0.1), learning_rate=Decay(0.01, rate=0.9995)),
+            num_updates=50,
+            num_steps=3600,  # about as many agent updates as `scheduled-a2c`
+        ),
+        validate_every=150,
+    )
+
+
 def scheduled_ppo_grid() -> Preset:
     """A schedule for PPO with tabular agents, from the tuned PPO."""
     return _long_run(
@@ -206,6 +222,22 @@ def lpg_grid() -> Preset:
     return _long_run(
         "lpg-grid",
         _published_trainer(lifetime_features=False),
+    )
+
+
+def lpg_grid_pes() -> Preset:
+    """LPG by persistent ES: the tasks and agents of `lpg-grid`, told after every 25 updates."""
+    return _long_run(
+        "lpg-grid-pes",
+        OnlineEvolutionTrainer(
+            domains=_published_trainer(lifetime_features=False).domains,
+            meta_optimizer=OnlineEvolution(
+                PersistentES(), sigma=Decay(0.1), learning_rate=Decay(0.01, rate=0.9997, floor=1e-3)
+            ),
+            num_updates=25,
+            num_steps=9000,  # about as many agent updates as `lpg-grid`
+        ),
+        validate_every=90,
     )
 
 

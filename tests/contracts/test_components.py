@@ -21,6 +21,7 @@ from metadisco.envs.gymnax_adapter import ENVIRONMENTS, Gymnax
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.gradient import MetaGradient
 from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
+from metadisco.meta_optimizers.online_evolution import GuidedES, OnlineEvolution
 from metadisco.meta_optimizers.schedules import Decay
 from metadisco.meta_optimizers.shaping import CenteredRanks
 from metadisco.objectives.actor_critic import A2C
@@ -118,6 +119,7 @@ def test_curriculum(curriculum):
             pytest.param(Evolution(strategy=strategy, **WIDE), 60, 0.5, marks=pytest.mark.slow)
             for strategy in ("SNES", "PGPE", "CMA_ES", "Sep_CMA_ES")
         ),
+        (OnlineEvolution(sigma=Decay(0.1), learning_rate=Decay(0.05), guidance=GuidedES()), 100, 0.8),
         (MetaGradient(learning_rate=Decay(0.05)), 100, 0.95),
     ],
     ids=str,

@@ -16,11 +16,14 @@ from metadisco.lives.critic import Critic
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InitialCondition, InnerLoop
 from metadisco.meta_optimizers.evolution import Evolution
+from metadisco.meta_optimizers.online_evolution import OnlineEvolution, PersistentES
 from metadisco.meta_training.domain import Domain
 from metadisco.meta_training.evolution_trainer import EvolutionTrainer, MetaTrainer
 from metadisco.meta_training.gradient_trainer import GradientTrainer
+from metadisco.meta_training.online_trainer import OnlineEvolutionTrainer
 from metadisco.meta_training.truncation import Unroll
 from metadisco.objectives.lpg import LPG
+from tests.support import remembering, two_states
 
 LEVELS = GridLevels(max_side=4, num_walls=2, max_objects=2, max_steps=(5, 12))
 TASKS = Tasks(LEVELS, LogUniformLifetime(1, 5))
@@ -42,6 +45,16 @@ def gradient_trainer(inner=None, curriculum=DomainRandomization(TASKS), **option
     settings = {"unroll": Unroll(num_updates=2), "num_tasks": 4, "num_steps": 6, "slots": 2} | options
     domain = {name: settings.pop(name) for name in ("num_tasks", "slots", "score") if name in settings}
     return GradientTrainer((Domain(inner, curriculum, **domain),), **settings)
+
+
+def online_trainer(estimator=PersistentES(), inner=None, **options) -> OnlineEvolutionTrainer:
+    """On the smallest environment, whose lives are of one to five updates."""
+    settings = {"num_updates": 2, "num_tasks": 4, "num_steps": 6, "slots": 3, "guidance": None} | options
+    domain = {name: settings.pop(name) for name in ("num_tasks", "slots", "score") if name in settings}
+    inner = two_states.inner_loop(critic=None) if inner is None else inner
+    meta_optimizer = OnlineEvolution(estimator, guidance=settings.pop("guidance"))
+    curriculum = DomainRandomization(remembering.ShortLives())
+    return OnlineEvolutionTrainer((Domain(inner, curriculum, **domain),), meta_optimizer, **settings)
 
 
 def altered(trainer, **fields):
