@@ -282,7 +282,7 @@ def finish(
     checkpoint.save(untested, folder / "objective", overwrite=True)  # whatever becomes of the test
     then = "Now the meta-test:" if preset.suites else "There is no suite to test it on."
     console.print(f"Meta-training is done after {counted(step, 'meta-step')}. {then}")
-    tests = plan([_objective(preset, meta_params)], preset.suites)
+    tests = plan([_objective(preset, meta_params)], preset.suites, baselines=preset.baselines)
     outcome = run_tests(tests, num_seeds=preset.num_seeds, seed=seed, console=console)
     origin["minutes"] = round((seconds + time.perf_counter() - begun) / 60, 2)
     scores = results.table(outcome)
@@ -313,7 +313,7 @@ def check(preset: Preset) -> None:
         check_even(domain.num_tasks, trainer.replicas, name=f"{where}num_tasks")
     _tests(preset)
     if preset.validate_every:
-        plan([_objective(preset)], [VALIDATION_SUITE])
+        plan([_objective(preset)], [VALIDATION_SUITE], baselines=preset.baselines)
     try:
         memory_estimate.check(trainer)  # which traces whole lives
     except (TypeError, AttributeError) as error:
@@ -325,7 +325,7 @@ def check(preset: Preset) -> None:
 
 def _tests(preset: Preset) -> list[PlannedTest]:
     """Tests of the objective of a run."""
-    return plan([_objective(preset)], preset.suites)
+    return plan([_objective(preset)], preset.suites, baselines=preset.baselines)
 
 
 def _check_modules(trainer: Any) -> None:
@@ -371,7 +371,7 @@ def snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:
 
 def validation(preset: Preset) -> Callable[[Any], dict[str, Any]]:
     """Scores of a train state on the validation levels, next to those of the baselines; built when first called."""
-    (test,) = plan([_objective(preset)], [VALIDATION_SUITE], preset.num_validation_levels)
+    (test,) = plan([_objective(preset)], [VALIDATION_SUITE], preset.num_validation_levels, preset.baselines)
     *hand_written, learned = test.agents
     build = functools.cache(test.suite.build)
 

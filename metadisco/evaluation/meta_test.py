@@ -218,6 +218,8 @@ def show(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], console: Any) ->
         of += [f" at lifetime {first['lifetime']}"] if "lifetime" in first else []
         title = f"{suite}: normalised score{''.join(of)}"
         score_table.show(_narrow(agents), title, console)
+    for sentence in results.remarks(scores):
+        console.print(sentence, highlight=False, markup=False)
 
 
 def _narrow(agents: Mapping[str, Mapping[str, Any]]) -> score_table.Table:

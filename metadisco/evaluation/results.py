@@ -132,6 +132,47 @@ def improvement(agents: Mapping[str, Evaluation]) -> dict[str, dict[str, dict[st
     return found
 
 
+def remarks(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """What a reader of tables has to know, each said once: scores above 1, and intervals that have no width.
+
+    Example:
+        >>> remarks({"grid-tiny": {"a2c": {"iqm": 0.9, "iqm_low": 0.8, "iqm_high": 1.0}}})
+        []
+    """
+    told, lone, alike, above = [], [], [], set()
+    for suite, agents in scores.items():
+        for agent, row in learning_rows(agents).items():
+            low, high = row.get("iqm_low"), row.get("iqm_high")
+            if low is not None and low == high:
+                is_lone = row.get("num_tasks") == row.get("num_seeds") == 1
+                (lone if is_lone else alike).append(f"{agent} on {suite}")
+            if any(
+                isinstance(row.get(name), int | float) and row[name] > 1 for name in ("iqm", "iqm_high", "mean_score")
+            ):
+                above.add(upper_anchor(agents))
+    if "optimal" in above:
+        told.append(
+            "Scores above 1 are the luck of the evaluation episodes: 1 is the expected return of the optimum, and the "
+            "return of an agent is the mean of few episodes."
+        )
+    if above - {"optimal"}:
+        told.append("Scores above 1 are above what has the score 1 here: PPO at its usual budget, or a human.")
+    if lone:
+        told.append(f"One life has no interval: {', '.join(lone)}. More seeds give one.")
+    if alike:
+        told.append(
+            f"An interval of zero width means that all lives ended alike ({', '.join(alike)}). It is about other seeds "
+            "here, and says nothing of other levels or environments."
+        )
+    return told
+
+
+def learning_rows(agents: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Rows of a suite that are measured: without the two anchors of its scores."""
+    anchors = ("random", *UPPER_ANCHORS)
+    return {agent: row for agent, row in agents.items() if not row.get("is_exact") and agent not in anchors}
+
+
 def upper_anchor(agents: Mapping[str, Any]) -> str:
     """The row of a suite with score 1, see `metadisco.evaluation.test_sets.UPPER_ANCHORS`."""
     return next((name for name in UPPER_ANCHORS if name in agents), "reference")
