@@ -167,11 +167,11 @@ def _asked_for(preset: Preset | str, overrides: Mapping[str, object], **limits: 
         preset = registry.preset(preset)
     if not isinstance(preset, Preset):
         raise ValueError(f"a preset is a name of metadisco list presets or a Preset, got {type(preset).__name__}")
-    changed = {name: value for name, value in limits.items() if value is not None}
-    for name, value in changed.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    changes: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
+    for name, value in changes.items():
+        if not (isinstance(value, int | float) and not isinstance(value, bool) and value > 0):
             raise ValueError(f"{name} must be a number above 0, or None for the preset's own, got {value!r}")
-    return replace(preset, trainer=config.replace_fields(preset.trainer, overrides), **changed)
+    return replace(preset, trainer=config.replace_fields(preset.trainer, overrides), **changes)
 
 
 @own_defaults

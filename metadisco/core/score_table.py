@@ -42,9 +42,9 @@ def by_strength(agents: Mapping[str, Row]) -> list[str]:
         >>> by_strength({"random": {"iqm": 0.0}, "a2c": {"iqm": 0.8}, "dpo": {"iqm": 0.9}, "discovered": {"iqm": 1.0}})
         ['dpo', 'a2c']
     """
-    scores = {name: agents[name].get("iqm") for name in HAND_WRITTEN if name in agents}
-    known = {name: score for name, score in scores.items() if decimal(score) != DASH}
-    return [*sorted(known, key=lambda name: -known[name]), *(name for name in scores if name not in known)]
+    there = [name for name in HAND_WRITTEN if name in agents]
+    known = {name: float(agents[name]["iqm"]) for name in there if decimal(agents[name].get("iqm")) != DASH}
+    return [*sorted(known, key=lambda name: -known[name]), *(name for name in there if name not in known)]
 
 
 def decimal(value: Any, digits: int = 3) -> str:

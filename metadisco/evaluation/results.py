@@ -139,7 +139,10 @@ def remarks(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
         >>> remarks({"grid-tiny": {"a2c": {"iqm": 0.9, "iqm_low": 0.8, "iqm_high": 1.0}}})
         []
     """
-    told, lone, alike, above = [], [], [], set()
+    told: list[str] = []
+    lone: list[str] = []
+    alike: list[str] = []
+    above: set[str] = set()
     for suite, agents in scores.items():
         for agent, row in learning_rows(agents).items():
             low, high = row.get("iqm_low"), row.get("iqm_high")

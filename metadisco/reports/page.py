@@ -131,7 +131,7 @@ def read(folder: str | os.PathLike) -> Run:
             return {}
 
     scores = found("evaluation.json", results.read_table)
-    curves = found("curves.npz", results.load_curves) if scores else {}
+    curves = Results(found("curves.npz", results.load_curves) if scores else {})
     portable = found("objective/objective.json", _read_provenance)
     rows = run_folder.read_metrics(folder / "metrics.jsonl")
     origin = {**document["provenance"], **portable}
