@@ -18,7 +18,7 @@ from markupsafe import Markup
 from metadisco.core.config import ConfigError
 from metadisco.core.files import CheckpointError, parse_json, write_atomically
 from metadisco.core.jax_defaults import own_defaults
-from metadisco.core.score_table import by_strength
+from metadisco.core.score_table import HAND_WRITTEN
 from metadisco.evaluation import results, stats, suites
 from metadisco.evaluation.results import Results
 from metadisco.reports import chart_style, drift_section, gallery, markup, sections, tables
@@ -191,8 +191,10 @@ def _verdict(run: Run) -> Markup:
 
 def _strongest_of(agents: Mapping[str, Any]) -> str:
     """Among which baselines the one that is named is the strongest; empty where there is one."""
-    names = [name.upper() for name in by_strength(agents)]
-    return f", the strongest of {', '.join(sorted(names))}" if len(names) > 1 else ""
+    names = [name.upper() for name in HAND_WRITTEN if name in agents]
+    if len(names) < 2:
+        return ""
+    return f", the {'stronger' if len(names) == 2 else 'strongest'} of {', '.join(names[:-1])} and {names[-1]}"
 
 
 def _at_other_lifetime(run: Run, suite: str) -> str:

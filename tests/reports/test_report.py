@@ -300,7 +300,7 @@ def test_the_yardstick_is_the_strongest_of_the_hand_written(unfinished):
     }
     results.write_json(unfinished / "evaluation.json", {"grid-unseen": agents})
     text = reports.write(unfinished).read_text().replace("\N{NO-BREAK SPACE}", " ")
-    assert "worse than tuned PPO at 0.90 (0.89 to 0.91), the strongest of A2C, DPO, PPO." in text
+    assert "worse than tuned PPO at 0.90 (0.89 to 0.91), the strongest of A2C, PPO and DPO." in text
 
 
 def test_levels_are_compared_with_the_strongest_of_the_hand_written(run, tmp_path):
