@@ -17,7 +17,7 @@ from PIL import Image
 from metadisco.checkpoints import checkpoint
 from metadisco.core.files import write_atomically
 from metadisco.evaluation import results
-from metadisco.reports import plots
+from metadisco.reports import plots, sections
 from metadisco.runs import run_folder
 
 RESULTS = Path("docs/results")
@@ -30,12 +30,14 @@ def picture(run: Path) -> bytes:
     name = "validation/iqm" if is_validated else "fitness"
     rows = [row for row in log if row.get(name) is not None]
     steps, values, seconds = (np.array([row[column] for row in rows]) for column in ("step", name, "seconds"))
+    beside, line = sections.validated_beside(log)
     training = plots.meta_training(
         steps,
         values,
         seconds,
         y_label="IQM on validation levels" if is_validated else "mean fitness of the population",
-        a2c=rows[-1].get("validation/a2c_iqm"),
+        a2c=line,
+        agent=beside,
         every_step=not is_validated,
     )
     suite, agents = next(iter(results.load_curves(run / "curves.npz").items()))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.agents.networks import CNN, MLP, Table
     from metadisco.agents.optimizers import SGD, Adam, RMSProp
-    from metadisco.checkpoints.checkpoint import Discovered, load, save
+    from metadisco.checkpoints.checkpoint import Discovered, load, save, zoo_names
     from metadisco.checkpoints.disco103 import load_disco103
     from metadisco.commands.discovery import discover, inner_loop
     from metadisco.core.config import ConfigError
@@ -25,8 +25,13 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.envs.base import Box, Discrete, EnvSpec, Step
     from metadisco.envs.gridworld.dynamics import GridWorld
     from metadisco.envs.gridworld.levels import GridLevels
+    from metadisco.envs.gridworld.rendering import render_image
+    from metadisco.evaluation.agents_under_test import AgentUnderTest, tuned_a2c, tuned_dpo, tuned_ppo
+    from metadisco.evaluation.evaluation import compare
     from metadisco.evaluation.meta_test import meta_test
+    from metadisco.evaluation.results import Evaluation, Results
     from metadisco.evaluation.test_sets import Generated, GridSuite, TestSet
+    from metadisco.evaluation.trained_agent import TrainedAgent, train_agent
     from metadisco.lives.critic import Critic
     from metadisco.lives.learner import Learner
     from metadisco.lives.life import InnerLoop
@@ -80,6 +85,7 @@ __all__ = [
     "PPO",
     "SGD",
     "Adam",
+    "AgentUnderTest",
     "Box",
     "ConfigError",
     "Critic",
@@ -91,6 +97,7 @@ __all__ = [
     "Domain",
     "DomainRandomization",
     "EnvSpec",
+    "Evaluation",
     "Evolution",
     "EvolutionTrainer",
     "Expert",
@@ -129,6 +136,7 @@ __all__ = [
     "RMSProp",
     "RandomPolicy",
     "Regret",
+    "Results",
     "Return",
     "ScheduledA2C",
     "ScheduledMirrorLearning",
@@ -137,10 +145,12 @@ __all__ = [
     "Task",
     "Tasks",
     "TestSet",
+    "TrainedAgent",
     "Trajectory",
     "TruncatedES",
     "Uniform",
     "Unroll",
+    "compare",
     "discover",
     "inner_loop",
     "load",
@@ -149,14 +159,20 @@ __all__ = [
     "meta_test",
     "prepare_jax",
     "preset",
+    "render_image",
     "save",
     "save_levels",
+    "train_agent",
+    "tuned_a2c",
+    "tuned_dpo",
+    "tuned_ppo",
+    "zoo_names",
 ]
 
 _HOMES = {
     "agents.networks": "CNN MLP Table",
     "agents.optimizers": "SGD Adam RMSProp",
-    "checkpoints.checkpoint": "Discovered load save",
+    "checkpoints.checkpoint": "Discovered load save zoo_names",
     "checkpoints.disco103": "load_disco103",
     "commands.discovery": "discover inner_loop",
     "core.config": "ConfigError",
@@ -172,8 +188,13 @@ _HOMES = {
     "envs.base": "Box Discrete EnvSpec Step",
     "envs.gridworld.dynamics": "GridWorld",
     "envs.gridworld.levels": "GridLevels",
+    "envs.gridworld.rendering": "render_image",
+    "evaluation.agents_under_test": "AgentUnderTest tuned_a2c tuned_dpo tuned_ppo",
+    "evaluation.evaluation": "compare",
     "evaluation.meta_test": "meta_test",
+    "evaluation.results": "Evaluation Results",
     "evaluation.test_sets": "Generated GridSuite TestSet",
+    "evaluation.trained_agent": "TrainedAgent train_agent",
     "lives.critic": "Critic",
     "lives.learner": "Learner",
     "lives.life": "InnerLoop",

@@ -214,9 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seeds", type=int, default=2, help="agents per task [default: 2]")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of the agents [default: 0]")
     evaluate.add_argument("--levels", type=int, help="only the first LEVELS tasks of each suite")
-    evaluate.add_argument(
-        "--against", nargs="*", help="baselines: a2c, ppo, dpo [default: a2c on grids, ppo and dpo elsewhere]"
-    )
+    evaluate.add_argument("--against", nargs="*", help="baselines: a2c, ppo, dpo [default: all that are tuned there]")
     evaluate.add_argument("--json", help="write the results to this file")
     evaluate.add_argument("--out", help="write results.json, table.md and figures into this folder")
     evaluate.add_argument("--overwrite", action="store_true", help="replace an older comparison in that folder")

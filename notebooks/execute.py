@@ -2,7 +2,8 @@
 
 The files here have no outputs; executed notebooks go into build/notebooks, which git ignores. A notebook is executed
 from top to bottom by a new kernel in a folder of its own, so that its runs leave nothing here. What would differ from
-machine to machine is left out of the file. The tests execute them too, with METADISCO_TINY set.
+machine to machine is left out of the file. The tests execute them too, at tiny sizes: a notebook opens with a cell of
+sizes, tagged `parameters`, after which `TINY` is assigned then.
 """
 
 import argparse
@@ -20,6 +21,15 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parent
 BUILD = FOLDER.parent / "build" / "notebooks"
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+TINY: dict[str, dict[str, object]] = {
+    "01_quickstart": {"META_STEPS": 3, "TEST_LEVELS": 2, "LIFETIME": 4},
+    "02_what_did_it_discover": {"TEST_LEVELS": 2, "LIFETIME": 2, "LIFETIMES": (2, 3), "LATE": (0.5,)},
+    "03_your_own_objective": {"META_STEPS": 2, "NUM_TASKS": 2, "TEST_LEVELS": 2, "LIFETIMES": (2, 3)},
+    "04_design_a_curriculum": {"META_STEPS": 2, "NUM_TASKS": 4, "CAPACITY": 8, "LIFETIMES": (2, 3)},
+    "05_your_own_environment": {"META_STEPS": 2, "NUM_TASKS": 2, "TEST_LEVELS": 2, "LIFETIMES": (2, 4)},
+    "06_in_your_own_training_loop": {"UPDATES": 2, "SEEDS": 2, "ENVIRONMENTS": ("CartPole-v1",)},
+}
+"""Sizes at which a test executes each notebook."""
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -34,13 +44,15 @@ def execute(path: Path, folder: Path, *, is_tiny: bool = False, seconds: int = 9
     Args:
         path: of the notebook.
         folder: where its kernel runs.
-        is_tiny: whether METADISCO_TINY is set, by which notebooks choose small sizes.
+        is_tiny: whether it runs at the sizes of `TINY` instead of its own.
         seconds: of a cell at most.
 
     Raises:
         nbclient.exceptions.CellExecutionError: where a cell fails.
     """
     notebook = nbformat.read(path, as_version=4)
+    if is_tiny:
+        notebook = with_parameters(notebook, TINY[path.stem])
     client = NotebookClient(
         notebook,
         timeout=seconds,
@@ -48,9 +60,23 @@ def execute(path: Path, folder: Path, *, is_tiny: bool = False, seconds: int = 9
         resources={"metadata": {"path": str(folder)}},
         coalesce_streams=True,
     )
-    tiny = {"METADISCO_TINY": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling is all that takes time then
+    tiny = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling is all that takes time then
     with _environment(tiny if is_tiny else dict.fromkeys(tiny)):
         client.execute()
+    return notebook
+
+
+def with_parameters(notebook: nbformat.NotebookNode, values: dict[str, object]) -> nbformat.NotebookNode:
+    """A notebook whose cell tagged `parameters` ends with other values of names that it has.
+
+    Raises:
+        ValueError: where it has no such cell, or the cell does not have a name.
+    """
+    found = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assigned = {line.partition(" = ")[0] for cell in found for line in cell.source.splitlines()}
+    if len(found) != 1 or not set(values) <= assigned:
+        raise ValueError(f"one cell tagged `parameters` must assign {', '.join(values)}; got {sorted(assigned)}")
+    found[0].source += "".join(f"\n{name} = {value!r}" for name, value in values.items())
     return notebook
 
 

@@ -6,11 +6,11 @@ Scores of further suites can be shown beside those of the document.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from metadisco.core import moved
-from metadisco.core.score_table import counted, markdown, score_table
+from metadisco.core.score_table import by_strength, counted, decimal, markdown, score_table
 
 COLUMNS = ("iqm", "optimality_gap", "cvar", "mean_return", "num_tasks", "num_seeds", "lifetime", "env_steps", "seed")
 ZOO_SCORES = "docs/results/zoo.json"  # of every shipped objective, in the repository
@@ -53,6 +53,46 @@ def card(document: dict[str, Any], name: str, place: str, scores: Mapping[str, A
     return "\n\n".join(sections) + "\n"
 
 
+def meta_steps_done(origin: Mapping[str, Any], of_preset: int | None = None) -> str:
+    """How many meta-steps were done, and of how many where the run stopped before its last one.
+
+    Args:
+        origin: a provenance with `meta_steps`.
+        of_preset: meta-steps of the preset as it is; those that the run was asked for count where it is None.
+
+    Example:
+        >>> meta_steps_done({"meta_steps": 343, "trainer": {"num_steps": 520}})
+        'stopped early, after 343 of 520 meta-steps'
+        >>> meta_steps_done({"meta_steps": 520, "trainer": {"num_steps": 520}})
+        '520 meta-steps'
+    """
+    done, asked = origin["meta_steps"], origin.get("trainer", {}).get("num_steps")
+    planned = of_preset or asked
+    if not isinstance(done, int) or not isinstance(planned, int) or done >= planned:
+        return counted(done, "meta-step") if isinstance(done, int) else f"{done} meta-steps"
+    return f"stopped early, after {done:,} of {counted(planned, 'meta-step')}{' of its preset' if of_preset else ''}"
+
+
+def headlines(evaluation: Mapping[str, Any], suites: Collection[str] = ()) -> list[str]:
+    """One line for each suite: the score of the objective beside those of the hand-written ones, the strongest first.
+
+    Args:
+        evaluation: suite -> agent -> scores.
+        suites: only these; all of them by default.
+
+    Example:
+        >>> headlines({"grid-tiny": {"a2c": {"iqm": 0.5}, "ppo": {"iqm": 0.7}, "discovered": {"iqm": 0.6}}})
+        ['grid-tiny: IQM 0.60 (ppo 0.70, a2c 0.50)']
+    """
+    lines = []
+    for suite, agents in evaluation.items():
+        beside = by_strength(agents)
+        if "discovered" in agents and beside and (not suites or suite in suites):
+            others = ", ".join(f"{name} {decimal(agents[name].get('iqm'), 2)}" for name in beside)
+            lines.append(f"{suite}: IQM {decimal(agents['discovered'].get('iqm'), 2)} ({others})")
+    return lines
+
+
 def _license(said: dict[str, str]) -> str:
     """License of meta-parameters that are others' work, whom to name, and what was changed."""
     lines = [f"The meta-parameters are under [{said['name']}]({said['url']})."]
@@ -66,7 +106,7 @@ def _training(origin: dict[str, Any]) -> str:
     lines = []
     if "command" in origin:
         lines.append(f"    {origin['command']}\n")
-    budget = [counted(origin[key], "meta-step") for key in ("meta_steps",) if key in origin]
+    budget = [meta_steps_done(origin)] if "meta_steps" in origin else []
     budget += [f"{sum(domain.get('num_tasks', 0) for domain in domains)} tasks each"]
     budget += [f"{origin['minutes']:.0f} minutes with the meta-test" for key in ("minutes",) if key in origin]
     budget += [f"on {origin['hardware']}" for key in ("hardware",) if key in origin]

@@ -8,6 +8,7 @@ another thing, see `metadisco.runs.train_state`.
 import dataclasses
 import functools
 import hashlib
+import html
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,10 +20,11 @@ import jax.numpy as jnp
 import safetensors.flax
 
 from metadisco.checkpoints import stored_trees
-from metadisco.checkpoints.card import card
+from metadisco.checkpoints.card import card, headlines, meta_steps_done
 from metadisco.core import config, moved
 from metadisco.core.files import CheckpointError, leaf_types
 from metadisco.core.jax_defaults import own_defaults
+from metadisco.core.score_table import counted
 from metadisco.core.tensor_folder import TensorFolder
 from metadisco.objectives import drift as drifts
 from metadisco.objectives.base import NamedInputs, Objective
@@ -45,7 +47,13 @@ class Discovered:
 
     Example:
         >>> discovered = load("quickstart")  # doctest: +SKIP
-        >>> discovered.objective, discovered.evaluation  # doctest: +SKIP
+        >>> discovered  # doctest: +SKIP
+        Discovered ScheduledA2C, 143 meta-parameters
+          preset quickstart, seed 4, 100 meta-steps, 7 min
+          grid-unseen: IQM 0.94 (a2c 0.93, ppo 0.92)
+          grid-unseen@16: IQM 0.90 (ppo 0.88, a2c 0.87)
+          grid-unseen@256: IQM 0.94 (a2c 0.94, ppo 0.93)
+          grid-tiny: IQM 0.95 (ppo 0.94, dpo 0.92, a2c 0.86)
         >>> round(float(Discovered(MirrorLearning(), ()).drift(1.5, 2.0)), 3)  # of PPO: (1.5 - 1.2) * 2
         0.6
     """
@@ -56,6 +64,29 @@ class Discovered:
         default_factory=dict
     )  # command, seed, commit, versions, hardware, ...
     evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)  # suite -> agent -> scores
+
+    def __repr__(self) -> str:
+        return "\n  ".join(self._lines())
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows."""
+        head, *rest = map(html.escape, self._lines())
+        return f"<div><b>{head}</b>{''.join(f'<br>{line}' for line in rest)}</div>"
+
+    def _lines(self) -> list[str]:
+        """What it is, how it was trained and what it reached, in a few lines; all of it is in the fields."""
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.meta_params))
+        kind = config.class_name(self.objective).rpartition(":")[2]
+        drift = getattr(self.objective, "drift", None)
+        inside = f"({config.class_name(drift).rpartition(':')[2]})" if config.is_component(drift) else ""
+        lines = [f"Discovered {kind}{inside}, {counted(count, 'meta-parameter')}"]
+        origin = self.provenance
+        told = [f"{name} {origin[name]}" for name in ("preset", "seed") if name in origin]
+        told += [meta_steps_done(origin)] if "meta_steps" in origin else []
+        told += [f"{origin['minutes']:.0f} min"] if isinstance(origin.get("minutes"), int | float) else []
+        scores = headlines(self.evaluation)
+        more = [f"and {counted(len(scores) - 4, 'suite')} more"] if len(scores) > 4 else []
+        return [*lines, *([", ".join(told)] if told else []), *scores[:4], *more]
 
     @property
     def drift_rule(self) -> drifts.Drift:

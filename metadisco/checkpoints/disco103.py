@@ -103,6 +103,22 @@ def load_by_reference(reference: str) -> Discovered:
     return load(reference)
 
 
+def as_discovered(given: Discovered | str | os.PathLike) -> Discovered:
+    """A discovered objective, or what its name or path stands for; see `load_by_reference`.
+
+    Raises:
+        ValueError: where it is neither.
+    """
+    if isinstance(given, Discovered):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return load_by_reference(os.fspath(given))
+    raise ValueError(
+        "a discovered objective is a name in the zoo, a folder, or what metadisco.load returns; got "
+        f"{type(given).__name__}"
+    )
+
+
 def to_meta_params(arrays: dict[str, np.ndarray], objective: Disco103, where: str) -> Any:
     """Meta-parameters from the arrays of a file, by their names there. Raises CheckpointError as `load_disco103`."""
     wanted = names_and_shapes(objective)

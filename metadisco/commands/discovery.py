@@ -1,15 +1,18 @@
 """From a preset to a tested objective: meta-train, save, meta-test, report."""
 
 import functools
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from metadisco.checkpoints import checkpoint, stored_trees
 from metadisco.checkpoints.checkpoint import Discovered
+from metadisco.checkpoints.disco103 import as_discovered
 from metadisco.commands import start as starts
 from metadisco.core import config, terminal
 from metadisco.core.files import parse_json
@@ -56,12 +59,18 @@ class Discovery:
     folder: Path
     exit_code: int
 
+    def __repr__(self) -> str:
+        return f"{self.discovered or 'No objective yet'}\n  in {self.folder}, exit code {self.exit_code}"
+
 
 @own_defaults
 def discover(
-    preset: Preset,
-    out: str | Path,
+    preset: Preset | str,
+    out: str | Path | None = None,
     *,
+    overrides: Mapping[str, object] = MappingProxyType({}),
+    minutes: float | None = None,
+    env_steps: float | None = None,
     seed: int = 0,
     resume: bool = False,
     other_code: bool = False,
@@ -75,8 +84,11 @@ def discover(
     see `curricula.snapshots`), and `objective/`, `evaluation.json`, `curves.npz` and `report.html`.
 
     Args:
-        preset: what to run; see `metadisco.presets.registry`.
-        out: run folder, new or empty unless `resume`.
+        preset: what to run, or its name; see `metadisco.presets.registry`.
+        out: run folder, new or empty unless `resume`; `runs/NAME` of the preset by default.
+        overrides: settings by their paths, such as `{"meta_optimizer.sigma.start": 0.05}`.
+        minutes: limit of meta-training, in place of the preset's.
+        env_steps: limit on its environment steps, in place of the preset's.
         seed: of the whole run.
         resume: go on with the run in `out`.
         other_code: also if other code began it.
@@ -92,9 +104,14 @@ def discover(
     Raises:
         run_folder.RunError: where `out` cannot be used.
         ValueError: for settings that cannot work, before anything is compiled.
+
+    Example:
+        >>> discover("smoke", overrides={"num_steps": 10}).discovered  # doctest: +SKIP
     """
+    preset = _asked_for(preset, overrides, minutes=minutes, env_steps=env_steps)
+    config.check_seed(seed)
     console = terminal.console_for(console)
-    trainer, folder = preset.trainer, Path(out)
+    trainer, folder = preset.trainer, Path(f"runs/{preset.name}" if out is None else out)
     check(preset)
     begins_at = starts.of_run(folder, start, resume=resume)
     init = starts.init_for(trainer, begins_at, trainer)
@@ -142,6 +159,19 @@ def discover(
     with clear_errors(folder):
         discovered = finish(preset, folder, meta_params, seed=seed, step=run.step, seconds=run.seconds, console=console)
     return Discovery(discovered, folder, run.exit_code)
+
+
+def _asked_for(preset: Preset | str, overrides: Mapping[str, object], **limits: float | None) -> Preset:
+    """The preset with its settings and limits exchanged. Raises ConfigError or ValueError for what it cannot have."""
+    if isinstance(preset, str):
+        preset = registry.preset(preset)
+    if not isinstance(preset, Preset):
+        raise ValueError(f"a preset is a name of metadisco list presets or a Preset, got {type(preset).__name__}")
+    changes: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
+    for name, value in changes.items():
+        if not (isinstance(value, int | float) and not isinstance(value, bool) and value > 0):
+            raise ValueError(f"{name} must be a number above 0, or None for the preset's own, got {value!r}")
+    return replace(preset, trainer=config.replace_fields(preset.trainer, overrides), **changes)
 
 
 @own_defaults
@@ -252,7 +282,7 @@ def finish(
     checkpoint.save(untested, folder / "objective", overwrite=True)  # whatever becomes of the test
     then = "Now the meta-test:" if preset.suites else "There is no suite to test it on."
     console.print(f"Meta-training is done after {counted(step, 'meta-step')}. {then}")
-    tests = plan([_objective(preset, meta_params)], preset.suites)
+    tests = plan([_objective(preset, meta_params)], preset.suites, baselines=preset.baselines)
     outcome = run_tests(tests, num_seeds=preset.num_seeds, seed=seed, console=console)
     origin["minutes"] = round((seconds + time.perf_counter() - begun) / 60, 2)
     scores = results.table(outcome)
@@ -267,9 +297,9 @@ def finish(
 
 
 @own_defaults
-def inner_loop(discovered: Discovered) -> InnerLoop:
-    """The inner loop that an objective was meta-trained with; of several, the first."""
-    return trained_with(discovered)[0]
+def inner_loop(discovered: Discovered | str | os.PathLike) -> InnerLoop:
+    """The inner loop that an objective, or one of this name, was meta-trained with; of several, the first."""
+    return trained_with(as_discovered(discovered))[0]
 
 
 @own_defaults
@@ -283,7 +313,7 @@ def check(preset: Preset) -> None:
         check_even(domain.num_tasks, trainer.replicas, name=f"{where}num_tasks")
     _tests(preset)
     if preset.validate_every:
-        plan([_objective(preset)], [VALIDATION_SUITE])
+        plan([_objective(preset)], [VALIDATION_SUITE], baselines=preset.baselines)
     try:
         memory_estimate.check(trainer)  # which traces whole lives
     except (TypeError, AttributeError) as error:
@@ -295,7 +325,7 @@ def check(preset: Preset) -> None:
 
 def _tests(preset: Preset) -> list[PlannedTest]:
     """Tests of the objective of a run."""
-    return plan([_objective(preset)], preset.suites)
+    return plan([_objective(preset)], preset.suites, baselines=preset.baselines)
 
 
 def _check_modules(trainer: Any) -> None:
@@ -341,7 +371,7 @@ def snapshots(preset: Preset, seed: int) -> Callable[[Path, Any], None] | None:
 
 def validation(preset: Preset) -> Callable[[Any], dict[str, Any]]:
     """Scores of a train state on the validation levels, next to those of the baselines; built when first called."""
-    (test,) = plan([_objective(preset)], [VALIDATION_SUITE], preset.num_validation_levels)
+    (test,) = plan([_objective(preset)], [VALIDATION_SUITE], preset.num_validation_levels, preset.baselines)
     *hand_written, learned = test.agents
     build = functools.cache(test.suite.build)
 

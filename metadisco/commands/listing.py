@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
-from metadisco.core.score_table import decimal
+from metadisco.checkpoints.card import headlines, meta_steps_done
 from metadisco.evaluation import catalog as suites
 from metadisco.presets import catalog as presets
 
@@ -57,7 +57,8 @@ NOTES = {
     "suites": "Test an objective on one: metadisco evaluate CHECKPOINT --suite NAME.",
     "objectives": "One of your own is named by its module: metadisco discover PRESET --inner.objective my_module:Mine.",
     "settings": "Change one: metadisco discover PRESET --num_steps 100; or several from a file: --settings FILE.toml.",
-    "checkpoints": "Explain one: metadisco inspect NAME. Test it: metadisco evaluate NAME.",
+    "checkpoints": "IQM of normalised scores in its own meta-test, and of baselines as they were tuned then.\n"
+    "Explain one: metadisco inspect NAME. Test it: metadisco evaluate NAME.",
 }
 """What is said below each list."""
 
@@ -73,7 +74,7 @@ def rows(kind: str) -> list[tuple[str, ...]]:
         return _suites()
     if kind == "objectives":
         return [(name, f"{words}\n{where}") for name, (words, where) in OBJECTIVES.items()]
-    return [(name, _headline(document)) for name, document in _shipped()]
+    return [(name, _headline(name, document)) for name, document in _shipped()]
 
 
 def _suites() -> list[tuple[str, ...]]:
@@ -93,16 +94,12 @@ def _shipped() -> Iterable[tuple[str, Mapping[str, Any]]]:
             yield folder.name, json.loads((folder / "objective.json").read_text())
 
 
-def _headline(document: Mapping[str, Any]) -> str:
-    """Its scores and those of its baselines on the suites of its preset, or on all if there is no preset."""
-    preset, scores = document["provenance"].get("preset"), document["evaluation"]
-    wanted = presets.PRESETS[preset].suites if preset in presets.PRESETS else tuple(scores)
-    lines = []
-    for suite in (suite for suite in wanted if suite in scores):
-        agents = scores[suite]
-        baselines = [
-            f"{name} {decimal(row['iqm'], 2)}" for name, row in agents.items() if name in ("a2c", "ppo", "dpo")
-        ]
-        if "discovered" in agents and baselines:
-            lines.append(f"{suite}: IQM {decimal(agents['discovered']['iqm'], 2)} ({', '.join(baselines)})")
-    return "; ".join(lines)
+def _headline(name: str, document: Mapping[str, Any]) -> str:
+    """How far it was trained, and its scores beside its baselines on the suites of its preset, or on all."""
+    origin, scores = document["provenance"], document["evaluation"]
+    preset = name if name in presets.PRESETS else origin.get("preset")
+    entry = presets.PRESETS.get(str(preset))
+    trained = meta_steps_done(origin, None if entry is None else entry.meta_steps)
+    minutes = f" in {origin['minutes']:.0f} min" if "minutes" in origin else ""
+    lines = headlines(scores, () if entry is None else entry.suites) or headlines(scores)
+    return "\n".join([f"{trained}{minutes}", *lines])

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import importlib
 import math
+import operator
 import sys
 import types
 import typing
@@ -57,6 +58,18 @@ def check_counts(component: Any, *names: str) -> None:
             raise ValueError(f"{type(component).__name__}.{name} must be at least 1, got {value}")
         if value is not None and value > MAX_COUNT:
             raise ValueError(f"{type(component).__name__}.{name} must be at most {MAX_COUNT:,}, got {value}")
+
+
+def check_whole(name: str, value: Any, low: int, high: int = MAX_COUNT) -> None:
+    """Raise ValueError unless an argument is a whole number from `low` to `high`."""
+    is_whole = hasattr(value, "__index__") and not isinstance(value, bool)  # also of numpy
+    if not is_whole or not low <= operator.index(value) <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high:,}, got {value!r}")
+
+
+def check_seed(value: Any) -> None:
+    """Raise ValueError unless a seed is a whole number of 32 bits."""
+    check_whole("seed", value, 0, 2**32 - 1)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -24,6 +24,8 @@ HEADINGS = {
 """All columns that a table of scores can have."""
 COLUMNS = (*MEASURES, "mean_return", "env_steps")
 DASH = "–"
+HAND_WRITTEN = ("a2c", "ppo", "dpo")
+"""Baselines by the names that they have in tables."""
 
 
 class Table(NamedTuple):
@@ -31,6 +33,18 @@ class Table(NamedTuple):
 
     head: list[str]
     rows: list[list[str]]
+
+
+def by_strength(agents: Mapping[str, Row]) -> list[str]:
+    """The hand-written objectives among the agents of a suite, by their IQM, the strongest first: the yardstick.
+
+    Example:
+        >>> by_strength({"random": {"iqm": 0.0}, "a2c": {"iqm": 0.8}, "dpo": {"iqm": 0.9}, "discovered": {"iqm": 1.0}})
+        ['dpo', 'a2c']
+    """
+    there = [name for name in HAND_WRITTEN if name in agents]
+    known = {name: float(agents[name]["iqm"]) for name in there if decimal(agents[name].get("iqm")) != DASH}
+    return [*sorted(known, key=lambda name: -known[name]), *(name for name in there if name not in known)]
 
 
 def decimal(value: Any, digits: int = 3) -> str:
@@ -107,6 +121,22 @@ def markdown(table: Table) -> str:
     """A table in Markdown, without a line break at its end."""
     lines = [table.head, ["---"] * len(table.head), *table.rows]
     return "\n".join(f"| {' | '.join(each.replace('|', chr(92) + '|') for each in line)} |" for line in lines)
+
+
+def plain(table: Table) -> str:
+    """A table in letters of one width; the first column is on the left, all others on the right.
+
+    Example:
+        >>> print(plain(Table(["agent", "IQM"], [["a2c", "0.5"]])))
+        agent  IQM
+        a2c    0.5
+    """
+    widths = [max(map(len, column)) for column in zip(table.head, *table.rows)]
+    lines = []
+    for first, *others in [table.head, *table.rows]:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def show(table: Table, title: str, console: Any, *, num_names: int = 1) -> None:

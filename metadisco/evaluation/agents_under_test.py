@@ -224,10 +224,18 @@ def _inner_on(suite: suites.Suite, candidates: Sequence[InnerLoop]) -> InnerLoop
 
 
 def _default_baselines(suite: suites.Suite, inner: InnerLoop) -> tuple[str, ...]:
-    """Default baselines of a suite: hand-written objectives with tuned hyper-parameters."""
+    """All hand-written objectives that are tuned for the agents of a suite and fit their rollouts."""
     if suite.inner is not None:
-        return ("ppo", "dpo")
-    return ("a2c",) if isinstance(inner.torso, Table) else ()
+        return tuple(FOR_REFERENCE_AGENTS)
+    return tuple(name for name, tuned in FOR_TABLES.items() if _fits(tuned, inner))
+
+
+def _fits(tuned: Callable[[InnerLoop], InnerLoop], inner: InnerLoop) -> bool:
+    try:
+        tuned(inner)
+    except ValueError:
+        return False
+    return True
 
 
 def _baseline(name: str, suite: suites.Suite, inner: InnerLoop) -> InnerLoop:

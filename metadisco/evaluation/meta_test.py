@@ -4,6 +4,7 @@ An objective alone is called `discovered`, also in the files of a run. Several a
 has objectives whose agents had different budgets, or that were trained for other lifetimes, without saying so.
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import jax
 
 from metadisco.checkpoints import checkpoint
 from metadisco.checkpoints.checkpoint import Discovered
-from metadisco.checkpoints.disco103 import DISCO103, load_by_reference
+from metadisco.checkpoints.disco103 import DISCO103, as_discovered, load_by_reference
 from metadisco.core import config, devices, score_table, trees
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.score_table import counted
@@ -28,6 +29,7 @@ from metadisco.evaluation.results import Results
 from metadisco.meta_training import memory_estimate
 from metadisco.runs.progress import Bars, Ticker, clock, is_live
 
+Checkpoint = Discovered | str | os.PathLike
 RESERVED = ("random", *UPPER_ANCHORS, *FOR_TABLES)
 
 
@@ -66,13 +68,13 @@ def load_all(references: Sequence[str]) -> dict[str, Discovered]:
 
 @own_defaults
 def meta_test(
-    discovered: Discovered | Mapping[str, Discovered],
-    suite_names: Sequence[str] = ("grid-unseen",),
+    discovered: Checkpoint | Mapping[str, Checkpoint],
+    suite_names: str | Sequence[str] = ("grid-unseen",),
     *,
     num_seeds: int = 2,
     seed: int = 0,
     num_levels: int | None = None,
-    baselines: Sequence[str] | None = None,
+    baselines: str | Sequence[str] | None = None,
     console: Any = None,
 ) -> Results:
     """Test discovered objectives next to baselines.
@@ -80,26 +82,36 @@ def meta_test(
     Grid suites test the tabular agents of meta-training, other suites their own reference agents.
 
     Args:
-        discovered: from `metadisco.load`; or several by name. One alone is called `discovered`.
-        suite_names: of suites or groups of them, such as `NAME`, `NAME@LIFETIME`, `NAME@x4` or `horizons:NAME`.
+        discovered: from `metadisco.load`, or what it takes: a name or a path; or several of them by the names that they
+            are to have in tables. One alone is called `discovered`.
+        suite_names: one, or several, of suites or groups of them, such as `NAME`, `NAME@LIFETIME`, `NAME@x4` or
+            `horizons:NAME`.
         num_seeds: agents per task.
         seed: of the agents.
         num_levels: only the first so many tasks of each suite.
         baselines: names of hand-written objectives; by default those that are usual for each suite.
         console: `rich` console for progress and the table.
 
+    Returns:
+        The results, which show themselves as a table; `records()` and `to_frame()` are for further work.
+
     Raises:
+        ValueError: for numbers that are none.
         config.ConfigError: for unknown suites or baselines, or a checkpoint that does not say what agents it was
             trained with.
     """
-    named = {"discovered": discovered} if isinstance(discovered, Discovered) else discovered
+    config.check_seed(seed)
+    config.check_whole("num_seeds", num_seeds, 1)
+    if num_levels is not None:
+        config.check_whole("num_levels", num_levels, 1)
+    given = discovered if isinstance(discovered, Mapping) else {"discovered": discovered}
     return run(
-        named,
-        suite_names,
+        {name: as_discovered(each) for name, each in given.items()},
+        [suite_names] if isinstance(suite_names, str) else suite_names,
         num_seeds=num_seeds,
         seed=seed,
         num_levels=num_levels,
-        baselines=baselines,
+        baselines=[baselines] if isinstance(baselines, str) else baselines,
         console=console,
     ).results
 
@@ -155,7 +167,7 @@ def run_tests(tests: Sequence[PlannedTest], *, num_seeds: int, seed: int, consol
         say(f"Testing {what}: {duration.in_words(duration.seconds(tests, num_seeds))} here.")
     test_sets = [test.suite.build() for test in tests]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    found: Results = {}
+    found = Results()
     begun, at = time.monotonic(), ["drawing levels"]
     ticker = Ticker(
         lambda: say(f"{at[0]} · elapsed {clock(time.monotonic() - begun)}"),
@@ -206,6 +218,8 @@ def show(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], console: Any) ->
         of += [f" at lifetime {first['lifetime']}"] if "lifetime" in first else []
         title = f"{suite}: normalised score{''.join(of)}"
         score_table.show(_narrow(agents), title, console)
+    for sentence in results.remarks(scores):
+        console.print(sentence, highlight=False, markup=False)
 
 
 def _narrow(agents: Mapping[str, Mapping[str, Any]]) -> score_table.Table:

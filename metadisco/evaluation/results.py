@@ -10,6 +10,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from html import escape
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -17,6 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from metadisco.core.files import parse_json, write_atomically
+from metadisco.core.score_table import Table, plain, score_table
 from metadisco.evaluation import stats
 from metadisco.evaluation.catalog import UPPER_ANCHORS
 
@@ -39,8 +41,52 @@ class Evaluation:
     agent_params: dict[str, np.ndarray]  # path in the tree -> [some first tasks, ...] at the end, first seed
 
 
-Results = dict[str, dict[str, Evaluation]]
-"""Suite -> agent -> evaluation."""
+class Results(dict[str, dict[str, Evaluation]]):
+    """Results of a meta-test: suite -> agent -> evaluation. It shows itself as tables of scores.
+
+    Example:
+        >>> Results().records()
+        []
+    """
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row for each agent on each suite, as `summarize` makes it, with `suite` and `agent` in front."""
+        return [
+            {"suite": suite, "agent": agent, **row}
+            for suite, agents in table(self).items()
+            for agent, row in agents.items()
+        ]
+
+    def to_frame(self) -> Any:
+        """`records` as a pandas DataFrame.
+
+        Raises:
+            ImportError: where pandas is not installed; metadisco itself does not need it.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("Results.to_frame needs pandas: pip install pandas, or take Results.records()") from error
+        return pandas.DataFrame(self.records())
+
+    def __repr__(self) -> str:
+        tables = [f"{suite}\n{plain(_scores(agents))}" for suite, agents in table(self).items()]
+        return "\n\n".join(tables) or "no results"
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows."""
+        return "\n".join(f"<h4>{escape(suite)}</h4>\n{_as_html(_scores(rows))}" for suite, rows in table(self).items())
+
+
+def _scores(rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    return score_table(rows, ("iqm", "cvar", "optimality_gap", "mean_score", "mean_return"))
+
+
+def _as_html(table: Table) -> str:
+    def line(cells: list[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return "<table>" + line(table.head, "th") + "".join(line(row, "td") for row in table.rows) + "</table>"
 
 
 def summarize(evaluation: Evaluation) -> dict[str, Any]:
@@ -84,6 +130,50 @@ def improvement(agents: Mapping[str, Evaluation]) -> dict[str, dict[str, dict[st
         found[first][second] = {"probability": each.point, "low": each.low, "high": each.high}
         found[second][first] = {"probability": 1.0 - each.point, "low": 1.0 - each.high, "high": 1.0 - each.low}
     return found
+
+
+def remarks(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """What a reader of tables has to know, each said once: scores above 1, and intervals that have no width.
+
+    Example:
+        >>> remarks({"grid-tiny": {"a2c": {"iqm": 0.9, "iqm_low": 0.8, "iqm_high": 1.0}}})
+        []
+    """
+    told: list[str] = []
+    lone: list[str] = []
+    alike: list[str] = []
+    above: set[str] = set()
+    for suite, agents in scores.items():
+        for agent, row in learning_rows(agents).items():
+            low, high = row.get("iqm_low"), row.get("iqm_high")
+            if low is not None and low == high:
+                is_lone = row.get("num_tasks") == row.get("num_seeds") == 1
+                (lone if is_lone else alike).append(f"{agent} on {suite}")
+            if any(
+                isinstance(row.get(name), int | float) and row[name] > 1 for name in ("iqm", "iqm_high", "mean_score")
+            ):
+                above.add(upper_anchor(agents))
+    if "optimal" in above:
+        told.append(
+            "Scores above 1 are the luck of the evaluation episodes: 1 is the expected return of the optimum, and the "
+            "return of an agent is the mean of few episodes."
+        )
+    if above - {"optimal"}:
+        told.append("Scores above 1 are above what has the score 1 here: PPO at its usual budget, or a human.")
+    if lone:
+        told.append(f"One life has no interval: {', '.join(lone)}. More seeds give one.")
+    if alike:
+        told.append(
+            f"An interval of zero width means that all lives ended alike ({', '.join(alike)}). It is about other seeds "
+            "here, and says nothing of other levels or environments."
+        )
+    return told
+
+
+def learning_rows(agents: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Rows of a suite that are measured: without the two anchors of its scores."""
+    anchors = ("random", *UPPER_ANCHORS)
+    return {agent: row for agent, row in agents.items() if not row.get("is_exact") and agent not in anchors}
 
 
 def upper_anchor(agents: Mapping[str, Any]) -> str:
@@ -192,7 +282,7 @@ def _read_curves(path: Path) -> Results:
                 return {name: restore(entry) for name, entry in value["dict"].items()}
             return tuple(value) if isinstance(value, list) else value
 
-        results: Results = {}
+        results = Results()
         for entry in index["evaluations"]:
             evaluation = Evaluation(**{field.name: restore(entry[field.name]) for field in fields(Evaluation)})
             results.setdefault(evaluation.suite, {})[entry["agent"]] = evaluation

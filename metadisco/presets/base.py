@@ -17,6 +17,7 @@ class Preset:
             there.
         env_steps: cap on the environment steps of meta-training, antagonists included; None for none.
         suites: what the result is tested on, each `NAME` or `NAME@LIFETIME`.
+        baselines: hand-written objectives beside it; None for all that are tuned for its agents.
         num_seeds: agents per test task.
         validate_every: meta-steps between tests on the validation levels; 0 for never.
         num_validation_levels: how many of the validation levels such a test uses.
@@ -28,6 +29,7 @@ class Preset:
     minutes: float | None = None
     env_steps: float | None = None
     suites: tuple[str, ...] = ("grid-unseen",)
+    baselines: tuple[str, ...] | None = None
     num_seeds: int = 2
     validate_every: int = 30
     num_validation_levels: int = 32

@@ -20,12 +20,14 @@ class Entry:
     Attributes:
         description: one line.
         minutes: of a whole run; None where it was never measured.
+        meta_steps: of a whole run that no limit of time ends before.
         suites: what its objective is tested on.
         is_projected: whether the minutes are projected.
     """
 
     description: str
     minutes: int | None
+    meta_steps: int
     suites: tuple[str, ...] = _GRIDS
     is_projected: bool = False
 
@@ -41,56 +43,62 @@ PRESETS: dict[str, Entry] = {
     "quickstart": Entry(
         "the schedule of A2C's coefficients on general grid worlds by ES, lifetimes 16..256",
         11,
+        100,
         ("grid-unseen", "grid-unseen@16", "grid-unseen@256"),
         is_projected=True,
     ),
-    "smoke": Entry("everything once, tiny; the result is worthless", 1, ("grid-tiny",)),
+    "smoke": Entry("everything once, tiny; the result is worthless", 1, 30, ("grid-tiny",)),
     "scheduled-a2c": Entry(
         "the schedule of A2C's coefficients on general grid worlds by ES, lifetimes 16..1000",
         90,
+        600,
         is_projected=True,
     ),
     "scheduled-a2c-nres": Entry(
         "the schedule of A2C's coefficients on general grid worlds by noise-reuse ES, lifetimes 16..1000",
         None,
+        3600,
     ),
     "scheduled-ppo-quick": Entry(
         "the schedule of PPO's coefficients, by ES on CartPole, Catch and grid worlds, lifetimes 24..96",
         8,
+        100,
         _DRIFT,
         is_projected=True,
     ),
     "scheduled-ppo-grid": Entry(
         "the schedule of PPO's coefficients on general grid worlds by ES, lifetimes 16..256",
         15,
+        100,
         is_projected=True,
     ),
     "ta-lpg-quick": Entry(
         "TA-LPG on general grid worlds by ES, lifetimes 16..96",
         12,
+        850,
         ("grid-unseen", "grid-unseen-long"),
     ),
-    "ta-lpg-grid": Entry("TA-LPG (width 16) on general grid worlds by ES, lifetimes 10..250", 90, is_projected=True),
-    "lpg-grid": Entry("LPG (width 16) on general grid worlds by ES, lifetimes 10..250", 90, is_projected=True),
-    "lpg-grid-pes": Entry(
-        "LPG (width 16) on general grid worlds by persistent ES, lifetimes 10..250",
-        None,
+    "ta-lpg-grid": Entry(
+        "TA-LPG (width 16) on general grid worlds by ES, lifetimes 10..250", 90, 2500, is_projected=True
     ),
+    "lpg-grid": Entry("LPG (width 16) on general grid worlds by ES, lifetimes 10..250", 90, 2500, is_projected=True),
+    "lpg-grid-pes": Entry("LPG (width 16) on general grid worlds by persistent ES, lifetimes 10..250", None, 9000),
     "groove-grid-es": Entry(
         "TA-LPG (width 16) by ES on grid worlds replayed by algorithmic regret, lifetimes 10..250",
         180,
+        2500,
         is_projected=True,
     ),
-    "lpg-grid-gradient": Entry("LPG (width 16) on general grid worlds by meta-gradients, lifetimes 10..250", 19),
-    "groove-grid": Entry(_REPLAY.format("algorithmic regret"), 25),
-    "plr-uniform": Entry(_REPLAY.format("chance"), 20, is_projected=True),
-    "plr-l1": Entry(_REPLAY.format("L1 value loss"), 20, is_projected=True),
-    "plr-pvl": Entry(_REPLAY.format("positive value loss"), 20, is_projected=True),
-    "plr-maxmc": Entry(_REPLAY.format("MaxMC"), 20, is_projected=True),
-    "plr-learnability": Entry(_REPLAY.format("learnability"), 20, is_projected=True),
-    "plr-optimal-regret": Entry(_REPLAY.format("optimal regret"), 20, is_projected=True),
-    "lpo-quick": Entry(f"LPO, {_QUICK}", 7, _DRIFT),
-    "lpo-spaceinvaders": Entry(f"LPO, {_INVADERS}", None, _DRIFT),
-    "ta-lpo-quick": Entry(f"TA-LPO, {_QUICK}", 7, _DRIFT),
-    "ta-lpo-spaceinvaders": Entry(f"TA-LPO, {_INVADERS}", None, _DRIFT),
+    "lpg-grid-gradient": Entry("LPG (width 16) on general grid worlds by meta-gradients, lifetimes 10..250", 19, 5000),
+    "groove-grid": Entry(_REPLAY.format("algorithmic regret"), 25, 5000),
+    "plr-uniform": Entry(_REPLAY.format("chance"), 20, 5000, is_projected=True),
+    "plr-l1": Entry(_REPLAY.format("L1 value loss"), 20, 5000, is_projected=True),
+    "plr-pvl": Entry(_REPLAY.format("positive value loss"), 20, 5000, is_projected=True),
+    "plr-maxmc": Entry(_REPLAY.format("MaxMC"), 20, 5000, is_projected=True),
+    "plr-learnability": Entry(_REPLAY.format("learnability"), 20, 5000, is_projected=True),
+    "plr-optimal-regret": Entry(_REPLAY.format("optimal regret"), 20, 5000, is_projected=True),
+    "lpo-quick": Entry(f"LPO, {_QUICK}", 7, 250, _DRIFT),
+    "lpo-spaceinvaders": Entry(f"LPO, {_INVADERS}", None, 500, _DRIFT),
+    "ta-lpo-quick": Entry(f"TA-LPO, {_QUICK}", 7, 250, _DRIFT),
+    "ta-lpo-spaceinvaders": Entry(f"TA-LPO, {_INVADERS}", None, 500, _DRIFT),
 }

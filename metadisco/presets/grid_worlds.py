@@ -119,6 +119,7 @@ def smoke() -> Preset:
         description=CATALOG["smoke"].description,
         trainer=replace_fields(trainer, changes),
         suites=CATALOG["smoke"].suites,
+        baselines=("a2c",),
         num_seeds=2,
         validate_every=0,
     )

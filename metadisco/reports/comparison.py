@@ -131,7 +131,8 @@ def figures(agents: Mapping[str, results.Evaluation], rows: Mapping[str, Any]) -
 def markdown(document: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
     """The tables of a comparison as a Markdown page."""
     key = "Higher is better, but for the optimality gap (↓). A level's score is the mean of its seeds."
-    lines = ["# Comparison", key, *(f"**{sentence}**" for sentence in document["differences"])]
+    lines = ["# Comparison", key, *results.remarks(document["scores"])]
+    lines += [f"**{sentence}**" for sentence in document["differences"]]
     for suite, agents in document["scores"].items():
         first = next(iter(agents.values()))
         about = f"{first['num_tasks']} levels, {first['num_seeds']} seeds each, lifetime {first['lifetime']} updates"

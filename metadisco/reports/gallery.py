@@ -75,7 +75,9 @@ class Moment:
 
 
 def kept_levels(folder: Path, trainer: Mapping[str, Any]) -> Markup:
-    """The gallery of a run, and the shift of its levels. Nothing for a run on several domains, which leaves no levels.
+    """The gallery of a run, and the shift of its levels.
+
+    Nothing for a curriculum that keeps no levels, or for a run on several domains, which leaves none.
 
     Args:
         folder: of the run.
@@ -90,7 +92,7 @@ def kept_levels(folder: Path, trainer: Mapping[str, Any]) -> Markup:
     curriculum, env = domains[0].curriculum, domains[0].inner.env
     keeper = level_keeper(curriculum)
     if keeper is None:
-        return note(f"{type(curriculum).__name__} keeps no levels.")
+        return NOTHING
     if not isinstance(env, GridWorld):
         return missing(f"Levels are shown of grid worlds only, and this run is on {type(env).__name__}.")
     moments, num_damaged = _read_moments(folder)

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from metadisco.core.config import ConfigError
 from metadisco.core.files import CheckpointError, parse_json, write_atomically
 from metadisco.core.jax_defaults import own_defaults
+from metadisco.core.score_table import HAND_WRITTEN
 from metadisco.evaluation import results, stats, suites
 from metadisco.evaluation.results import Results
 from metadisco.reports import chart_style, drift_section, gallery, markup, sections, tables
@@ -130,7 +131,7 @@ def read(folder: str | os.PathLike) -> Run:
             return {}
 
     scores = found("evaluation.json", results.read_table)
-    curves = found("curves.npz", results.load_curves) if scores else {}
+    curves = Results(found("curves.npz", results.load_curves) if scores else {})
     portable = found("objective/objective.json", _read_provenance)
     rows = run_folder.read_metrics(folder / "metrics.jsonl")
     origin = {**document["provenance"], **portable}
@@ -170,23 +171,33 @@ def _verdict(run: Run) -> Markup:
         text += f" on {run.suite}" if where == "1 environment" else f" on {where} of {run.suite}"
     if beside:
         text += f", {_compared(row, agents[beside])} {chart_style.name(beside)} at {interval(agents[beside])}"
+        text += _strongest_of(agents)
     if number(row.get("iqm_low"), 0.0) <= 0:
         text += "; not distinguishable from the random policy" if number(row.get("iqm_high")) >= 0 else "; below random"
     said = [part("paragraph", f"{text}.", "verdict")]
     for suite, others in run.scores.items():
         if suite != run.suite and suites.same_levels(suite, run.suite) and "discovered" in others:
-            said.append(paragraph(_at_other_lifetime(run, suite, beside)))
+            said.append(paragraph(_at_other_lifetime(run, suite)))
     said.append(
         note(
             "IQM: interquartile mean of normalised scores, where 0 is the random policy and 1 the optimum "
             "(where that is not known: PPO at its usual budget), with its 95% bootstrap interval. Two objectives whose "
-            "intervals overlap are called not distinguishable."
+            "intervals overlap are called not distinguishable. Worst 10%: mean of the worst tenth of the levels; "
+            "optimality gap: how far scores stay below 1 on average."
         )
     )
     return stack(*said)
 
 
-def _at_other_lifetime(run: Run, suite: str, beside: str | None) -> str:
+def _strongest_of(agents: Mapping[str, Any]) -> str:
+    """Among which baselines the one that is named is the strongest; empty where there is one."""
+    names = [name.upper() for name in HAND_WRITTEN if name in agents]
+    if len(names) < 2:
+        return ""
+    return f", the {'stronger' if len(names) == 2 else 'strongest'} of {', '.join(names[:-1])} and {names[-1]}"
+
+
+def _at_other_lifetime(run: Run, suite: str) -> str:
     """The result on a suite that has levels of `run.suite`, beside that on the same levels at its lifetime."""
     agents = run.scores[suite]
     row = agents["discovered"]
@@ -194,7 +205,8 @@ def _at_other_lifetime(run: Run, suite: str, beside: str | None) -> str:
     where = results.tested_on(row.get("num_tasks", "?"), agents)
     on_where = "" if where == "1 environment" else f", on {where}"
     text = f"With {factor:g} times the lifetime{on_where}: IQM{NO_BREAK}{interval(row)}"
-    if beside in agents:
+    beside = sections.baseline(agents)
+    if beside:
         text += f", {_compared(row, agents[beside])} {chart_style.name(beside)} at {interval(agents[beside])}"
     here, there = (run.curves.get(name or "", {}).get("discovered") for name in (run.suite, suite))
     if here is not None and there is not None and here.names[: len(there.names)] == there.names:
@@ -217,7 +229,8 @@ def _compared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 def _score_tables(run: Run) -> Markup:
     if not run.scores:
         return missing("No evaluation yet: the meta-test comes when meta-training is over.")
-    return stack(*(tables.html_score_table(suite, agents) for suite, agents in run.scores.items()))
+    told = results.remarks(run.scores)
+    return stack(*(tables.html_score_table(suite, agents) for suite, agents in run.scores.items()), *map(note, told))
 
 
 def _settings(run: Run) -> Markup:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOWEST, HIGHEST = -0.5, 1.5  # normalised scores beyond are drawn at the edge
+LEAST_GAP = 0.1  # between labels of time, as a share of the axis: compiling takes long and no meta-step
 MAX_POINTS = 400  # of a line; more would not be seen
 NUM_RESAMPLES = 500  # of each interval along a learning curve
 
@@ -61,6 +62,7 @@ def meta_training(
     *,
     y_label: str,
     a2c: float | None = None,
+    agent: str = "a2c",
     every_step: bool = False,
 ) -> "Figure":
     """A quantity against meta-steps, with time along the top.
@@ -70,7 +72,8 @@ def meta_training(
         values: [n].
         seconds: [n] since the start of the run.
         y_label: what the values are, with their unit.
-        a2c: what A2C reaches, as a line across.
+        a2c: what a hand-written objective reaches, A2C or `agent`, as a line across.
+        agent: which one.
         every_step: values are noisy: show them faintly, with a running mean over a twentieth of the run.
     """
     figure, axes = new_axes(top=0.815)
@@ -82,8 +85,8 @@ def meta_training(
     axes.plot(steps[shown], values[shown], color=line, marker="" if every_step else "o", markersize=3.5)
     labels = [(values[-1], "running\nmean" if every_step else name("discovered"), line)]
     if a2c is not None:
-        axes.axhline(a2c, color=color("a2c"), linestyle=(0, (5, 2)), linewidth=1.6)
-        labels.append((a2c, name("a2c"), color("a2c")))
+        axes.axhline(a2c, color=color(agent), linestyle=(0, (5, 2)), linewidth=1.6)
+        labels.append((a2c, name(agent), color(agent)))
     if not every_step:
         low, high = axes.get_ylim()
         low = min(0.0, low)
@@ -312,11 +315,22 @@ def _add_time(axes: "Axes", steps: np.ndarray, seconds: np.ndarray) -> None:
     # All meta-steps of a chunk carry the time of its end.
     moments, last = np.unique(times[::-1], return_index=True)
     ticks = [tick for tick in MaxNLocator(5).tick_values(0, times[-1]) if 0 <= tick <= times[-1]]
+    places = np.interp(ticks, [0.0, *moments], [0.0, *steps[::-1][last]])
+    kept = _apart(places, LEAST_GAP * max(steps[-1], 1))
     top = axes.secondary_xaxis("top")
     top.spines["top"].set_visible(False)
-    top.set_xticks(np.interp(ticks, [0.0, *moments], [0.0, *steps[::-1][last]]), [f"{tick:g}" for tick in ticks])
+    top.set_xticks(places[kept], [f"{ticks[i]:g}" for i in kept])
     top.tick_params(length=3, pad=2)
     axes.text(1.05, 1.03, unit, color=PALETTE["muted"], transform=axes.transAxes)
+
+
+def _apart(places: np.ndarray, gap: float) -> list[int]:
+    """Indices of ascending places that are at least `gap` apart, the last one first: later times are worth more."""
+    kept: list[int] = []
+    for i in range(len(places))[::-1]:
+        if not kept or places[kept[-1]] - places[i] >= gap:
+            kept.append(i)
+    return kept[::-1]
 
 
 def _running_mean(values: np.ndarray, width: int) -> np.ndarray:

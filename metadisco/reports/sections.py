@@ -7,16 +7,17 @@ sentence that says what is missing, or nothing where a run of this kind has no s
 import base64
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from markupsafe import Markup
 
+from metadisco.core.score_table import HAND_WRITTEN, by_strength
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gridworld.rendering import render_image
-from metadisco.evaluation import suites
+from metadisco.evaluation import stats, suites
 from metadisco.evaluation.catalog import UPPER_ANCHORS
 from metadisco.evaluation.results import Evaluation, Results, learning_agents, upper_anchor
 from metadisco.reports import chart_style, plots
@@ -65,11 +66,10 @@ def training(rows: Sequence[Row], seconds: float) -> Markup:
     charts = []
     steps, values, times = _series(rows, "validation/iqm")
     if len(steps):
-        a2c = _series(rows, "validation/a2c_iqm")[1]
-        line = float(a2c[-1]) if len(a2c) else None
-        figure = plots.meta_training(steps, values, times, y_label="IQM on validation levels", a2c=line)
+        beside, line = validated_beside(rows)
+        figure = plots.meta_training(steps, values, times, y_label="IQM on validation levels", a2c=line, agent=beside)
         spoken = f"Validation IQM against meta-steps, from {values[0]:.2f} to {values[-1]:.2f}."
-        spoken += f" A2C: {line:.2f}." if line is not None else ""
+        spoken += f" {chart_style.name(beside)}: {line:.2f}." if line is not None else ""
         caption = "On levels kept out of training. Settings may be tuned on them, so the verdict rests on others."
         charts.append(chart(figure, "validation", spoken, caption))
     steps, values, times = _series(rows, "fitness")
@@ -100,7 +100,7 @@ def distribution(results: Results) -> Markup:
             one = UPPER_ANCHORS[upper_anchor(results[suite])]
             caption = f"The higher the curve the better. Dotted: the random policy at 0 and {one} at 1."
             charts.append(chart(plots.profile(scores), f"profile-{len(blocks)}", spoken, caption))
-        beside = baseline(scores)
+        beside = baseline({agent: {"iqm": float(stats.iqm(each))} for agent, each in scores.items()})
         if beside and "discovered" in scores and scores[beside].shape[0] > 1:  # one level would be one point
             theirs, ours = (np.mean(scores[agent], axis=1) for agent in (beside, "discovered"))
             spoken = f"Discovered objective ahead of {chart_style.name(beside)} on "
@@ -140,8 +140,10 @@ def history(results: Results, suite: str | None) -> Markup:
         for name, each in by_suite.items()
         if name != suite and suites.same_levels(name, suite) and "discovered" in each
     ]
-    charts = []
+    charts, idle = [], _says_nothing(agents["discovered"])
     for metric, label in PANELS.items():
+        if idle and metric.startswith("prediction_"):
+            continue
         lines = {agent: _quantiles(each, metric) for agent, each in agents.items() if metric in each.metrics}
         if "discovered" not in lines:
             continue
@@ -166,6 +168,8 @@ def history(results: Results, suite: str | None) -> Markup:
             "an action, its size how much. y is the agent's prediction, ŷ what the objective says that it should have "
             "been."
         )
+        if idle:
+            meaning += " Here y stays uniform all life long, so nothing is made of it, and it is not drawn."
     text = (
         f"Median over lives on {suite}, lifetime {agents['discovered'].lifetime}, with the middle 50% and 80% of them."
     )
@@ -235,10 +239,18 @@ def number(value: Any, otherwise: float = math.nan) -> float:
     return float(value) if is_number else otherwise
 
 
-def baseline(agents: Iterable[str]) -> str | None:
-    """The hand-written objective to compare with: A2C where it is there."""
-    hand_written = [agent for agent in agents if agent not in ("random", *UPPER_ANCHORS, "discovered")]
-    return "a2c" if "a2c" in hand_written else next(iter(hand_written), None)
+def baseline(agents: Mapping[str, Row]) -> str | None:
+    """The yardstick: the strongest of the hand-written objectives of a suite, or else any other agent."""
+    others = [agent for agent in agents if agent not in ("random", *UPPER_ANCHORS, "discovered")]
+    return next(iter([*by_strength(agents), *others]), None)
+
+
+def validated_beside(rows: Sequence[Row]) -> tuple[str, float | None]:
+    """The strongest hand-written objective on the validation levels, and its IQM; None where there is none."""
+    found = {agent: _series(rows, f"validation/{agent}_iqm")[1] for agent in HAND_WRITTEN}
+    ends = {agent: {"iqm": float(values[-1])} for agent, values in found.items() if len(values)}
+    best = next(iter(by_strength(ends)), None)
+    return ("a2c", None) if best is None else (best, ends[best]["iqm"])
 
 
 def _series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -266,6 +278,15 @@ def _quantiles(evaluation: Evaluation, metric: str) -> tuple[np.ndarray, np.ndar
     rows = [row[np.isfinite(row)] for row in values]
     bands = [np.quantile(row, QUANTILES) if row.size else np.full(len(QUANTILES), np.nan) for row in rows]
     return (evaluation.fractions[1:] + evaluation.fractions[:-1]) / 2, np.stack(bands, axis=1)
+
+
+def _says_nothing(evaluation: Evaluation) -> bool:
+    """Whether the prediction y of all agents stays as good as uniform: an objective that makes no use of it."""
+    entropy, most = evaluation.metrics.get("prediction_entropy"), _uniform(evaluation, "prediction_entropy")
+    if entropy is None:
+        return False
+    highest = float(np.nanmax(entropy)) if most is None else most[0]
+    return bool(np.nanmin(entropy) > (1 - 1e-3) * highest)
 
 
 def _uniform(evaluation: Evaluation, metric: str) -> tuple[float, str] | None:

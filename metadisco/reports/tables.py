@@ -28,7 +28,11 @@ def html_score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> Mar
                 "agent": chart_style.name(agent),
                 "style": agent if agent in chart_style.NAMES else "other",
                 "glyph": _glyph(row),
-                "cells": [decimal(row.get("iqm"), 3), between, decimal(row.get("mean_return"), 3)],
+                "cells": [
+                    decimal(row.get("iqm"), 3),
+                    between,
+                    *(decimal(row.get(name), 3) for name in ("cvar", "mean_score", "optimality_gap", "mean_return")),
+                ],
                 "few": [row.get(name, "–") for name in ("num_tasks", "num_seeds")],
             }
         )

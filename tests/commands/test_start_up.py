@@ -1,6 +1,7 @@
 """What a person waits for before anything is computed: help, lists and completion need none of the slow libraries."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 import metadisco
 from metadisco import cli, objectives
+from metadisco.checkpoints import checkpoint
 from metadisco.commands import listing
 from metadisco.evaluation import catalog, environments, suites
 from metadisco.presets import catalog as preset_catalog
@@ -91,6 +93,7 @@ def test_the_catalogs_name_what_there_is():
     for name, make in registry.PRESETS.items():
         entry, preset = preset_catalog.PRESETS[name], make()
         assert (entry.description, entry.suites, name) == (preset.description, preset.suites, preset.name)
+        assert entry.meta_steps == preset.trainer.num_steps
     members = [name for group in catalog.GROUPS.values() for name in group]
     assert sorted(members) == sorted(environments.NAMES)
     assert set(suites.SUITES) == {*catalog.GRID_SUITES, *environments.NAMES}
@@ -114,3 +117,16 @@ def test_objectives_are_listed_by_the_names_of_their_papers():
         expression = ast.parse(where.partition(";")[0], mode="eval")
         names = {node.attr for node in ast.walk(expression) if isinstance(node, ast.Attribute)}
         assert names <= set(metadisco.__all__), where
+
+
+def test_a_checkpoint_whose_run_stopped_early_says_so(capsys):
+    assert cli.main(["list", "checkpoints"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name in checkpoint.zoo_names():
+        document = json.loads((checkpoint.ZOO / name / "objective.json").read_text())["provenance"]
+        of_preset, asked = preset_catalog.PRESETS[name].meta_steps, document["trainer"]["num_steps"]
+        done = f"{document['meta_steps']:,}"
+        wanted = f"{name} stopped early, after {done} of {of_preset:,} meta-steps of its preset"
+        assert (wanted in shown) is (document["meta_steps"] < of_preset), name
+        card = (checkpoint.ZOO / name / "README.md").read_text()
+        assert (f"stopped early, after {done} of {asked:,}" in card) is (document["meta_steps"] < asked), name

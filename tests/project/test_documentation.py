@@ -29,6 +29,7 @@ from metadisco.evaluation import suites
 from metadisco.presets import registry
 
 ROOT = Path(__file__).parents[2]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HEAVY = (  # modules whose examples take seconds each; checks of metadisco.testing run in tests/contracts anyway
     *("accel", "brax_adapter", "paired", "plr", "fixed", "teacher"),
@@ -167,3 +168,37 @@ def test_the_site_is_built_without_a_warning_and_without_anything_from_elsewhere
     assert len(pages) > 20
     elsewhere = re.compile(r"""<(script|img|link|iframe)\b[^>]*?\b(src|href)=["']?(https?:)?//""")
     assert not [page for page in pages if elsewhere.search(page.read_text())]
+    if CHROMIUM is not None:
+        widest = sorted(pages, key=lambda page: page.read_text().count("</th>"))[-6:]
+        assert not {page.name: wide for page in widest if (wide := tables_too_wide(page, tmp_path / "profile"))}
+
+
+def tables_too_wide(page: Path, profile: Path, width: int = 1400) -> list[str]:
+    """The beginnings of the tables of a page that a browser of this width has to scroll."""
+    script = """<script>addEventListener("load", () => document.querySelectorAll("table").forEach(table => {
+        let box = table.parentElement;
+        while (box.tagName !== "BODY" && getComputedStyle(box).overflowX === "visible") box = box.parentElement;
+        const [right, edge] = [table, box].map(each => each.getBoundingClientRect().right);
+        const told = {className: "too-wide", textContent: table.innerText.slice(0, 40)};
+        if (table.scrollWidth > table.clientWidth + 1 || right > edge + 1)
+            document.body.append(Object.assign(document.createElement("pre"), told));
+    }))</script>"""
+    looked_at = page.with_name(f"looked-at-{page.name}")
+    looked_at.write_text(page.read_text().replace("</body>", f"{script}</body>"))
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
+        f"--window-size={width},1000", "--virtual-time-budget=3000", "--dump-dom", looked_at.as_uri(),
+    ]  # fmt: skip
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "</table>" in shown
+    return re.findall(r'<pre class="too-wide">(.*?)</pre>', shown, re.DOTALL)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium to look at tables with")
+@pytest.mark.parametrize(("columns", "is_wide"), [(3, False), (60, True)])
+def test_a_table_that_is_too_wide_is_seen(columns, is_wide, tmp_path):
+    page = tmp_path / "page.html"
+    row = "<td>one column</td>" * columns
+    page.write_text(f"<body><div style='overflow-x: auto'><table><tr>{row}</tr></table></div></body>")
+    page.write_text(page.read_text().replace("<td>", "<td style='white-space: nowrap'>"))
+    assert bool(tables_too_wide(page, tmp_path / "profile")) is is_wide

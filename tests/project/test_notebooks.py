@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from metadisco.reports import chart_style, plots
-from notebooks.execute import clean, execute, notebooks, warnings, without_outputs
+from notebooks import pages
+from notebooks.execute import TINY, clean, execute, notebooks, warnings, with_parameters, without_outputs
 
 PATHS = notebooks()
 FAST = {"03_your_own_objective"}  # the others take up to half a minute each
 NUM_PICTURES = {
     "01_quickstart": 3,
-    "02_what_did_it_discover": 5,
+    "02_what_did_it_discover": 6,
     "03_your_own_objective": 3,
     "04_design_a_curriculum": 4,
     "05_your_own_environment": 4,
@@ -100,10 +101,28 @@ def test_what_it_takes_from_metadisco_is_there(path):
 
 
 @everyone
-def test_one_cell_has_the_parameters(path):
+def test_it_is_a_page_of_the_documentation(path):
+    assert (pages.PAGES / f"{path.stem}.md").read_text() == pages.page(path), "run python -m notebooks.pages"
+    assert f"notebooks/{path.stem}.md" in (pages.PAGES.parents[1] / "mkdocs.yml").read_text()
+
+
+@everyone
+def test_one_cell_has_the_parameters_and_opens_without_a_word_of_tests(path):
+    notebook = nbformat.read(path, as_version=4)
     tagged = [cell for cell in code(path) if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
-    assert "METADISCO_TINY" in tagged[0].source
+    assert not re.search(r"tiny|environ\b|\btests?\b", tagged[0].source.lower())
+    changed = with_parameters(copy.deepcopy(notebook), TINY[path.stem])
+    (cell,) = [cell for cell in changed.cells if "parameters" in cell.metadata.get("tags", [])]
+    last = {each.targets[0].id: ast.literal_eval(each.value) for each in ast.parse(cell.source).body}
+    assert {name: last[name] for name in TINY[path.stem]} == TINY[path.stem]
+    assert len(changed.cells) == len(notebook.cells)
+
+
+def test_a_parameter_that_a_notebook_does_not_have_is_refused():
+    notebook = nbformat.read(PATHS[0], as_version=4)
+    with pytest.raises(ValueError, match="must assign NOTHING"):
+        with_parameters(notebook, {"NOTHING": 1})
 
 
 def test_a_chart_shows_itself_where_nobody_has_heard_of_pyplot():

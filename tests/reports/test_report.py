@@ -25,11 +25,11 @@ from metadisco.meta_training.domain import Domain
 from metadisco.meta_training.evolution_trainer import EvolutionTrainer
 from metadisco.objectives.drift import LPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
-from metadisco.reports import chart_style, gallery, plots
+from metadisco.reports import chart_style, gallery, plots, sections
 from metadisco.runs.run_folder import RunError
 from tests.support import small
 
-SECTIONS = ("scores", "training", "distribution", "learning", "history", "levels", "kept", "settings", "provenance")
+SECTIONS = ("scores", "training", "distribution", "learning", "history", "levels", "settings", "provenance")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PROVENANCE = {
     "command": "metadisco discover quickstart",
@@ -283,6 +283,81 @@ def test_scores_show_every_suite_and_agent(run, page):
             assert f"<td>{row['mean_return']:.3f}</td>".replace("-", "−") in scores
 
 
+def test_scores_have_what_the_terminal_has(run, page):
+    scores = section(page, "scores")
+    for heading in ("worst 10%", "mean", "optimality gap ↓", "mean return"):
+        assert f'<th scope="col">{heading}</th>' in scores
+    row = json.loads((run / "evaluation.json").read_text())["grid-tiny"]["discovered"]
+    for name in ("cvar", "mean_score", "optimality_gap"):
+        assert f"<td>{row[name]:.3f}</td>".replace("-", "−") in scores
+
+
+def test_the_yardstick_is_the_strongest_of_the_hand_written(unfinished):
+    scores = {"a2c": 0.7, "ppo": 0.9, "dpo": 0.8, "discovered": 0.85, "random": 0.0, "optimal": 1.0}
+    agents = {
+        agent: {"iqm": score, "iqm_low": score - 0.01, "iqm_high": score + 0.01, "is_exact": score in (0.0, 1.0)}
+        for agent, score in scores.items()
+    }
+    results.write_json(unfinished / "evaluation.json", {"grid-unseen": agents})
+    text = reports.write(unfinished).read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "worse than tuned PPO at 0.90 (0.89 to 0.91), the strongest of A2C, PPO and DPO." in text
+
+
+def test_levels_are_compared_with_the_strongest_of_the_hand_written(run, tmp_path):
+    outcome = results.load_curves(run / "curves.npz")
+    weaker = outcome["grid-tiny"]["a2c"]
+    agents = outcome["grid-tiny"] | {"ppo": replace(weaker, scores=weaker.scores + 0.1)}
+    page = str(sections.distribution({"grid-tiny": agents}))
+    assert "Discovered objective ahead of tuned PPO on" in page
+    assert "Discovered objective ahead of tuned A2C on" not in page
+
+
+def row_of(score, **further):
+    ends = {"iqm": score, "iqm_low": score - 0.1, "iqm_high": score + 0.1, "num_tasks": 8, "num_seeds": 2}
+    return ends | further
+
+
+@pytest.mark.parametrize(
+    ("agents", "words"),
+    [
+        ({"a2c": row_of(0.8), "optimal": row_of(1.0, is_exact=True, iqm_low=1.0, iqm_high=1.0)}, []),
+        ({"a2c": row_of(1.2), "optimal": row_of(1.0)}, ["luck of the evaluation episodes"]),
+        ({"ppo": row_of(1.2), "reference": row_of(1.0)}, ["PPO at its usual budget"]),
+        ({"ppo": row_of(0.9, iqm_low=0.9, iqm_high=0.9)}, ["all lives ended alike (ppo on s, ppo on t)"]),
+        ({"ppo": row_of(0.9, iqm_low=0.9, iqm_high=0.9, num_tasks=1, num_seeds=1)}, ["One life has no interval"]),
+    ],
+)
+def test_scores_above_1_and_intervals_without_width_are_explained_once(agents, words, unfinished):
+    told = results.remarks({"s": agents, "t": agents})
+    assert [any(word in sentence for sentence in told) for word in words] == [True] * len(words)
+    assert len(told) == len(words)
+    results.write_json(unfinished / "evaluation.json", {"s": agents, "t": agents})
+    page = reports.write(unfinished).read_text()
+    assert all(page.count(sentence) == 1 for sentence in told)
+
+
+@pytest.mark.parametrize(("entropy", "is_idle"), [(np.log(8) - 1e-5, True), (1.2, False)])
+def test_a_prediction_that_nothing_is_made_of_is_said_to_be_unused(run, entropy, is_idle):
+    outcome = results.load_curves(run / "curves.npz")
+    agent = outcome["grid-tiny"]["discovered"]
+    changed = np.full_like(agent.metrics["prediction_entropy"], entropy)
+    changed[0, 0, 0] = np.log(8)
+    agent = replace(agent, metrics=agent.metrics | {"prediction_entropy": changed})
+    page = str(sections.history({"grid-tiny": outcome["grid-tiny"] | {"discovered": agent}}, "grid-tiny"))
+    assert ("y stays uniform all life long" in page) is is_idle
+    assert ("entropy of the prediction y" in page) is not is_idle
+
+
+@pytest.mark.parametrize("compiling", [0.0, 60.0, 3000.0])
+def test_times_above_a_chart_are_apart(compiling):
+    steps = np.arange(1, 31)
+    axes = plots.meta_training(steps, steps / 30, compiling + 2.0 * steps, y_label="IQM").axes[0]
+    (top,) = axes.child_axes
+    places = np.array(top.get_xticks())
+    assert len(places) >= 1
+    assert (np.diff(places) >= plots.LEAST_GAP * 30 - 1e-6).all()
+
+
 def test_settings_and_provenance_are_complete(page):
     assert "inner.objective.width" in section(page, "settings")
     assert "metadisco.objectives.lpg:LPG" in section(page, "settings")
@@ -435,7 +510,7 @@ def test_report_of_a_drift_has_no_error_note(tmp_path, num_domains):
     page = reports.write(drift_run(tmp_path / "run", num_domains=num_domains)).read_text()
     found = re.findall(r'<section id="(\w+)">', page)
     wanted = {"scores", "drift", "training", "distribution", "learning", "history", "settings", "provenance"}
-    assert set(found) == wanted | ({"kept"} if num_domains == 1 else set())
+    assert set(found) == wanted
     assert "could not be made" not in page
     assert "cannot be read" not in page
     assert 'class="missing"' not in page

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metadisco.checkpoints import checkpoint
+from metadisco.checkpoints.card import meta_steps_done
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.evaluation import meta_test
 from metadisco.objectives.drift import verdicts, violations
@@ -27,6 +28,13 @@ WORDS = {  # feature -> what it is
     "embedded_next_y": "its prediction at the next observation; 0 after termination",
     "fraction_of_lifetime": "n/N, how much of the agent's life is over",
     "log_lifetime": "log N, how long this life is",
+    "mean_reward": "mean reward per step of late; as the next two in units of the largest |reward| of the life so far",
+    "reward_trend": "the mean of late less that of about eight updates: whether rewards grow",
+    "best_mean_reward": "highest mean reward of a rollout so far",
+    "reward_density": "share of the steps with a reward",
+    "reward_seen": "whether there has been any reward",
+    "entropy": "entropy of the policy, from −1 to 1 (uniform)",
+    "value_error": "size of the errors of the value, as a logarithm",
     "l": "l = log r, where r = π/π_old is how far the policy has moved since it acted",
     "e": "e = 1 − r",
     "A": "A, the advantage, normalised: how much better the action was than expected",
@@ -99,7 +107,8 @@ def _identity(discovered: Discovered) -> "Table":
     rows.append(("meta-parameters", f"{sum(sizes):,} numbers in {len(sizes)} arrays"))
     for name in ("preset", "seed", "meta_steps", "minutes", "command", "date", "commit", "hardware"):
         if name in origin:
-            rows.append((name.replace("_", "-"), str(origin[name])))
+            told = meta_steps_done(origin) if name == "meta_steps" else str(origin[name])
+            rows.append((name.replace("_", "-"), told))
     return _facts(rows)
 
 
