@@ -4,9 +4,9 @@ An optimizer with meta-parameters is not an optax transformation: it is told mor
 numbers. `metadisco.objectives.with_optimizer` puts one beside an objective, so that both can be discovered together.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,9 @@ from flax import struct
 
 from metadisco.agents.networks import POLICY_GROUP, layer_proportions
 from metadisco.agents.optimizers import OptState
-from metadisco.core import gru
 from metadisco.core.config import check_counts, check_positive
 from metadisco.core.jax_defaults import own_defaults
-from metadisco.core.lowrank import project
+from metadisco.core.lowrank import project_columns
 from metadisco.core.types import AgentParams, Key, MetaParams
 
 DECAYS = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)  # of the momenta
@@ -71,8 +70,8 @@ class LearnedOptimizer(Protocol):
 class OPENState:
     """What OPEN remembers of the P parameters of one agent, in the order of their tree."""
 
-    momenta: jax.Array  # [P, 6] float32, running means of gradients, by `DECAYS`
-    hidden: jax.Array  # [P, H] float32, of the recurrent net
+    momenta: jax.Array  # [6, P] float32, running means of gradients, by `DECAYS`
+    hidden: jax.Array  # [H, P] float32, of the recurrent net
 
 
 @own_defaults
@@ -158,20 +157,20 @@ class OPEN:
     def init_state(self, agent_params: AgentParams) -> OPENState:
         """Zeros."""
         size = sum(leaf.size for leaf in jax.tree.leaves(agent_params))
-        return OPENState(jnp.zeros((size, len(DECAYS))), jnp.zeros((size, self.width)))
+        return OPENState(jnp.zeros((len(DECAYS), size)), jnp.zeros((self.width, size)))
 
     def update(
         self, key: Key, meta_params: MetaParams, state: OPENState, agent_params: AgentParams, step: LearningStep
     ) -> tuple[AgentParams, OPENState]:
         """The equations of the class. Equal keys draw equal noise."""
         gradient = jax.lax.stop_gradient(_flat(step.gradients))
-        decays = jnp.asarray(DECAYS, jnp.float32)
-        momenta = decays * state.momenta + (1.0 - decays) * gradient[:, None]
+        decays = jnp.asarray(DECAYS, jnp.float32)[:, None]
+        momenta = decays * state.momenta + (1.0 - decays) * gradient
         told = jax.lax.stop_gradient(inputs(agent_params, gradient, momenta, step))
-        hidden, _ = gru.step(meta_params["gru"], told, state.hidden)
-        said = _outputs(meta_params, hidden)
-        logs = jnp.clip(self.exponent * said[:, 1], -_MAX_LOG_FACTOR, _MAX_LOG_FACTOR)
-        towards = self.step * said[:, 0] * jnp.exp(logs) + self.noise * said[:, 2] * _noise(key, agent_params)
+        hidden = _remember(meta_params["gru"], told, state.hidden)
+        magnitude, exponent, deviation = _outputs(meta_params, hidden)
+        logs = jnp.clip(self.exponent * exponent, -_MAX_LOG_FACTOR, _MAX_LOG_FACTOR)
+        towards = self.step * magnitude * jnp.exp(logs) + self.noise * deviation * _noise(key, agent_params)
         if self.residual:
             proposed = _flat(step.proposed)
             change = proposed * jnp.expm1(logs) - _size(step.proposed) * towards
@@ -206,39 +205,61 @@ def inputs(agent_params: AgentParams, gradient: jax.Array, momenta: jax.Array, s
     Args:
         agent_params: before the step.
         gradient: [P] float32.
-        momenta: [P, 6] float32, with this gradient.
+        momenta: [6, P] float32, with this gradient.
         step: of which the activity, n/N and the epoch are read.
 
     Returns:
-        [P, 19] float32, in the order of `INPUTS`. The first 15 are divided by the root of their mean square over the
+        [19, P] float32, in the order of `INPUTS`. The first 15 are divided by the root of their mean square over the
         array that a parameter belongs to, plus 1e-5.
     """
-    parameter = _flat(agent_params)[:, None]
-    columns = (parameter, jnp.sign(momenta), _log(momenta), jnp.sign(gradient)[:, None], _log(gradient)[:, None])
-    square = jnp.concatenate([jnp.square(column) for column in columns], axis=-1)
-    scale = jax.lax.rsqrt(1e-5 + _each_mean(square, agent_params))
+    gradients, parameters = gradient[None], _flat(agent_params)[None]
+    rows = (parameters, jnp.sign(momenta), _log(momenta), jnp.sign(gradients), _log(gradients))
+    parts = jnp.split(jnp.concatenate(rows), _ends(agent_params), axis=1)
+    scaled = [part * jax.lax.rsqrt(1e-5 + jnp.mean(jnp.square(part), axis=1, keepdims=True)) for part in parts]
     dormancy = jax.tree.map(_dormancy, agent_params, step.activity)
-    proportions = jax.tree.map(lambda leaf, at: jnp.full(leaf.shape, at), agent_params, layer_proportions(agent_params))
-    of_all = (jnp.full(gradient.shape, each) for each in (step.fraction, step.epoch))
-    training, batch = of_all
-    others = jnp.stack([training, _flat(proportions), batch, _flat(dormancy)], axis=-1)
-    return jnp.concatenate([jnp.concatenate(columns, axis=-1) * scale, others], axis=-1)
+    others = [
+        jnp.full(gradient.shape, step.fraction),
+        _flat(jax.tree.map(jnp.full_like, agent_params, layer_proportions(agent_params))),
+        jnp.full(gradient.shape, step.epoch),
+        _flat(dormancy),
+    ]
+    return jnp.concatenate([jnp.concatenate(scaled, axis=1), jnp.stack(others)])
+
+
+def _remember(weights: MetaParams, x: jax.Array, hidden: jax.Array) -> jax.Array:
+    """One step of the GRU, as in `metadisco.objectives.recurrent`. [19, P] and [H, P] to [H, P].
+
+    Parameters are the last axis here: there are thousands of them, and few units for an instruction to fill.
+    """
+    width = hidden.shape[0]
+    from_input = project_columns(weights["input"], x) + weights["input_bias"][:, None]
+    products = project_columns(weights["recurrent"], hidden)
+    gates = 0.5 + 0.5 * jnp.tanh(0.5 * (from_input[: 2 * width] + products[: 2 * width]))  # a sigmoid
+    reset, update = gates[:width], gates[width:]
+    from_hidden = products[2 * width :] + weights["recurrent_bias"][:, None]
+    candidate = jnp.tanh(from_input[2 * width :] + reset * from_hidden)
+    return candidate + update * (hidden - candidate)
 
 
 def _outputs(meta_params: MetaParams, hidden: jax.Array) -> jax.Array:
-    """m, e and delta. [P, H] to [P, 3]."""
+    """m, e and delta. [H, P] to [3, P]."""
     x = hidden
     for name in ("first", "second"):
         layer = meta_params[name]
-        x = project(layer["kernel"], x) + layer["bias"]
-        x = jax.nn.relu(_normalized(x) * layer["scale"] + layer["shift"])
-    return project(meta_params["out"], x) + meta_params["out_bias"]
+        x = project_columns(layer["kernel"], x) + layer["bias"][:, None]
+        x = jax.nn.relu(_normalized(x) * layer["scale"][:, None] + layer["shift"][:, None])
+    return project_columns(meta_params["out"], x) + meta_params["out_bias"][:, None]
 
 
 def _normalized(x: jax.Array) -> jax.Array:
-    """Layer normalization (arXiv:1607.06450) over the last axis."""
-    away = x - jnp.mean(x, axis=-1, keepdims=True)
-    return away * jax.lax.rsqrt(jnp.mean(jnp.square(away), axis=-1, keepdims=True) + 1e-6)
+    """Layer normalization (arXiv:1607.06450) over units, the first axis. [units, P].
+
+    Means are matrix products: XLA's sums over the first axis of several arrays are many times as slow on a CPU.
+    """
+    num = x.shape[0]
+    mean = jnp.full((1, num), 1.0 / num, jnp.float32)
+    away = (jnp.eye(num, dtype=jnp.float32) - mean) @ x
+    return away * jax.lax.rsqrt(mean @ jnp.square(away) + 1e-6)
 
 
 def _log(x: jax.Array) -> jax.Array:
@@ -271,15 +292,17 @@ def _size(tree: AgentParams) -> jax.Array:
 
 def _mean_of_group(flat: jax.Array, agent_params: AgentParams) -> jax.Array:
     """The mean of each group of parameters, policy or prediction, at all of its places. [P]."""
-    is_policy = _flat({name: _filled(agent_params[name], float(name in POLICY_GROUP)) for name in agent_params})
-    masks = (is_policy, 1.0 - is_policy)
-    return sum(mask * (jnp.sum(mask * flat) / jnp.maximum(jnp.sum(mask), 1.0)) for mask in masks)  # type: ignore[return-value]
 
+    def mask(is_policy: bool) -> jax.Array:
+        parts = {name: (name in POLICY_GROUP) == is_policy for name in agent_params}
+        filled = {
+            name: jax.tree.map(partial(jnp.full_like, fill_value=parts[name]), agent_params[name]) for name in parts
+        }
+        return _flat(filled)
 
-def _each_mean(columns: jax.Array, agent_params: AgentParams) -> jax.Array:
-    """Means over each array, at all of its places. [P, F]."""
-    parts = jnp.split(columns, _ends(agent_params))
-    return jnp.concatenate([jnp.broadcast_to(jnp.mean(part, axis=0), part.shape) for part in parts])
+    masks = [mask(True), mask(False)]
+    means = [jnp.sum(each * flat) / jnp.maximum(jnp.sum(each), 1.0) for each in masks]
+    return masks[0] * means[0] + masks[1] * means[1]
 
 
 def _flat(tree: AgentParams) -> jax.Array:
@@ -301,8 +324,3 @@ def _ends(tree: AgentParams) -> list[int]:
         end += leaf.size
         ends.append(end)
     return ends
-
-
-def _filled(tree: Any, value: float) -> Any:
-    fill: Callable[[jax.Array], jax.Array] = lambda leaf: jnp.full(leaf.shape, value)  # noqa: E731
-    return jax.tree.map(fill, tree)

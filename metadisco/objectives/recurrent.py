@@ -10,11 +10,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from metadisco.core import gru
 from metadisco.core.lowrank import project
 
 Weights = Any  # gru: {input [F, 3H], input_bias [3H], recurrent [H, 3H], recurrent_bias [H]}, out [H, O], out_bias [O]
+
+
+@struct.dataclass
+class Gates:
+    """Residuals of one step, for the derivative."""
+
+    reset: jax.Array  # [B, H]
+    update: jax.Array  # [B, H]
+    candidate: jax.Array  # [B, H]
+    from_carry: jax.Array  # [B, H], the candidate's part of h U, with its bias
 
 
 @jax.custom_vjp
@@ -33,7 +43,7 @@ def read_backward(weights: Weights, x: jax.Array, keeps: jax.Array) -> jax.Array
 
     def step(carry: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         x, keep = now
-        carry, _ = gru.step(weights["gru"], x, jnp.where(keep[:, None] > 0, carry, 0.0))
+        carry, _ = _cell(weights["gru"], x, jnp.where(keep[:, None] > 0, carry, 0.0))
         return carry, project(weights["out"], jax.nn.relu(carry)) + weights["out_bias"]
 
     return jax.lax.scan(step, _first(weights, x), (x, keeps), reverse=True)[1]
@@ -44,7 +54,7 @@ def _forward(weights: Weights, x: jax.Array, keeps: jax.Array) -> tuple[jax.Arra
 
     def step(carry: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, tuple]:
         x, keep = now
-        carry, gates = gru.step(weights["gru"], x, jnp.where(keep[:, None] > 0, carry, 0.0))
+        carry, gates = _cell(weights["gru"], x, jnp.where(keep[:, None] > 0, carry, 0.0))
         return carry, (carry, gates)
 
     hidden, gates = jax.lax.scan(step, _first(weights, x), (x, keeps), reverse=True)[1]
@@ -92,6 +102,29 @@ def _backward(kept: tuple, d_out: jax.Array) -> tuple[Weights, jax.Array, jax.Ar
 read_backward.defvjp(_forward, _backward)
 
 
+def _cell(weights: Weights, x: jax.Array, carry: jax.Array) -> tuple[jax.Array, Gates]:
+    """Gated recurrent unit (arXiv:1406.1078, with the reset gate after the product).
+
+    r, z = sigmoid(x W + h U); c = tanh(x W + r (h U + b)); h' = (1 - z) c + z h; blocks of W and U in this order.
+
+    Args:
+        weights: see `Weights`, `gru`.
+        x: [B, F].
+        carry: h, [B, H].
+
+    Returns:
+        h' [B, H], and the gates.
+    """
+    width = carry.shape[-1]
+    from_input = project(weights["input"], x) + weights["input_bias"]
+    products = project(weights["recurrent"], carry)
+    gates = _sigmoid(from_input[:, : 2 * width] + products[:, : 2 * width])
+    reset, update = gates[:, :width], gates[:, width:]
+    from_carry = products[:, 2 * width :] + weights["recurrent_bias"]
+    candidate = jnp.tanh(from_input[:, 2 * width :] + reset * from_carry)
+    return candidate + update * (carry - candidate), Gates(reset, update, candidate, from_carry)
+
+
 def _first(weights: Weights, x: jax.Array) -> jax.Array:
     """The carry before the last step. [B, H]."""
     return jnp.zeros((x.shape[1], weights["gru"]["recurrent_bias"].shape[-1]), x.dtype)
@@ -100,3 +133,8 @@ def _first(weights: Weights, x: jax.Array) -> jax.Array:
 def _product(left: jax.Array, right: jax.Array) -> jax.Array:
     """Sum over steps and workers of outer products. [T, B, F] and [T, B, G] to [F, G]."""
     return jnp.einsum("tbf,tbg->fg", left, right)
+
+
+def _sigmoid(x: jax.Array) -> jax.Array:
+    # XLA vectorises tanh on every backend; one tanh is cheaper than exp and a division.
+    return 0.5 + 0.5 * jnp.tanh(0.5 * x)
