@@ -16,7 +16,7 @@ from metadisco.agents.networks import POLICY_GROUP, layer_proportions
 from metadisco.agents.optimizers import OptState
 from metadisco.core.config import check_counts, check_positive
 from metadisco.core.jax_defaults import own_defaults
-from metadisco.core.lowrank import project_columns
+from metadisco.core.lowrank import dense
 from metadisco.core.types import AgentParams, Key, MetaParams
 
 DECAYS = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)  # of the momenta
@@ -232,8 +232,8 @@ def _remember(weights: MetaParams, x: jax.Array, hidden: jax.Array) -> jax.Array
     Parameters are the last axis here: there are thousands of them, and few units for an instruction to fill.
     """
     width = hidden.shape[0]
-    from_input = project_columns(weights["input"], x) + weights["input_bias"][:, None]
-    products = project_columns(weights["recurrent"], hidden)
+    from_input = dense(weights["input"]).T @ x + weights["input_bias"][:, None]
+    products = dense(weights["recurrent"]).T @ hidden
     gates = 0.5 + 0.5 * jnp.tanh(0.5 * (from_input[: 2 * width] + products[: 2 * width]))  # a sigmoid
     reset, update = gates[:width], gates[width:]
     from_hidden = products[2 * width :] + weights["recurrent_bias"][:, None]
@@ -242,24 +242,20 @@ def _remember(weights: MetaParams, x: jax.Array, hidden: jax.Array) -> jax.Array
 
 
 def _outputs(meta_params: MetaParams, hidden: jax.Array) -> jax.Array:
-    """m, e and delta. [H, P] to [3, P]."""
+    """m, e and delta. [H, P] to [3, P].
+
+    Each layer is followed by layer normalization (arXiv:1607.06450). Its means are matrix products, that of the layer
+    itself a product with a kernel whose rows have a mean of 0: XLA's sums over the first axis are slow on a CPU.
+    """
     x = hidden
     for name in ("first", "second"):
         layer = meta_params[name]
-        x = project_columns(layer["kernel"], x) + layer["bias"][:, None]
-        x = jax.nn.relu(_normalized(x) * layer["scale"][:, None] + layer["shift"][:, None])
-    return project_columns(meta_params["out"], x) + meta_params["out_bias"][:, None]
-
-
-def _normalized(x: jax.Array) -> jax.Array:
-    """Layer normalization (arXiv:1607.06450) over units, the first axis. [units, P].
-
-    Means are matrix products: XLA's sums over the first axis of several arrays are many times as slow on a CPU.
-    """
-    num = x.shape[0]
-    mean = jnp.full((1, num), 1.0 / num, jnp.float32)
-    away = (jnp.eye(num, dtype=jnp.float32) - mean) @ x
-    return away * jax.lax.rsqrt(mean @ jnp.square(away) + 1e-6)
+        kernel, bias = dense(layer["kernel"]), layer["bias"]
+        away = (kernel - jnp.mean(kernel, axis=1, keepdims=True)).T @ x + (bias - jnp.mean(bias))[:, None]
+        variance = jnp.full((1, bias.size), 1.0 / bias.size, jnp.float32) @ jnp.square(away)
+        normalized = away * jax.lax.rsqrt(variance + 1e-6)
+        x = jax.nn.relu(normalized * layer["scale"][:, None] + layer["shift"][:, None])
+    return dense(meta_params["out"]).T @ x + meta_params["out_bias"][:, None]
 
 
 def _log(x: jax.Array) -> jax.Array:

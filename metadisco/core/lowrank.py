@@ -41,13 +41,6 @@ def project(weight: jax.Array | LowRank, x: jax.Array) -> jax.Array:
     return x @ weight
 
 
-def project_columns(weight: jax.Array | LowRank, x: jax.Array) -> jax.Array:
-    """Multiply columns by a weight, as `project` does rows. [inputs, columns] to [outputs, columns]."""
-    if isinstance(weight, LowRank):
-        return weight.base.T @ x + weight.scale * weight.right @ (weight.left.T @ x)
-    return weight.T @ x
-
-
 def dense(weight: jax.Array | LowRank) -> jax.Array:
     """The full matrix. [inputs, outputs]."""
     if isinstance(weight, LowRank):
