@@ -111,7 +111,7 @@ class OPEN:
 
     Example:
         >>> sum(leaf.size for leaf in jax.tree.leaves(OPEN().init(jax.random.key(0))))
-        1235
+        1211
     """
 
     width: int = 8

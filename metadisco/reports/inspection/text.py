@@ -134,7 +134,7 @@ def _conditions(discovered: Discovered) -> Any:
 
 def _of_optimizer(name: str) -> str:
     of, _, what = name.partition(":")
-    return f"{what.replace('_', ' ')}, of each parameter" if of == "optimizer" else "an input of its own"
+    return f"{what.replace('_', ' ')}, seen by the optimizer" if of == "optimizer" else "an input of its own"
 
 
 def _mirror_learning(discovered: Discovered) -> Any:
