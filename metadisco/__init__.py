@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
+    from metadisco.agents.learned_optimizer import OPEN, ResidualOPEN
     from metadisco.agents.networks import CNN, MLP, Table
     from metadisco.agents.optimizers import SGD, Adam, RMSProp
     from metadisco.checkpoints.checkpoint import Discovered, load, save, zoo_names
@@ -70,6 +71,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.objectives.mirror_learning import PPO, MirrorLearning
     from metadisco.objectives.scheduled_a2c import ScheduledA2C
     from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
+    from metadisco.objectives.with_optimizer import WithOptimizer
     from metadisco.presets.base import Preset
     from metadisco.presets.registry import preset
 
@@ -81,6 +83,7 @@ __all__ = [
     "CNN",
     "LPG",
     "MLP",
+    "OPEN",
     "PAIRED",
     "PPO",
     "SGD",
@@ -136,6 +139,7 @@ __all__ = [
     "RMSProp",
     "RandomPolicy",
     "Regret",
+    "ResidualOPEN",
     "Results",
     "Return",
     "ScheduledA2C",
@@ -150,6 +154,7 @@ __all__ = [
     "TruncatedES",
     "Uniform",
     "Unroll",
+    "WithOptimizer",
     "compare",
     "discover",
     "inner_loop",
@@ -170,6 +175,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "agents.learned_optimizer": "OPEN ResidualOPEN",
     "agents.networks": "CNN MLP Table",
     "agents.optimizers": "SGD Adam RMSProp",
     "checkpoints.checkpoint": "Discovered load save zoo_names",
@@ -219,6 +225,7 @@ _HOMES = {
     "objectives.mirror_learning": "PPO MirrorLearning",
     "objectives.scheduled_a2c": "ScheduledA2C",
     "objectives.scheduled_mirror_learning": "ScheduledMirrorLearning",
+    "objectives.with_optimizer": "WithOptimizer",
     "presets.base": "Preset",
     "presets.registry": "preset",
 }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import jax
 
-from metadisco.agents import distributions
+from metadisco.agents import distributions, networks
 from metadisco.agents.distributions import Distribution
 from metadisco.agents.networks import Torso
 from metadisco.core.jax_defaults import own_defaults
@@ -50,6 +50,10 @@ class Agent:
         """Outputs by head, [..., width], for observations with any leading axes."""
         return apply(self.torso, self.spec, agent_params, obs)
 
+    def activity(self, agent_params: AgentParams, obs: Obs) -> AgentParams:
+        """Mean |output| of the units that each array feeds, see `metadisco.agents.networks.ReportsActivity`."""
+        return networks.activity(self.torso, agent_params, _rows(self.spec, obs)[0])
+
     def policy(self, agent_params: AgentParams) -> Policy:
         """The policy as a function of noise (see `noise`) and observations."""
 
@@ -65,7 +69,12 @@ class Agent:
 
 def apply(torso: Torso, spec: EnvSpec, params: AgentParams, obs: Obs) -> Outputs:
     """Outputs of a torso by head, [..., width], for observations with any leading axes."""
+    rows, leading = _rows(spec, obs)
+    return {name: output.reshape(*leading, -1) for name, output in torso.apply(params, rows).items()}
+
+
+def _rows(spec: EnvSpec, obs: Obs) -> tuple[Obs, tuple[int, ...]]:
+    """Observations with one leading axis, and the axes that it stands for."""
     own_axes = len(spec.observation.shape) if isinstance(spec.observation, Box) else 0
     leading = obs.shape[: obs.ndim - own_axes]
-    outputs = torso.apply(params, obs.reshape(-1, *obs.shape[obs.ndim - own_axes :]))
-    return {name: output.reshape(*leading, -1) for name, output in outputs.items()}
+    return obs.reshape(-1, *obs.shape[obs.ndim - own_axes :]), leading

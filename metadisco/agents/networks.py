@@ -6,7 +6,7 @@ one more, `torso`. Torsos see exactly one leading axis; `metadisco.agents.agent`
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from metadisco.core.types import AgentParams, Heads, Key, Obs, Outputs
 from metadisco.envs.base import Box, Discrete, EnvSpec
 
 POLICY_HEADS = frozenset({"logits", "mean", "log_std"})
+POLICY_GROUP = POLICY_HEADS | {"torso"}  # parameters that an optimizer of the policy moves
 _SECOND_TORSO = "prediction_torso"
 _NEWTON_STEPS = 40  # a singular value of 1e-5 has become 1 by then
 FREE_HEADS = frozenset({"log_std"})  # in a network, the same for all observations (arXiv:1502.05477)
@@ -29,6 +30,18 @@ class Torso(Protocol):
 
     def apply(self, agent_params: AgentParams, obs: Obs) -> Outputs:
         """Outputs by head, [rows, width], for observations [rows, ...]."""
+
+
+@runtime_checkable
+class ReportsActivity(Protocol):
+    """A torso that can say how active its units are, for an optimizer that looks for dormant ones. Optional."""
+
+    def activity(self, agent_params: AgentParams, obs: Obs) -> AgentParams:
+        """Mean |output| of the units that each array feeds, over observations [rows, ...].
+
+        Returns:
+            A tree like the parameters; each leaf is [units], the last axis of the parameters that it belongs to.
+        """
 
 
 @own_defaults
@@ -144,6 +157,12 @@ class MLP:
         x = flatten(obs, layers[0]["kernel"].shape[0])
         return apply_heads(agent_params, apply_dense_layers(layers, x, self.activation))
 
+    def activity(self, agent_params: AgentParams, obs: Obs) -> AgentParams:
+        """See `ReportsActivity`."""
+        layers = agent_params["torso"]
+        sizes, x = _dense_activity(layers, flatten(obs, layers[0]["kernel"].shape[0]), self.activation)
+        return {"torso": sizes, **_head_activity(agent_params, x)}
+
 
 @own_defaults
 @dataclass(frozen=True)
@@ -189,6 +208,15 @@ class CNN:
         x = apply_dense_layers(agent_params["torso"]["layers"], x.reshape(x.shape[0], -1), Relu())
         return apply_heads(agent_params, x)
 
+    def activity(self, agent_params: AgentParams, obs: Obs) -> AgentParams:
+        """See `ReportsActivity`; a unit of a convolution is a channel, at all places."""
+        x, convolutions = obs, []
+        for layer in agent_params["torso"]["convolutions"]:
+            x = jax.nn.relu(convolve(x, layer["kernel"]) + layer["bias"])
+            convolutions.append(_mean_size(layer, x))
+        layers, x = _dense_activity(agent_params["torso"]["layers"], x.reshape(x.shape[0], -1), Relu())
+        return {"torso": {"convolutions": convolutions, "layers": layers}, **_head_activity(agent_params, x)}
+
 
 @own_defaults
 @dataclass(frozen=True)
@@ -233,11 +261,48 @@ class Separate:
 
     def apply(self, agent_params: AgentParams, obs: Obs) -> Outputs:
         """Outputs of both for `obs` [rows, ...]."""
-        of_policy = {name: leaf for name, leaf in agent_params.items() if name in POLICY_HEADS or name == "torso"}
-        prediction = {name: leaf for name, leaf in agent_params.items() if name not in of_policy}
-        if _SECOND_TORSO in prediction:
-            prediction["torso"] = prediction.pop(_SECOND_TORSO)
+        of_policy, prediction = _apart(agent_params)
         return self.policy.apply(of_policy, obs) | self.prediction.apply(prediction, obs)
+
+    def activity(self, agent_params: AgentParams, obs: Obs) -> AgentParams:
+        """See `ReportsActivity`."""
+        of_policy, prediction = _apart(agent_params)
+        told = activity(self.prediction, prediction, obs)
+        if "torso" in told:
+            told[_SECOND_TORSO] = told.pop("torso")
+        return activity(self.policy, of_policy, obs) | told
+
+
+def activity(torso: Torso, agent_params: AgentParams, obs: Obs) -> AgentParams:
+    """`ReportsActivity.activity` of any torso; of one that does not say, all units are equally active."""
+    if isinstance(torso, ReportsActivity):
+        return torso.activity(agent_params, obs)
+    return jax.tree.map(lambda leaf: jnp.ones(leaf.shape[-1:], jnp.float32), agent_params)
+
+
+def layer_proportions(agent_params: AgentParams) -> AgentParams:
+    """Where in its network each array is: i / L in layer i of a torso of L layers, 1 in a head. A tree of floats.
+
+    Layers are in the order in which a torso keeps them. A table is a head.
+    """
+    paths = [path for path, _ in jax.tree.leaves_with_path(agent_params)]
+
+    def proportion(path: tuple, _: jax.Array) -> float:
+        if path[0].key not in ("torso", _SECOND_TORSO):
+            return 1.0
+        layers = list(dict.fromkeys(each[:-1] for each in paths if each[0] == path[0]))
+        return layers.index(path[:-1]) / len(layers)
+
+    return jax.tree.map_with_path(proportion, agent_params)
+
+
+def _apart(agent_params: AgentParams) -> tuple[AgentParams, AgentParams]:
+    """Parameters of the two networks of `Separate`."""
+    of_policy = {name: leaf for name, leaf in agent_params.items() if name in POLICY_GROUP}
+    prediction = {name: leaf for name, leaf in agent_params.items() if name not in of_policy}
+    if _SECOND_TORSO in prediction:
+        prediction["torso"] = prediction.pop(_SECOND_TORSO)
+    return of_policy, prediction
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -322,6 +387,26 @@ def apply_dense_layers(layers: list, x: jax.Array, activation: Activation) -> ja
     for layer in layers:
         x = activation(apply_dense(layer, x))
     return x
+
+
+def _dense_activity(layers: list, x: jax.Array, activation: Activation) -> tuple[list, jax.Array]:
+    """`activity` of dense layers on `x` [rows, size], and what comes out of them."""
+    sizes = []
+    for layer in layers:
+        x = activation(apply_dense(layer, x))
+        sizes.append(_mean_size(layer, x))
+    return sizes, x
+
+
+def _head_activity(agent_params: AgentParams, x: jax.Array) -> AgentParams:
+    """`activity` of heads on `x` [rows, size]."""
+    return {name: _mean_size(agent_params[name], output) for name, output in apply_heads(agent_params, x).items()}
+
+
+def _mean_size(layer: AgentParams, x: jax.Array) -> AgentParams:
+    """Mean |x| of each unit, for every array of a layer. [..., units] to [units] each."""
+    size = jnp.mean(jnp.abs(x), axis=range(x.ndim - 1))
+    return dict.fromkeys(layer, size)
 
 
 def apply_dense(layer: AgentParams, x: jax.Array) -> jax.Array:

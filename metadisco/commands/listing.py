@@ -47,6 +47,10 @@ OBJECTIVES: dict[str, tuple[str, str]] = {
         "PPO, DPO or LPO whose coefficients follow a learned schedule over the lifetime",
         "metadisco.ScheduledMirrorLearning(); preset scheduled-ppo-quick",
     ),
+    "OPEN": (
+        "any of these, with a learned optimizer in place of Adam or SGD (arXiv:2407.07082)",
+        "metadisco.WithOptimizer(metadisco.PPO(), metadisco.ResidualOPEN()); presets open-quick, open-grid",
+    ),
 }
 """Objectives by the names of their papers: what each is, and where it is found."""
 

@@ -26,6 +26,9 @@ class KeyPurpose(enum.IntEnum):
     SCORE = 2**31 - 1  # random scores of levels; above the numbers of all updates and rollouts
 
 
+STEP_NOISE = 2**31 - 1  # with which the key of an update's minibatches is folded; no update has as many epochs
+
+
 class SeedPurpose(enum.IntEnum):
     """What the key of a run's or an evaluation's seed is folded with; below these are the numbers of meta-steps."""
 
@@ -52,6 +55,11 @@ def split_initial(key: Key) -> InitialKeys:
 def at_update(life_key: Key, purpose: KeyPurpose, num_updates: jax.Array | int) -> Key:
     """The key for a purpose after `num_updates` updates of a life."""
     return jax.random.fold_in(jax.random.fold_in(life_key, purpose), num_updates)
+
+
+def of_gradient_step(update_key: Key, number: jax.Array | int) -> Key:
+    """The key of the noise of a learned optimizer in one gradient step, out of that of the update's minibatches."""
+    return jax.random.fold_in(jax.random.fold_in(update_key, STEP_NOISE), number)
 
 
 def of_evaluation(life_key: Key) -> Key:

@@ -32,6 +32,7 @@ from metadisco.objectives.base import Objective, Surrogate
 from metadisco.objectives.disco103 import Disco103
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
+from metadisco.objectives.with_optimizer import WithOptimizer
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,15 @@ def with_objective(objective: Objective, inner: InnerLoop) -> InnerLoop:
     """The inner loop with another objective.
 
     Where both are mirror learning only the drift is exchanged: discount, advantages and entropy bonus belong to the
-    environment, and a schedule of them begins there. Disco103 brings the network and optimizer that it was made for.
+    environment, and a schedule of them begins there. Disco103 brings the network and optimizer that it was made for. A
+    learned optimizer moves the environment's own network, beside the environment's own optimizer.
     An objective without an importance ratio (`metadisco.objectives.base.Surrogate`), such as LPG, takes one step on
     each rollout (`ONE_STEP_LEARNER`) and sees rewards as they are: with PPO's learner its later steps would be on
     actions of a policy that is no longer the agent's. Raises ValueError where the objective does not fit.
     """
+    if isinstance(objective, WithOptimizer):
+        inner = with_objective(objective.objective, inner)
+        return replace(inner, objective=replace(objective, objective=inner.objective))
     if isinstance(objective, Disco103):
         return replace(inner, objective=objective, torso=DISCO_TORSO, learner=DISCO_LEARNER)
     if isinstance(objective, MirrorLearning) and isinstance(inner.objective, MirrorLearning):

@@ -12,14 +12,23 @@ import jax.numpy as jnp
 import optax
 
 from metadisco.agents.agent import Agent
-from metadisco.agents.networks import POLICY_HEADS
+from metadisco.agents.learned_optimizer import LearnedOptimizer, LearningStep
+from metadisco.agents.networks import POLICY_GROUP
 from metadisco.agents.optimizers import SGD, Optimizer, OptState
+from metadisco.core import keys
 from metadisco.core.config import check_counts
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Progress, Trajectory
-from metadisco.objectives.base import Objective, ObjectiveState, Targets, predict, step_factors
+from metadisco.objectives.base import (
+    HasOptimizer,
+    Objective,
+    ObjectiveState,
+    Targets,
+    predict,
+    step_factors,
+)
 
-POLICY_GROUP = POLICY_HEADS | {"torso"}
+_LEARNED = "learned"  # where a learned optimizer's state is, beside those of both groups
 
 
 @own_defaults
@@ -33,6 +42,9 @@ class Learner:
         num_epochs: passes over the rollout in one update.
         num_minibatches: equal parts into which the T * B samples of a rollout are split, shuffled anew in every epoch;
             one gradient step is taken on each. There is no shuffling if both numbers are 1.
+
+    Where the objective has a learned optimizer (`metadisco.objectives.with_optimizer`), it is told what both optimizers
+    propose, and decides.
 
     Example:
         >>> Learner(num_epochs=4, num_minibatches=2).num_gradient_steps
@@ -60,9 +72,10 @@ class Learner:
                 f"{self.num_minibatches}"
             )
 
-    def init(self, agent_params: AgentParams) -> OptState:
-        """State of both optimizers."""
-        return {name: optimizer.init(group) for name, (optimizer, group) in self._groups(agent_params).items()}
+    def init(self, agent_params: AgentParams, learned: LearnedOptimizer | None = None) -> OptState:
+        """State of both optimizers, and of a learned one where the objective has it."""
+        state = {name: optimizer.init(group) for name, (optimizer, group) in self._groups(agent_params).items()}
+        return state if learned is None else state | {_LEARNED: learned.init_state(agent_params)}
 
     def update(
         self,
@@ -79,12 +92,12 @@ class Learner:
         """Take gradient steps on the objective's loss over a rollout.
 
         Args:
-            key: for minibatches.
+            key: for minibatches, and for the noise of a learned optimizer.
             agent: the agent.
             objective: the learning rule.
             meta_params: of the objective.
             agent_params: before the update.
-            opt_state: of both groups.
+            opt_state: from `init`.
             objective_state: state of the objective for this agent.
             trajectory: [T, B], acted by `agent_params`.
             progress: before the update.
@@ -97,47 +110,64 @@ class Learner:
         targets, objective_state = objective.targets(meta_params, objective_state, predictions, trajectory, progress)
         factors = step_factors(objective, targets)
 
-        def descend(carry: tuple, batch: tuple[Trajectory, Targets]) -> tuple[tuple, Metrics]:
-            agent_params, opt_state = carry
-            trajectory, targets = batch
+        def descend(carry: tuple, now: tuple[tuple[Trajectory, Targets], jax.Array]) -> tuple[tuple, Metrics]:
+            (agent_params, opt_state), ((trajectory, targets), number) = carry, now
 
             def loss_fn(agent_params: AgentParams) -> tuple[jax.Array, Metrics]:
                 outputs = agent.apply(agent_params, trajectory.obs)
                 return objective.loss(meta_params, targets, outputs, trajectory, progress)
 
             (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(agent_params)
-            return self._apply(gradients, agent_params, opt_state, progress, factors), {"loss": loss, **metrics}
+            updates, new_state = self._propose(gradients, agent_params, opt_state, progress)
+            if isinstance(objective, HasOptimizer):
+                epoch = (number // self.num_minibatches).astype(jnp.float32) / max(self.num_epochs - 1, 1)
+                activity = agent.activity(agent_params, trajectory.obs)
+                step = LearningStep(gradients, updates, activity, progress.fraction, epoch)
+                updates, new_state[_LEARNED] = objective.optimizer.update(
+                    keys.of_gradient_step(key, number),
+                    objective.optimizer_params(meta_params),
+                    opt_state[_LEARNED],
+                    agent_params,
+                    step,
+                )
+            return (self._apply(updates, agent_params, factors), new_state), {"loss": loss, **metrics}
 
-        def epoch(carry: tuple, key: Key) -> tuple[tuple, Metrics]:
-            return jax.lax.scan(descend, carry, shuffle(key, (trajectory, targets), self.num_minibatches))
+        def epoch(carry: tuple, now: tuple[Key, jax.Array]) -> tuple[tuple, Metrics]:
+            key, numbers = now
+            return jax.lax.scan(descend, carry, (shuffle(key, (trajectory, targets), self.num_minibatches), numbers))
 
         carry, batch = (agent_params, opt_state), (trajectory, targets)
         if self.num_gradient_steps == 1:
-            carry, metrics = descend(carry, batch)
+            carry, metrics = descend(carry, (batch, jnp.zeros((), jnp.int32)))
         else:
-            carry, steps = jax.lax.scan(epoch, carry, jax.random.split(key, self.num_epochs))
+            numbers = jnp.arange(self.num_gradient_steps, dtype=jnp.int32).reshape(self.num_epochs, -1)
+            carry, steps = jax.lax.scan(epoch, carry, (jax.random.split(key, self.num_epochs), numbers))
             metrics = jax.tree.map(jnp.mean, steps)
         return *carry, objective_state, targets, metrics
 
-    def _apply(
-        self,
-        gradients: AgentParams,
-        agent_params: AgentParams,
-        opt_state: OptState,
-        progress: Progress,
-        factors: dict[str, jax.Array],
+    def _propose(
+        self, gradients: AgentParams, agent_params: AgentParams, opt_state: OptState, progress: Progress
     ) -> tuple[AgentParams, OptState]:
-        """Parameters and optimizer state after one gradient step."""
+        """What both optimizers would add to the parameters, and their states."""
         gradient_groups = self._groups(gradients)
-        new_params: AgentParams = {}
+        proposed: AgentParams = {}
         new_state: OptState = {}
         for name, (optimizer, group) in self._groups(agent_params).items():
             update = optax.with_extra_args_support(optimizer).update
             updates, new_state[name] = update(gradient_groups[name][1], opt_state[name], group, progress=progress)
+            proposed |= updates
+        return proposed, new_state
+
+    def _apply(self, updates: AgentParams, agent_params: AgentParams, factors: dict[str, jax.Array]) -> AgentParams:
+        """Parameters after one gradient step."""
+        moved: AgentParams = {}
+        update_groups = self._groups(updates)
+        for name, (_, group) in self._groups(agent_params).items():
+            _, updates = update_groups[name]
             if name in factors:
                 updates = jax.tree.map(lambda leaf, factor=factors[name]: factor * leaf, updates)
-            new_params |= optax.apply_updates(group, updates)
-        return new_params, new_state
+            moved |= optax.apply_updates(group, updates)
+        return moved
 
     def _groups(self, tree: AgentParams) -> dict[str, tuple[optax.GradientTransformation, AgentParams]]:
         policy = {name: leaf for name, leaf in tree.items() if name in POLICY_GROUP}

@@ -26,8 +26,8 @@ from metadisco.envs.base import Environment, EnvSpec, State
 from metadisco.lives.critic import Critic, CriticOutput, CriticState
 from metadisco.lives.learner import Learner
 from metadisco.lives.normalization import Normalizer, NormalizerState
-from metadisco.objectives.base import Objective, ObjectiveState, Targets
-from metadisco.objectives.state import check_state
+from metadisco.objectives.base import Objective, ObjectiveState, Targets, learned_optimizer
+from metadisco.objectives.state import check_optimizer, check_state
 
 
 @struct.dataclass
@@ -136,7 +136,7 @@ class InnerLoop:
             key=initial.life,
             task=task,
             agent_params=agent_params,
-            opt_state=self.learner.init(agent_params),
+            opt_state=self.learner.init(agent_params, learned_optimizer(self.objective)),
             objective_state=self.objective.init_state(memory_key, agent, agent_params, self.num_workers),
             obs=obs,
             env_state=env_state,
@@ -355,6 +355,7 @@ def _check_fit(agent: Agent, objective: Objective, critic: Critic | None, num_st
     jax.eval_shape(agent.init, jax.random.key(0))
     jax.eval_shape(lambda key: _begin_critic(critic, key, agent.spec, num_workers), jax.random.key(0))
     check_state(objective, agent, num_steps, num_workers)
+    check_optimizer(objective, agent)
 
 
 def _is_hashable(parts: Any) -> bool:

@@ -26,6 +26,7 @@ from metadisco.meta_training.level_scores import LevelScore, Return
 from metadisco.objectives.base import Objective
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
+from metadisco.objectives.with_optimizer import WithOptimizer
 
 
 @struct.dataclass
@@ -226,7 +227,12 @@ def MetaTrainer(  # noqa: N802 - a constructor of EvolutionTrainer
 
 
 def _learned_part(objective: Objective) -> Any:
-    """What must be equal in all domains: of mirror learning the drift, by a schedule or not; else the objective."""
+    """What must be equal in all domains: of mirror learning the drift, by a schedule or not; else the objective.
+
+    A learned optimizer must be equal, too.
+    """
+    if isinstance(objective, WithOptimizer):
+        return objective.optimizer, _learned_part(objective.objective)
     if isinstance(objective, ScheduledMirrorLearning):
         return objective.width, objective.base.drift
     return objective.drift if isinstance(objective, MirrorLearning) else objective

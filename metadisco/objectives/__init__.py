@@ -6,5 +6,6 @@ from metadisco.objectives.lpg import LPG
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
+from metadisco.objectives.with_optimizer import WithOptimizer
 
-__all__ = ["A2C", "LPG", "Disco103", "MirrorLearning", "ScheduledA2C", "ScheduledMirrorLearning"]
+__all__ = ["A2C", "LPG", "Disco103", "MirrorLearning", "ScheduledA2C", "ScheduledMirrorLearning", "WithOptimizer"]

@@ -11,6 +11,7 @@ import jax
 from flax import struct
 
 from metadisco.agents.agent import Agent
+from metadisco.agents.learned_optimizer import LearnedOptimizer
 from metadisco.agents.networks import Heads
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import EnvSpec
@@ -138,6 +139,23 @@ class Surrogate(Protocol):
     """
 
     uses_importance_ratio: ClassVar[bool]  # True
+
+
+@runtime_checkable
+class HasOptimizer(Protocol):
+    """An objective whose agents are moved by a learned optimizer: `WithOptimizer`. Optional."""
+
+    @property
+    def optimizer(self) -> LearnedOptimizer:
+        """The optimizer."""
+
+    def optimizer_params(self, meta_params: MetaParams) -> MetaParams:
+        """The optimizer's part of the objective's meta-parameters."""
+
+
+def learned_optimizer(objective: Objective) -> LearnedOptimizer | None:
+    """`HasOptimizer.optimizer`; None where agents are moved by the learner's own optimizers alone."""
+    return objective.optimizer if isinstance(objective, HasOptimizer) else None
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Check that an objective handles its state as the protocol requires, before anything is compiled."""
+"""Check that an objective, and a learned optimizer, handle state as the protocols require, before compiling."""
 
 import inspect
 from typing import Any
@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from metadisco.agents.agent import Agent
+from metadisco.agents.learned_optimizer import LearningStep
 from metadisco.core.files import leaf_types, named_leaves
 from metadisco.core.types import Key, Progress, Trajectory
 from metadisco.envs.base import Box, EnvSpec
-from metadisco.objectives.base import Objective, ObjectiveState, predict
+from metadisco.objectives.base import Objective, ObjectiveState, learned_optimizer, predict
 
 _INIT_STATE = "init_state(key, agent, agent_params, num_workers)"
 _TARGETS = "targets(meta_params, state, predictions, trajectory, progress)"
@@ -52,6 +53,37 @@ def check_state(objective: Objective, agent: Agent, num_steps: int, num_workers:
         raise ValueError(
             f"{name}.targets must return (targets, state) with a state of the structure, shapes and dtypes that "
             f"init_state gave: it is {_described(before)} before and {_described(after)} after an update"
+        )
+
+
+def check_optimizer(objective: Objective, agent: Agent) -> None:
+    """Raise ValueError where an objective's learned optimizer, if it has one, does not fit the protocol or the agent.
+
+    Nothing is computed: one gradient step is traced.
+    """
+    optimizer = learned_optimizer(objective)
+    if optimizer is None:
+        return
+    name = type(optimizer).__name__
+
+    def first_step(key: Key) -> tuple:
+        agent_params = agent.init(key)
+        state = optimizer.init_state(agent_params)
+        zero, rollout = jnp.zeros((), jnp.float32), _rollout(agent.spec, 1, 1)
+        step = LearningStep(agent_params, agent_params, agent.activity(agent_params, rollout.obs), zero, zero)
+        updates, after = optimizer.update(key, optimizer.init(key), state, agent_params, step)
+        return agent_params, updates, state, after
+
+    agent_params, updates, *states = jax.eval_shape(first_step, jax.random.key(0))
+    if leaf_types(updates) != leaf_types(agent_params):
+        raise ValueError(
+            f"{name}.update must return what is added to the agent's parameters, of their structure, shapes and "
+            f"dtypes: they are {_described(agent_params)}, and it gives {_described(updates)}"
+        )
+    if leaf_types(states[0]) != leaf_types(states[1]):
+        raise ValueError(
+            f"{name}.update must return (updates, state) with a state of the structure, shapes and dtypes that "
+            f"init_state gave: it is {_described(states[0])} before and {_described(states[1])} after a step"
         )
 
 

@@ -72,6 +72,18 @@ PRESETS: dict[str, Entry] = {
         100,
         is_projected=True,
     ),
+    "open-quick": Entry(
+        "an optimizer for PPO's networks (OPEN), by ES on CartPole and Catch, lifetimes 24..96",
+        90,
+        _DRIFT,
+        is_projected=True,
+    ),
+    "open-grid": Entry(
+        "an optimizer for A2C's tables (OPEN), by ES on small grid worlds, lifetimes 16..256",
+        25,
+        ("grid-unseen",),
+        is_projected=True,
+    ),
     "ta-lpg-quick": Entry(
         "TA-LPG on general grid worlds by ES, lifetimes 16..96",
         12,

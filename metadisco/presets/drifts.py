@@ -1,8 +1,9 @@
-"""Presets of learned drifts: PPO whose penalty is discovered (arXiv:2210.05639, arXiv:2402.05828)."""
+"""Presets of PPO with a part that is discovered: its drift (arXiv:2210.05639, arXiv:2402.05828), or its optimizer."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
+from metadisco.agents.learned_optimizer import ResidualOPEN
 from metadisco.agents.networks import MLP, Separate, Table, Tanh
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.tasks import LogUniformLifetime, Tasks
@@ -16,15 +17,16 @@ from metadisco.meta_optimizers.shaping import PairwiseRoot
 from metadisco.meta_training.domain import Domain
 from metadisco.meta_training.evolution_trainer import EvolutionTrainer, MetaTrainer
 from metadisco.objectives.drift import LPODrift
-from metadisco.objectives.mirror_learning import MirrorLearning
+from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
+from metadisco.objectives.with_optimizer import WithOptimizer
 from metadisco.presets.base import Preset
 from metadisco.presets.catalog import PRESETS as CATALOG
 
 _QUICK = LogUniformLifetime(24, 96)
 
 
-Learned = MirrorLearning | ScheduledMirrorLearning
+Learned = MirrorLearning | ScheduledMirrorLearning | WithOptimizer
 
 
 def _small(name: str, objective: Learned, num_tasks: int) -> Domain:
@@ -72,6 +74,25 @@ def scheduled_ppo() -> Preset:
         trainer=_mixture(ScheduledMirrorLearning(), sigma=0.1, learning_rate=Decay(0.05, rate=0.97), num_steps=100),
         suites=CATALOG[name].suites,
         num_seeds=16,
+        validate_every=0,
+    )
+
+
+def open_quick() -> Preset:
+    """An optimizer for PPO's networks, which begins at the tuned Adam of each environment (arXiv:2407.07082)."""
+    name = "open-quick"
+    objective = WithOptimizer(PPO(), ResidualOPEN(width=4, hidden=8))
+    trainer = EvolutionTrainer(
+        domains=(_small("CartPole-v1", objective, num_tasks=8), _small("Catch-bsuite", objective, num_tasks=8)),
+        meta_optimizer=Evolution(sigma=Decay(0.1), learning_rate=Decay(0.03, rate=0.985), shaping=PairwiseRoot()),
+        num_steps=60,
+    )
+    return Preset(
+        name=name,
+        description=CATALOG[name].description,
+        trainer=trainer,
+        suites=CATALOG[name].suites,
+        num_seeds=4,
         validate_every=0,
     )
 

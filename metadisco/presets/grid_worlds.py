@@ -1,5 +1,6 @@
 """Presets on grid worlds: LPG and TA-LPG for tabular agents, by evolution and by meta-gradients."""
 
+from metadisco.agents.learned_optimizer import ResidualOPEN
 from metadisco.agents.networks import Table
 from metadisco.agents.optimizers import SGD, RMSProp
 from metadisco.core.config import replace_fields
@@ -10,7 +11,7 @@ from metadisco.envs.gridworld.levels import GridLevels
 from metadisco.lives.critic import Critic
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
-from metadisco.lives.tuned import TABLE_PPO, TABLE_PPO_LEARNER
+from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER, TABLE_PPO, TABLE_PPO_LEARNER
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.gradient import MetaGradient
 from metadisco.meta_optimizers.online_evolution import NoiseReuseES, OnlineEvolution, PersistentES
@@ -35,6 +36,7 @@ from metadisco.objectives.base import Objective
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
+from metadisco.objectives.with_optimizer import WithOptimizer
 from metadisco.presets.base import Preset
 from metadisco.presets.catalog import PRESETS as CATALOG
 
@@ -188,6 +190,37 @@ def scheduled_ppo_grid() -> Preset:
             sigma=Decay(0.1),
             learning_rate=Decay(0.03, rate=0.985),
         ),
+    )
+
+
+def open_grid() -> Preset:
+    """An optimizer for A2C's tables, from the tuned RMSProp (arXiv:2407.07082).
+
+    It is asked for every entry of a table, so it is meta-trained on smaller grids than those that it is tested on.
+    """
+    name, levels, lifetimes = (
+        "open-grid",
+        GridLevels(max_side=6, num_walls=6, max_objects=3),
+        LogUniformLifetime(16, 256),
+    )
+    trainer = _grid_trainer(
+        objective=WithOptimizer(TABLE_A2C, ResidualOPEN()),
+        learner=TABLE_A2C_LEARNER,
+        lifetimes=lifetimes,
+        num_workers=32,
+        num_tasks=64,
+        num_steps=100,
+        sigma=Decay(0.1),
+        learning_rate=Decay(0.03, rate=0.985),
+    )
+    changes = {"inner.env": levels.env, "curriculum": DomainRandomization(Tasks(levels, lifetimes))}
+    return Preset(
+        name=name,
+        description=CATALOG[name].description,
+        trainer=replace_fields(trainer, changes),
+        suites=CATALOG[name].suites,
+        num_seeds=1,
+        validate_every=0,
     )
 
 

@@ -14,6 +14,8 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "scheduled-a2c-nres": grid_worlds.scheduled_a2c_nres,
     "scheduled-ppo-quick": drifts.scheduled_ppo,
     "scheduled-ppo-grid": grid_worlds.scheduled_ppo_grid,
+    "open-quick": drifts.open_quick,
+    "open-grid": grid_worlds.open_grid,
     "ta-lpg-quick": grid_worlds.ta_lpg_quick,
     "ta-lpg-grid": grid_worlds.ta_lpg_grid,
     "lpg-grid": grid_worlds.lpg_grid,

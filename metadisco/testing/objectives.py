@@ -8,11 +8,13 @@ import numpy as np
 
 from metadisco.agents import distributions
 from metadisco.agents.agent import Agent
+from metadisco.agents.learned_optimizer import LearningStep
 from metadisco.agents.networks import Constant
+from metadisco.agents.optimizers import OptState
 from metadisco.core.files import is_key, named_leaves
 from metadisco.core.types import AgentParams, Heads, Key, MetaParams, Outputs, Progress, Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
-from metadisco.objectives.base import Objective, ObjectiveState, Predictions, Regularized
+from metadisco.objectives.base import HasOptimizer, Objective, ObjectiveState, Predictions, Regularized
 from metadisco.objectives.state import check_state
 from metadisco.testing import contract
 from metadisco.testing.contract import Counted, demand
@@ -72,7 +74,7 @@ def check_objective(objective: Objective, spec: EnvSpec = SPEC) -> None:
         )
     for what, changed in _hard_cases(experiences).items():
         hard = update(objective, population, states, changed, progress)
-        for part in ("state", "loss", "gradient"):
+        for part in ("state", "loss", "gradient", "moved"):
             contract.check_finite(f"the {part} of {name}", hard[part], f"It happens where {what}")
     _check_meta_params(name, objective, population, update, (result["state"], experiences, progress))
 
@@ -181,9 +183,9 @@ def _other(leaf: jax.Array) -> jax.Array:
 
 def _check_told(name: str, objective: Objective, result: Any, *arguments: Any) -> None:
     """It is finite, and what a plain call gives."""
-    for part in ("state", "targets", "loss", "metrics", "gradient"):
+    for part in ("state", "targets", "loss", "metrics", "gradient", "moved"):
         contract.check_finite(f"the {part} of {name}", result[part], "Look for log 0, a division by 0 or sqrt'(0)")
-    told = {part: result[part] for part in ("state", "targets", "loss", "metrics")}
+    told = {part: result[part] for part in ("state", "targets", "loss", "metrics", "moved")}
     contract.check_plain(f"of {name}: ", told, lambda *given: _tell(objective, *given), *arguments)
 
 
@@ -221,7 +223,7 @@ def _check_meta_params(name: str, objective: Objective, population: Any, update:
         noise = jax.random.normal(jax.random.key(i), leaves[i].shape, leaves[i].dtype)
         changed = jax.tree.unflatten(structure, [each + noise if i == j else each for j, each in enumerate(leaves)])
         told = update(objective, changed, *data)
-        ours, others = (jax.tree.leaves((each["gradient"], each["state"])) for each in (told, result))
+        ours, others = (jax.tree.leaves((each["gradient"], each["state"], each["moved"])) for each in (told, result))
         demand(
             any(np.any(np.asarray(one != other)) for one, other in zip(ours, others)),
             f"meta_params{leaf} of {name} make no difference to what an agent learns: use them, or leave them out",
@@ -248,7 +250,21 @@ def _tell(
     trajectory, predictions, outputs = experience
     targets, state = objective.targets(meta_params, state, predictions, trajectory, progress)
     loss, metrics = objective.loss(meta_params, targets, outputs, trajectory, progress)
-    return {"state": state, "targets": targets, "loss": loss, "metrics": metrics}
+    moved: Any = ()
+    if isinstance(objective, HasOptimizer):
+        moved = _moved_by(objective, meta_params, predictions.agent_params, progress)
+    return {"state": state, "targets": targets, "loss": loss, "metrics": metrics, "moved": moved}
+
+
+def _moved_by(
+    objective: HasOptimizer, meta_params: MetaParams, agent_params: AgentParams, progress: Progress
+) -> tuple[AgentParams, OptState]:
+    """What a learned optimizer makes of the agent's parameters as gradients, twice, so that its memory matters."""
+    optimizer, learned = objective.optimizer, objective.optimizer_params(meta_params)
+    activity = jax.tree.map(lambda leaf: jnp.ones(leaf.shape[-1:], jnp.float32), agent_params)
+    step = LearningStep(agent_params, agent_params, activity, progress.fraction, jnp.zeros((), jnp.float32))
+    _, state = optimizer.update(jax.random.key(0), learned, optimizer.init_state(agent_params), agent_params, step)
+    return optimizer.update(jax.random.key(1), learned, state, agent_params, step)
 
 
 def _update(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from metadisco.agents.learned_optimizer import OPEN
 from metadisco.core.types import Task
 from metadisco.curricula.accel import ACCEL
 from metadisco.curricula.fixed import DrawnTasks, FixedSet
@@ -30,6 +31,7 @@ from metadisco.objectives.drift import DPODrift, LPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
+from metadisco.objectives.with_optimizer import WithOptimizer
 from metadisco.testing import check_curriculum, check_environment, check_meta_optimizer, check_objective
 from tests.support import small, two_states
 from tests.support.remembering import Remembering
@@ -65,6 +67,7 @@ REPLAY = PrioritizedLevelReplay(Numbers(), capacity=6, fill_before_replay=0.3)
         (Remembering(), two_states.TwoStates.spec),
         (ScheduledA2C(width=4), two_states.TwoStates.spec),
         (ScheduledMirrorLearning(width=4), CONTINUOUS),
+        (WithOptimizer(PPO(), OPEN(3, 4, step=0.1, exponent=0.1, noise=0.1)), CONTINUOUS),
         (Disco103(5, 7, 3.0, width=4, memory_width=3), two_states.TwoStates.spec),
     ],
     ids=repr,

@@ -9,6 +9,7 @@ from metadisco.checkpoints import checkpoint
 from metadisco.checkpoints.card import meta_steps_done
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.evaluation import meta_test
+from metadisco.objectives.base import learned_optimizer
 from metadisco.objectives.drift import verdicts, violations
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.reports.inspection.measures import INPUTS, LIFETIMES, LIVED, NUM_POINTS, Inspection
@@ -104,6 +105,17 @@ def _identity(discovered: Discovered) -> "Table":
     origin = discovered.provenance
     sizes = [np.size(leaf) for leaf in jax.tree.leaves(discovered.meta_params)]
     rows = [("objective", repr(discovered.objective))]
+    optimizer = learned_optimizer(discovered.objective)
+    if optimizer is not None:
+        learned = jax.tree.leaves(discovered.objective.optimizer_params(discovered.meta_params))  # type: ignore[attr-defined]
+        size = sum(np.size(leaf) for leaf in learned)
+        rows.append(
+            (
+                "learned optimizer",
+                f"{type(optimizer).__name__}, {size:,} of the meta-parameters: it decides how far each parameter of an "
+                "agent moves. What is measured below is the loss alone; entropies are of agents that it moves.",
+            )
+        )
     rows.append(("meta-parameters", f"{sum(sizes):,} numbers in {len(sizes)} arrays"))
     for name in ("preset", "seed", "meta_steps", "minutes", "command", "date", "commit", "hardware"):
         if name in origin:
@@ -123,10 +135,15 @@ def _conditions(discovered: Discovered) -> Any:
     is_drift = "l^2" in features
     parts = [part for part in ("l", "e", "A", "n/N") if any(part in feature.split() for feature in features)]
     for name in parts if is_drift else features:
-        table.add_row(Text(name), WORDS.get(name, "an input of its own"))
+        table.add_row(Text(name), WORDS.get(name, _of_optimizer(name)))
     if is_drift:
         table.add_row("all", Text(", ".join(name for name in features if not name.startswith("n/N"))))
     return _section("What it conditions on", table)
+
+
+def _of_optimizer(name: str) -> str:
+    of, _, what = name.partition(":")
+    return f"{what.replace('_', ' ')}, seen by the optimizer" if of == "optimizer" else "an input of its own"
 
 
 def _mirror_learning(discovered: Discovered) -> Any:
