@@ -179,7 +179,7 @@ def gradient_trainer(score=Return(), **options):
 
 
 # Scores and curricula do not know each other, so that all of both are seen without every pair of them.
-@pytest.mark.parametrize(("score", "curriculum"), zip(SCORES, itertools.cycle(CURRICULA)), ids=repr)
+@pytest.mark.parametrize(("score", "curriculum"), list(zip(SCORES, itertools.cycle(CURRICULA))), ids=repr)
 def test_every_score_and_every_curriculum_fit_both_meta_optimizers(score, curriculum):
     for build in (trainer, gradient_trainer):
         run = small.altered(build(score), curriculum=curriculum)

@@ -186,8 +186,13 @@ def test_the_target_network_keeps_its_share():
     agent = Agent(Table(), SPEC, tuple(SMALL.heads(SPEC).items()))
     state = SMALL.init_state(jax.random.key(0), agent, jax.tree.map(jnp.zeros_like, agent_params), B)
     trajectory = experience(0)[0]
-    predictions = predict(agent, agent_params, trajectory)
-    _, state = objective.targets(objective.init(jax.random.key(0)), state, predictions, trajectory, PROGRESS)
+
+    @jax.jit
+    def after(state):
+        predictions = predict(agent, agent_params, trajectory)
+        return objective.targets(objective.init(jax.random.key(0)), state, predictions, trajectory, PROGRESS)[1]
+
+    state = after(state)
     for name, table in state.target_params.items():
         np.testing.assert_allclose(table, 0.25 * agent_params[name], rtol=1e-6)
 
