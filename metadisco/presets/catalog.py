@@ -75,12 +75,14 @@ PRESETS: dict[str, Entry] = {
     "open-quick": Entry(
         "an optimizer for PPO's networks (OPEN), by ES on CartPole and Catch, lifetimes 24..96",
         90,
+        60,
         _DRIFT,
         is_projected=True,
     ),
     "open-grid": Entry(
         "an optimizer for A2C's tables (OPEN), by ES on small grid worlds, lifetimes 16..256",
         25,
+        100,
         ("grid-unseen",),
         is_projected=True,
     ),

@@ -139,10 +139,11 @@ def test_many_agents_begin_at_once():
 def test_separate_networks_share_nothing():
     torso = Separate(MLP((8,)), CNN((4,), (8,)))
     agent = Agent(torso, IMAGE, (("logits", 5), ("value", 1)))
-    params, obs = agent.init(jax.random.key(0)), jnp.ones((2, 4, 4, 3))
+    params, obs = jax.jit(agent.init)(jax.random.key(0)), jnp.ones((2, 4, 4, 3))
 
     def reached(head):
-        slopes = jax.grad(lambda params: jnp.sum(jnp.square(1.0 + agent.apply(params, obs)[head])))(params)
+        slope = jax.grad(lambda params: jnp.sum(jnp.square(1.0 + agent.apply(params, obs)[head])))
+        slopes = jax.jit(slope)(params)
         return {name for name, tree in slopes.items() if any(jnp.any(leaf != 0.0) for leaf in jax.tree.leaves(tree))}
 
     assert reached("logits") == {"torso", "logits"}

@@ -1,6 +1,7 @@
 """Fixed sets of tasks, and levels that one run hands over to another."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +26,15 @@ DRAWN = DrawnTasks(TASKS, num_levels=5, seed=3)
 @pytest.fixture(scope="module")
 def levels():
     curriculum = PrioritizedLevelReplay(TASKS, capacity=6)
-    state, proposal = curriculum.propose(jax.random.key(0), curriculum.init(jax.random.key(0)), 4)
-    scores = jnp.array([0.5, jnp.nan, 2.0, 1.0])
-    state, _ = curriculum.observe(jax.random.key(0), state, proposal, scores, jnp.ones(4, bool))
-    return Levels(state, TASKS, {"run": "a", "seed": 3})
+
+    @jax.jit
+    def played():
+        key = jax.random.key(0)
+        state, proposal = curriculum.propose(key, curriculum.init(key), 4)
+        scores = jnp.array([0.5, jnp.nan, 2.0, 1.0])
+        return curriculum.observe(key, state, proposal, scores, jnp.ones(4, bool))[0]
+
+    return Levels(played(), TASKS, {"run": "a", "seed": 3})
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def folder(tmp_path, levels):
 
 def test_a_fixed_set_is_drawn_from_uniformly():
     curriculum = FixedSet(DRAWN)
-    state = curriculum.init(jax.random.key(0))
+    state = jax.jit(curriculum.init)(jax.random.key(0))
     _, proposal = jax.jit(curriculum.propose, static_argnums=2)(jax.random.key(1), state, 4000)
     walls, everything = np.asarray(proposal.tasks.level.walls), np.asarray(state.level.walls)
     counts = [(walls == one).all(axis=1).sum() for one in everything]
@@ -54,8 +60,9 @@ def test_the_set_does_not_depend_on_the_key_of_the_run():
 
 
 def test_seed_and_number_decide_the_set():
-    assert (FixedSet(DrawnTasks(TASKS, 5, seed=4)).init(None).level.walls != DRAWN.all().level.walls).any()
-    assert_trees_close(DRAWN.all(), jax.tree.map(lambda leaf: leaf[:5], DrawnTasks(TASKS, 7, seed=3).all()))
+    drawn, other, more = (jax.jit(each.all)() for each in (DRAWN, replace(DRAWN, seed=4), replace(DRAWN, num_levels=7)))
+    assert (other.level.walls != drawn.level.walls).any()
+    assert_trees_close(drawn, jax.tree.map(lambda leaf: leaf[:5], more))
 
 
 def test_a_fixed_set_learns_nothing():

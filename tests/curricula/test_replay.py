@@ -1,6 +1,7 @@
 """Prioritized level replay and ACCEL: who is proposed, who learns, and what is kept."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,7 @@ def is_replay(proposal):
     return bool((proposal.places >= 0).any())
 
 
+@partial(jax.jit, static_argnums=0)
 def filled_state(curriculum, scores):
     """A buffer whose levels are 0, 1, 2, ... with given scores."""
     state = curriculum.init(jax.random.key(0))
@@ -124,7 +126,7 @@ def test_an_empty_place_is_never_replayed():
     state = filled_state(curriculum, [1.0, 2.0, 3.0])
     places = many_proposals(curriculum, state).places
     assert set(np.unique(places).tolist()) == {0, 1, 2}
-    _, proposal = curriculum.propose(jax.random.key(0), state, 8)
+    _, proposal = jax.jit(curriculum.propose, static_argnums=2)(jax.random.key(0), state, 8)
     assert np.sort(proposal.places).tolist() == [-1] * 5 + [0, 1, 2]
     assert (proposal.tasks.lifetime == 3).all()
 
@@ -186,9 +188,10 @@ def test_a_child_enters_the_buffer_beside_its_parent():
 
 def test_accel_evolves_grid_worlds():
     curriculum = ACCEL(PrioritizedLevelReplay(TASKS, capacity=8, replay_probability=1.0, fill_before_replay=0.1), 1.0)
-    state, proposal = curriculum.propose(jax.random.key(0), curriculum.init(jax.random.key(0)), 4)
-    state, _ = curriculum.observe(jax.random.key(0), state, proposal, jnp.arange(4.0), jnp.ones(4, bool))
-    _, children = curriculum.propose(jax.random.key(1), state, 4)
+    propose, observe = jax.jit(curriculum.propose, static_argnums=2), jax.jit(curriculum.observe)
+    state, proposal = propose(jax.random.key(0), jax.jit(curriculum.init)(jax.random.key(0)), 4)
+    state, _ = observe(jax.random.key(0), state, proposal, jnp.arange(4.0), jnp.ones(4, bool))
+    _, children = propose(jax.random.key(1), state, 4)
     changed = [
         (before != after).any()
         for before, after in zip(jax.tree.leaves(proposal.tasks), jax.tree.leaves(children.tasks))

@@ -142,8 +142,8 @@ def test_interval_gives_ten_snapshots_or_fewer(num_steps, interval):
 @pytest.fixture
 def scored(tmp_path):
     """Four levels with scores in places 0, 2, 3 and 5 of a buffer, as a folder."""
-    tasks = jax.vmap(TASKS.sample)(jax.random.split(jax.random.key(5), 6))
-    buffer = level_buffer.empty(TASKS.sample(jax.random.key(0)), 6).replace(
+    tasks = jax.jit(jax.vmap(TASKS.sample))(jax.random.split(jax.random.key(5), 6))
+    buffer = level_buffer.empty(jax.tree.map(lambda leaf: leaf[0], tasks), 6).replace(
         tasks=tasks,
         score=jnp.array([1.0, 9.0, 3.0, 2.0, 9.0, 4.0]),
         is_filled=jnp.array([True, False, True, True, False, True]),
@@ -159,7 +159,7 @@ def scored(tmp_path):
 def test_warm_start_takes_the_best_levels_with_their_scores(scored, capacity):
     tasks, folder = scored
     curriculum = PrioritizedLevelReplay(TASKS, capacity=capacity, warm_start=folder)
-    buffer = curriculum.init(jax.random.key(0))
+    buffer = jax.jit(curriculum.init)(jax.random.key(0))
     best, num = np.array([5, 2, 3, 0])[:capacity], min(4, capacity)
     assert trees_equal(
         jax.tree.map(lambda leaf: leaf[:num], buffer.tasks), jax.tree.map(lambda leaf: leaf[best], tasks)

@@ -17,7 +17,7 @@ from tests.golden import disco103_inputs as inputs
 from tests.support import small
 
 SMALL = Disco103(5, 7, 3.0, width=4, memory_width=3)
-DISCOVERED = Discovered(SMALL, SMALL.init(jax.random.key(0)))
+DISCOVERED = Discovered(SMALL, jax.jit(SMALL.init)(jax.random.key(0)))
 CARTPOLE = environments.environment("CartPole-v1").inner
 
 

@@ -170,16 +170,16 @@ class Spy:
         return ()
 
     def penalty(self, meta_params, log_ratio, advantage, fraction):
-        jax.debug.callback(lambda ratio: self.ratios.append(np.asarray(ratio)), jnp.exp(log_ratio))
-        jax.debug.callback(lambda advantage: self.advantages.append(np.asarray(advantage)), advantage)
+        jax.debug.callback(lambda ratio: self.ratios.append(np.asarray(ratio)), jnp.exp(log_ratio), ordered=True)
+        jax.debug.callback(lambda advantage: self.advantages.append(np.asarray(advantage)), advantage, ordered=True)
         return PPODrift().penalty(meta_params, log_ratio, advantage, fraction)
 
 
 def test_the_ratio_is_one_on_the_first_minibatch_of_an_update_only():
     inner, life, trajectory, _ = _update_batch(PPO())
     spy = Spy()
-    with jax.disable_jit():  # callbacks come in order
-        _update(replace(inner, objective=MirrorLearning(spy)), life, trajectory, (), replace(PLAIN, num_epochs=2))
+    _update(replace(inner, objective=MirrorLearning(spy)), life, trajectory, (), replace(PLAIN, num_epochs=2))
+    jax.effects_barrier()
     first, second = spy.ratios
     np.testing.assert_allclose(first, 1.0, rtol=1e-6)
     assert np.any(np.abs(second - 1.0) > 1e-3)
@@ -208,10 +208,10 @@ def test_a_life_shuffles_anew_in_every_update():
     spy = Spy()
     learner = replace(PLAIN, num_minibatches=4)
     inner = probes.inner_loop(probes.DelayedReward(), MirrorLearning(spy), learner, num_workers=2, num_steps=4)
-    life = probes.begin(inner)
-    with jax.disable_jit():
-        for num_updates in (0, 1, 0):
-            inner.update((), life.replace(num_updates=jnp.int32(num_updates)))
+    life, update = probes.begin(inner), jax.jit(inner.update)
+    for num_updates in (0, 1, 0):
+        update((), life.replace(num_updates=jnp.int32(num_updates)))
+    jax.effects_barrier()
     first, second, again = (np.stack(spy.advantages[4 * i : 4 * i + 4]) for i in range(3))
     np.testing.assert_array_equal(first, again)
     assert np.any(first != second)

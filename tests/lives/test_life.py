@@ -18,7 +18,9 @@ from tests.support import small, two_states
 
 INNER = small.inner_loop()
 TWINS = jnp.array([0, 1, 2, 3, 4, 0])
-INITIALS, POPULATION = jax.tree.map(lambda leaf: leaf[TWINS], (small.initials(5), small.population(small.OBJECTIVE, 5)))
+INITIALS, POPULATION = jax.jit(  # one program
+    lambda: index((small.initials(5), small.population(small.OBJECTIVE, 5)), TWINS)
+)()
 BEGIN, UPDATE = jax.jit(INNER.begin), jax.jit(INNER.update)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -122,12 +123,17 @@ SMALL = Disco103(prediction_size=6, num_value_bins=11, max_squashed_value=5.0, w
 def small_update(trajectory=None, seed=0, **changes):
     """Targets and state of the small rule after one call, with random weights and an agent of random tables."""
     objective = replace(SMALL, **changes)
+    trajectory = experience(0)[0] if trajectory is None else trajectory
+    return _small_update(objective, trajectory, seed)
+
+
+@partial(jax.jit, static_argnums=0)
+def _small_update(objective, trajectory, seed):
     agent = Agent(Table(), SPEC, tuple(objective.heads(SPEC).items()))
     shapes = agent.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(seed), len(shapes))
     agent_params = {name: 2.0 * jax.random.normal(k, shapes[name].shape) for k, name in zip(keys, sorted(shapes))}
     state = objective.init_state(jax.random.key(0), agent, agent_params, B)
-    trajectory = experience(0)[0] if trajectory is None else trajectory
     predictions = predict(agent, agent_params, trajectory)
     meta_params = objective.init(jax.random.key(1))
     return objective.targets(meta_params, state, predictions, trajectory, PROGRESS)
@@ -155,10 +161,11 @@ def test_targets_of_an_episode_do_not_depend_on_the_next_one():
         y=tuple(draw(size) for _ in range(4)),
         z=tuple(draw(A, size) for _ in range(4)),
     )
-    weights = jax.tree.map(lambda x: x + 0.1, disco_network.init(jax.random.key(1), size, 4, 3))
+    init, apply = jax.jit(disco_network.init, static_argnums=(1, 2, 3)), jax.jit(disco_network.apply)
+    weights = jax.tree.map(lambda x: x + 0.1, init(jax.random.key(1), size, 4, 3))
     changed = seen.replace(steps=seen.steps.at[3:].add(1.0), actions=seen.actions.at[3:].add(1.0))
     memory = (jnp.ones(3), jnp.ones(3))
-    told, other = (disco_network.apply(weights, each, memory)[0] for each in (seen, changed))
+    told, other = (apply(weights, each, memory)[0] for each in (seen, changed))
     for one, another in zip(told, other, strict=True):
         np.testing.assert_array_equal(one[:3], another[:3])
         assert np.all(np.any(np.asarray(one[3:] != another[3:]), axis=-1))
@@ -179,8 +186,13 @@ def test_the_target_network_keeps_its_share():
     agent = Agent(Table(), SPEC, tuple(SMALL.heads(SPEC).items()))
     state = SMALL.init_state(jax.random.key(0), agent, jax.tree.map(jnp.zeros_like, agent_params), B)
     trajectory = experience(0)[0]
-    predictions = predict(agent, agent_params, trajectory)
-    _, state = objective.targets(objective.init(jax.random.key(0)), state, predictions, trajectory, PROGRESS)
+
+    @jax.jit
+    def after(state):
+        predictions = predict(agent, agent_params, trajectory)
+        return objective.targets(objective.init(jax.random.key(0)), state, predictions, trajectory, PROGRESS)[1]
+
+    state = after(state)
     for name, table in state.target_params.items():
         np.testing.assert_allclose(table, 0.25 * agent_params[name], rtol=1e-6)
 

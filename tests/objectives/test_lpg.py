@@ -1,6 +1,7 @@
 """LPG against a slow reference, and what it must and must not depend on."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,7 @@ def _experience(seed=0):
     return trajectory, Predictions({"logits": draw(A), "y": draw(3)}, {"logits": draw(A), "y": draw(3)})
 
 
+@partial(jax.jit, static_argnums=0)
 def _random_params(objective, seed=1):
     """Initial parameters with every zero bias replaced, so that each one matters."""
     leaves, structure = jax.tree.flatten(objective.init(jax.random.key(seed)))
@@ -49,8 +51,13 @@ def _random_params(objective, seed=1):
 def test_targets_and_loss_equal_the_numpy_reference(objective):
     trajectory, predictions = _experience()
     meta_params = _random_params(objective)
-    targets, _ = objective.targets(meta_params, (), predictions, trajectory, PROGRESS)
-    loss, _ = objective.loss(meta_params, targets, predictions.now, trajectory, PROGRESS)
+
+    @jax.jit
+    def told(meta_params, predictions, trajectory):
+        targets, _ = objective.targets(meta_params, (), predictions, trajectory, PROGRESS)
+        return targets, objective.loss(meta_params, targets, predictions.now, trajectory, PROGRESS)[0]
+
+    targets, loss = told(meta_params, predictions, trajectory)
     as_numpy = lambda tree: jax.tree.map(np.asarray, tree)  # noqa: E731
     pi_hat, y_hat = reference.targets(
         as_numpy(meta_params),
@@ -93,7 +100,7 @@ def test_every_meta_parameter_receives_a_gradient():
         targets, _ = AWARE.targets(meta_params, (), predictions, trajectory, PROGRESS)
         return jnp.sum(targets.pi_hat**2) + jnp.sum(targets.log_y_hat[..., 0])
 
-    gradients = jax.grad(total)(_random_params(AWARE))
+    gradients = jax.jit(jax.grad(total))(_random_params(AWARE))
     assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradients))
 
 

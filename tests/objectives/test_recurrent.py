@@ -13,6 +13,11 @@ T, B = 5, 3
 
 @pytest.fixture(scope="module")
 def problem():
+    return _problem()
+
+
+@jax.jit
+def _problem():
     objective = LPG(width=4, num_predictions=3)
     weights = objective.init(jax.random.key(0))
     weights = {name: weights[name] for name in ("gru", "out", "out_bias")}
@@ -24,6 +29,7 @@ def problem():
     return weights, x, keeps, slope
 
 
+@jax.jit
 def _derived(weights, x, keeps):
     """The same net step by step, with nothing of its derivative written down."""
     hidden, outs = jnp.zeros((B, 4)), []
@@ -47,7 +53,10 @@ def test_gradients_are_those_that_are_derived_automatically(problem):
     weights, x, keeps, slope = problem
 
     def gradients(run):
-        return jax.grad(lambda weights, x: jnp.sum(slope * run(weights, x, keeps)), argnums=(0, 1))(weights, x)
+        def total(weights, x):
+            return jnp.sum(slope * run(weights, x, keeps))
+
+        return jax.jit(jax.grad(total, argnums=(0, 1)))(weights, x)
 
     by_hand, derived = gradients(read_backward), gradients(_derived)
     for (path, ours), theirs in zip(jax.tree.leaves_with_path(by_hand), jax.tree.leaves(derived), strict=True):
@@ -58,8 +67,8 @@ def test_gradients_are_those_that_are_derived_automatically(problem):
 def test_gradients_of_a_population_are_those_of_its_members(problem):
     weights, x, keeps, slope = problem
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), weights)
-    loss = jax.grad(lambda weights: jnp.sum(slope * read_backward(weights, x, keeps)))
-    together = jax.vmap(loss)(many)
+    loss = jax.jit(jax.grad(lambda weights: jnp.sum(slope * read_backward(weights, x, keeps))))
+    together = jax.jit(jax.vmap(loss))(many)
     for i in range(2):
         alone = loss(jax.tree.map(lambda leaf: leaf[i], many))  # noqa: B023
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5), together, alone)  # noqa: B023

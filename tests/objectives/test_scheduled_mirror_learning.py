@@ -1,6 +1,7 @@
 """Mirror learning by a schedule: what it wraps where the net says nothing, and the effect of every coefficient."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,11 @@ def rollout(scale=1.0):
 
 def told(objective, meta_params, scale=1.0):
     """Targets, loss and slopes of one update."""
-    trajectory, predictions = rollout(scale)
+    return _told(objective, meta_params, *rollout(scale))
+
+
+@partial(jax.jit, static_argnums=0)
+def _told(objective, meta_params, trajectory, predictions):
     state = objective.init_state(jax.random.key(0), None, predictions.agent_params, 3)
     targets, _ = objective.targets(meta_params, state, predictions, trajectory, PROGRESS)
 
@@ -45,7 +50,7 @@ def told(objective, meta_params, scale=1.0):
 @pytest.mark.parametrize("base", [BASE, MirrorLearning(DPODrift()), MirrorLearning(LPODrift(width=4))], ids=repr)
 def test_a_net_that_says_nothing_is_what_it_wraps(base):
     objective = ScheduledMirrorLearning(base)
-    meta_params = objective.init(jax.random.key(0))
+    meta_params = jax.jit(objective.init)(jax.random.key(0))
     targets, ours = told(objective, meta_params)
     estimated, theirs = told(base, meta_params["drift"])
     small.assert_trees_close(targets.estimated, estimated, rtol=1e-4, atol=1e-5)
