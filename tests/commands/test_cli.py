@@ -113,6 +113,7 @@ def test_inspect_says_what_a_checkpoint_is(run, capsys):
     assert "…" not in shown
 
 
+@pytest.mark.slow
 def test_inspect_checks_a_drift_and_draws_it(tmp_path, capsys):
     folder, pictures = tmp_path / "dpo", tmp_path / "pictures"
     metadisco.save(metadisco.Discovered(metadisco.MirrorLearning(DPODrift()), ()), folder)

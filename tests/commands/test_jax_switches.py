@@ -60,6 +60,7 @@ def test_a_run_comes_to_the_same_under_a_switch(switches, what, usual, tmp_path)
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_the_search_for_nan_ends_in_the_line_that_makes_it(tmp_path):
     """By evolution, by meta-gradients and in a meta-test, in one process."""
     done = call("tests.support.switches", [str(tmp_path), "nan"], JAX_DEBUG_NANS="1")

@@ -68,7 +68,7 @@ REPLAY = PrioritizedLevelReplay(Numbers(), capacity=6, fill_before_replay=0.3)
         (ScheduledA2C(width=4), two_states.TwoStates.spec),
         (ScheduledMirrorLearning(width=4), CONTINUOUS),
         (WithOptimizer(PPO(), OPEN(3, 4, step=0.1, exponent=0.1, noise=0.1)), CONTINUOUS),
-        (Disco103(5, 7, 3.0, width=4, memory_width=3), two_states.TwoStates.spec),
+        pytest.param(Disco103(5, 7, 3.0, width=4, memory_width=3), two_states.TwoStates.spec, marks=pytest.mark.slow),
     ],
     ids=repr,
 )

@@ -98,6 +98,7 @@ def test_resumed_run_leaves_the_same_files(first, tmp_path):
     assert contents(tmp_path / "run" / "levels") == contents(first[0] / "levels")
 
 
+@pytest.mark.slow
 def test_another_run_trains_on_the_levels_of_a_run(first, folder, tmp_path):
     trainer = small.altered(small.trainer(), curriculum=FixedSet(SavedTasks(folder)))
     result = run(tmp_path / "second", trainer, steps=2)

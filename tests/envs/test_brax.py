@@ -221,6 +221,7 @@ def test_every_factor_changes_the_dynamics_of_the_other_backends(backend):
     check_that_factors_matter(hop(backend))
 
 
+@pytest.mark.slow
 def test_gravity_pulls_in_proportion(hopped):
     vertical_speed = hopped[:, :, 6]
     gained = vertical_speed[:, 1] - vertical_speed[:, 0]  # in the first 0.008 s, before the foot touches the ground

@@ -50,6 +50,7 @@ def test_grid_worlds_are_seen_as_planes():
     assert environments.as_seen_by(small.inner_loop(), test.suite.suite.env) == test.suite.suite.env
 
 
+@pytest.mark.slow
 def test_its_agents_live_on_grid_worlds():
     (test_set,) = suites.build("grid-tiny@1", 2)
     found = evaluation.evaluate(trained_with(DISCOVERED)[0], DISCOVERED.meta_params, test_set, num_points=1)

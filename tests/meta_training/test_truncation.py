@@ -37,7 +37,7 @@ def three():
 
 
 @pytest.mark.parametrize("optimizer", [SGD(2.0, 0.5), Adam(0.3)])
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_meta_gradient_is_the_slope_of_the_loss(optimizer, remat):
     """Actions do not change within so small a step, so the loss has a slope; through all three updates."""
     two_states.check_slope(inner_loop(learner=Learner(optimizer, optimizer)), META_PARAMS, replace(THREE, remat=remat))

@@ -15,7 +15,6 @@ from notebooks import pages
 from notebooks.execute import TINY, clean, execute, notebooks, warnings, with_parameters, without_outputs
 
 PATHS = notebooks()
-FAST = {"03_your_own_objective"}  # the others take up to half a minute each
 NUM_PICTURES = {
     "01_quickstart": 3,
     "02_what_did_it_discover": 6,
@@ -131,11 +130,8 @@ def test_a_chart_shows_itself_where_nobody_has_heard_of_pyplot():
     assert size == {"width": chart_style.WIDTH, "height": chart_style.HEIGHT}
 
 
-def marked(path):
-    return pytest.param(path, id=path.stem, marks=() if path.stem in FAST else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("path", [marked(path) for path in PATHS])
+@pytest.mark.slow  # up to half a minute each
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_it_runs_and_shows_its_pictures(path, tmp_path):
     executed = execute(path, tmp_path, is_tiny=True)
     assert not warnings(executed)
