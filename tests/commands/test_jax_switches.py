@@ -47,7 +47,7 @@ def usual(tmp_path_factory):
     ("switches", "what"),
     [
         ({"JAX_ENABLE_X64": "1"}, ""),
-        ({"JAX_DEBUG_NANS": "1"}, ""),
+        pytest.param({"JAX_DEBUG_NANS": "1"}, "", marks=pytest.mark.slow),
         (OTHERS, "run"),
         *(pytest.param({name: value}, "run", marks=pytest.mark.slow) for name, value in OTHERS.items()),
     ],

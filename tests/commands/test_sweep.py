@@ -55,6 +55,7 @@ def swept(tmp_path_factory):
     return folder, arguments, tested, len(calls)
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_and_skips_what_is_done(swept):
     folder, _, tested, num_calls = swept
     assert len(tested) == 2
@@ -64,6 +65,7 @@ def test_an_interrupted_sweep_goes_on_and_skips_what_is_done(swept):
     assert [run["status"] for run in runs.values()] == ["done"] * 4
 
 
+@pytest.mark.slow
 def test_every_run_of_a_sweep_has_a_folder_that_can_be_reported(swept):
     folder = swept[0]
     runs = sorted(folder.glob("*/seed*"))
@@ -75,6 +77,7 @@ def test_every_run_of_a_sweep_has_a_folder_that_can_be_reported(swept):
         assert metadisco.load(run / "objective").provenance["seed"] == int(run.name.removeprefix("seed"))
 
 
+@pytest.mark.slow
 def test_table_has_the_mean_over_seeds_of_each_setting(swept):
     folder = swept[0]
     rows = json.loads((folder / "sweep.json").read_text())["table"]
@@ -89,6 +92,7 @@ def test_table_has_the_mean_over_seeds_of_each_setting(swept):
         assert f"{score['mean']:.3f} ({score['low']:.3f} to {score['high']:.3f})" in (folder / "sweep.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_of_a_sweep_ends_as_the_run_alone(swept, tmp_path):
     trainer = config.from_data(run_folder.read_config(swept[0] / FIRST / "seed4")["trainer"])
     alone, placement = compile_chunk(trainer)
@@ -101,6 +105,7 @@ def test_a_run_of_a_sweep_ends_as_the_run_alone(swept, tmp_path):
     small.assert_trees_close(state, restored.state, atol=BOUND)
 
 
+@pytest.mark.slow
 def test_a_changed_sweep_is_refused_and_the_change_named(swept, capsys):
     _, arguments, _, _ = swept
     changes = {

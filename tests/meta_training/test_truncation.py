@@ -36,7 +36,7 @@ def three():
     return _run()
 
 
-@pytest.mark.parametrize("optimizer", [SGD(2.0, 0.5), Adam(0.3)])
+@pytest.mark.parametrize("optimizer", [SGD(2.0, 0.5), pytest.param(Adam(0.3), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_meta_gradient_is_the_slope_of_the_loss(optimizer, remat):
     """Actions do not change within so small a step, so the loss has a slope; through all three updates."""

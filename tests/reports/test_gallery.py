@@ -108,9 +108,10 @@ def test_every_feature_has_a_chart(kept):
     assert not Elements(kept).open
 
 
-def test_curriculum_without_a_buffer_is_one_sentence(tmp_path):
+def test_a_curriculum_without_a_buffer_has_no_section(tmp_path):
     page = reports.write(begin_run(tmp_path / "run", DomainRandomization(TASKS))).read_text()
-    assert '<p class="note">DomainRandomization keeps no levels.</p>' in section(page, "kept")
+    assert 'id="kept"' not in page
+    assert "keeps no levels" not in page
 
 
 def test_run_before_its_first_snapshot_says_so(tmp_path):
