@@ -26,9 +26,81 @@ from metadisco.envs.base import Discrete, EnvSpec
 from metadisco.objectives import schedule
 from metadisco.objectives.actor_critic import estimate
 from metadisco.objectives.base import Predictions
-from metadisco.objectives.schedule import INPUTS, SHARED_OUTPUTS, RewardHistory
+from metadisco.objectives.schedule import SHARED_OUTPUTS
 
+INPUTS = (
+    "fraction_of_lifetime",
+    "log_lifetime",
+    "mean_reward",
+    "reward_trend",
+    "best_mean_reward",
+    "reward_density",
+    "reward_seen",
+    "entropy",
+    "value_error",
+)
 OUTPUTS = (*SHARED_OUTPUTS, "loss_scale", "advantage_offset")
+_MAX_LOG_FACTOR = 5.0  # factors are at most e^5
+
+
+@struct.dataclass
+class RewardHistory:
+    """Statistics of the rewards that one agent has had, in units of the environment. [] each."""
+
+    largest: jax.Array  # float32, |reward|
+    fast: jax.Array  # float32, running mean over updates of the rollouts' mean reward
+    slow: jax.Array  # float32, likewise, over about eight updates
+    best: jax.Array  # float32, highest mean reward of a rollout
+    num_updates: jax.Array  # int32
+
+    @property
+    def unit(self) -> jax.Array:
+        """What rewards are divided by: 1 where none has been seen."""
+        return jnp.where(self.largest > 0.0, self.largest, 1.0)
+
+
+def observe(state: RewardHistory, reward: jax.Array) -> RewardHistory:
+    """The history after a rollout of rewards [T, B]. The first rollout sets both running means."""
+    mean, is_first = jnp.mean(reward), state.num_updates == 0
+    return RewardHistory(
+        largest=jnp.maximum(state.largest, jnp.max(jnp.abs(reward))),
+        fast=schedule.follow(state.fast, mean, schedule.FAST, is_first),
+        slow=schedule.follow(state.slow, mean, schedule.SLOW, is_first),
+        best=jnp.where(is_first, mean, jnp.maximum(state.best, mean)),
+        num_updates=state.num_updates + 1,
+    )
+
+
+def inputs(
+    state: RewardHistory, predictions: Predictions, trajectory: Trajectory, progress: Progress, *, gamma: float
+) -> jax.Array:
+    """Inputs of the net, all of order 1. Means of rewards are small numbers per step, so they are stretched.
+
+    Args:
+        state: with this rollout.
+        predictions: with the head `value`, of scaled rewards.
+        trajectory: [T, B], rewards in units of the environment.
+        progress: before the update.
+        gamma: discount of the value errors.
+
+    Returns:
+        [9] float32, in the order of `INPUTS`.
+    """
+    unit = state.unit
+    value, after = (each["value"][..., 0] for each in (predictions.now, predictions.next))
+    error = trajectory.reward / unit + gamma * jnp.where(trajectory.terminated, 0.0, after) - value
+    columns = {
+        "fraction_of_lifetime": 2.0 * progress.fraction - 1.0,
+        "log_lifetime": progress.log_lifetime - schedule.TYPICAL_LOG_LIFETIME,
+        "mean_reward": jnp.tanh(10.0 * state.fast / unit),
+        "reward_trend": jnp.tanh(30.0 * (state.fast - state.slow) / unit),
+        "best_mean_reward": jnp.tanh(10.0 * state.best / unit),
+        "reward_density": jnp.tanh(10.0 * jnp.mean((trajectory.reward != 0.0).astype(jnp.float32))),
+        "reward_seen": (state.largest > 0.0).astype(jnp.float32),
+        "entropy": schedule.entropy_share(predictions.now),
+        "value_error": jnp.log(1e-3 + jnp.sqrt(jnp.mean(jnp.square(error)))) / 3.0 + 1.0,
+    }
+    return jnp.stack([columns[name] for name in INPUTS])
 
 
 @struct.dataclass
@@ -112,12 +184,13 @@ class ScheduledA2C:
 
     def init(self, key: Key) -> MetaParams:
         """Random hidden units, and outputs of zero: A2C."""
-        return schedule.init(key, self.width, len(OUTPUTS))
+        return schedule.init(key, self.width, num_inputs=len(INPUTS), num_outputs=len(OUTPUTS))
 
     def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> RewardHistory:
         """No reward has been seen."""
         del key, agent, agent_params, num_workers
-        return schedule.no_rewards()
+        zero = jnp.zeros((), jnp.float32)
+        return RewardHistory(zero, zero, zero, zero, jnp.zeros((), jnp.int32))
 
     def targets(
         self,
@@ -129,9 +202,9 @@ class ScheduledA2C:
     ) -> tuple[ScheduledTargets, RewardHistory]:
         """Coefficients of this update, and advantages and returns by them, over time for each worker."""
         predictions = jax.lax.stop_gradient(predictions)
-        state = schedule.observe(state, trajectory.reward)
+        state = observe(state, trajectory.reward)
         reward = trajectory.reward / state.unit
-        told = schedule.inputs(state, predictions, trajectory, progress, gamma=self.gamma, value_unit=state.unit)
+        told = inputs(state, predictions, trajectory, progress, gamma=self.gamma)
         said = self.coefficients(meta_params, told)
         estimated = estimate(
             predictions, replace(trajectory, reward=reward), gamma=said.gamma, gae_lambda=said.gae_lambda
@@ -143,10 +216,12 @@ class ScheduledA2C:
         """What the net makes of its inputs, in the order of `features`. [9] float32."""
         said = schedule.outputs(meta_params, inputs, OUTPUTS)
         return Coefficients(
-            **schedule.actor_critic(
-                said, gamma=self.gamma, gae_lambda=self.gae_lambda, entropy_weight=self.entropy_weight
-            ),
-            loss_scale=self.loss_scale * schedule.factor(said["loss_scale"]),
+            policy_step=_factor(said["policy_step"]),
+            prediction_step=_factor(said["prediction_step"]),
+            entropy_weight=self.entropy_weight + said["entropy_weight"] / 50.0,
+            gae_lambda=_moved(self.gae_lambda, said["gae_lambda"]),
+            gamma=_moved(self.gamma, said["gamma"]),
+            loss_scale=self.loss_scale * _factor(said["loss_scale"]),
             advantage_offset=said["advantage_offset"],
         )
 
@@ -170,3 +245,13 @@ class ScheduledA2C:
     def step_factors(self, targets: ScheduledTargets) -> dict[str, jax.Array]:
         """See `metadisco.objectives.base.ScalesSteps`."""
         return schedule.step_factors(targets.coefficients)
+
+
+def _factor(output: jax.Array) -> jax.Array:
+    """A positive factor, 1 of an output of 0."""
+    return jnp.exp(jnp.clip(2.0 * output, -_MAX_LOG_FACTOR, _MAX_LOG_FACTOR))
+
+
+def _moved(usual: float, output: jax.Array) -> jax.Array:
+    """A share in (0, 1), moved in log-odds; an output of 0 leaves it as it is."""
+    return jax.nn.sigmoid(math.log(usual / (1.0 - usual)) + 2.0 * output)

@@ -29,7 +29,6 @@ from metadisco.objectives.schedule import SHARED_OUTPUTS
 INPUTS = ("fraction_of_lifetime", "log_lifetime", "entropy", "policy_change", "value_error", "reward_trend")
 OUTPUTS = (*SHARED_OUTPUTS, "value_weight", "drift_weight")
 LARGEST_FACTOR = {name: 4.0 if name in ("gae_lambda", "gamma") else 10.0 for name in OUTPUTS}  # of odds, those two
-_FAST, _SLOW = 0.5, 0.125  # rates of the two running means of rewards
 _TINY = 1e-12  # beside squares of rewards
 
 
@@ -62,9 +61,9 @@ def observe(state: LearningHistory, reward: jax.Array) -> LearningHistory:
     mean, is_first = jnp.mean(reward), state.num_updates == 0
     return LearningHistory(
         agent_params=state.agent_params,
-        fast=jnp.where(is_first, mean, state.fast + _FAST * (mean - state.fast)),
-        slow=jnp.where(is_first, mean, state.slow + _SLOW * (mean - state.slow)),
-        spread=jnp.where(is_first, 0.0, state.spread + _SLOW * (jnp.abs(mean - state.slow) - state.spread)),
+        fast=schedule.follow(state.fast, mean, schedule.FAST, is_first),
+        slow=schedule.follow(state.slow, mean, schedule.SLOW, is_first),
+        spread=jnp.where(is_first, 0.0, state.spread + schedule.SLOW * (jnp.abs(mean - state.slow) - state.spread)),
         num_updates=state.num_updates + 1,
     )
 
@@ -165,7 +164,7 @@ class ScheduledMirrorLearning:
     def init(self, key: Key) -> MetaParams:
         """Of the net, whose outputs are 0, and of the drift."""
         net_key, drift_key = jax.random.split(key)
-        net = schedule.init(net_key, self.width, len(OUTPUTS), num_inputs=len(INPUTS))
+        net = schedule.init(net_key, self.width, num_inputs=len(INPUTS), num_outputs=len(OUTPUTS))
         return {"schedule": net, "drift": self.base.init(drift_key)}
 
     def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> LearningHistory:

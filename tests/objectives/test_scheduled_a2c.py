@@ -12,8 +12,7 @@ from metadisco.core.types import Progress
 from metadisco.envs.base import Box, EnvSpec
 from metadisco.lives.learner import Learner
 from metadisco.objectives.actor_critic import A2C
-from metadisco.objectives.schedule import INPUTS, observe
-from metadisco.objectives.scheduled_a2c import OUTPUTS, ScheduledA2C
+from metadisco.objectives.scheduled_a2c import INPUTS, OUTPUTS, ScheduledA2C, observe
 from tests.support import probes, small
 from tests.support.reference import scheduled_a2c as reference
 from tests.support.rollouts import NUM_STEPS as T
