@@ -1,8 +1,10 @@
 """Presets: named meta-training runs, with the tests of their objectives."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from metadisco.meta_training.trainer import Trainer
+from metadisco.presets.catalog import PRESETS as CATALOG
 
 
 @dataclass(frozen=True)
@@ -33,3 +35,8 @@ class Preset:
     num_seeds: int = 2
     validate_every: int = 30
     num_validation_levels: int = 32
+
+
+def catalogued(name: str, trainer: Trainer, **settings: Any) -> Preset:
+    """A preset with the catalog's description and suites of its name; `settings` are further fields of `Preset`."""
+    return Preset(name, CATALOG[name].description, trainer, suites=CATALOG[name].suites, **settings)

@@ -20,8 +20,7 @@ from metadisco.objectives.drift import LPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
 from metadisco.objectives.with_optimizer import WithOptimizer
-from metadisco.presets.base import Preset
-from metadisco.presets.catalog import PRESETS as CATALOG
+from metadisco.presets.base import Preset, catalogued
 
 _QUICK = LogUniformLifetime(24, 96)
 
@@ -67,12 +66,9 @@ def quick(*, temporal: bool) -> EvolutionTrainer:
 
 def scheduled_ppo() -> Preset:
     """A schedule of PPO's coefficients for tables and networks."""
-    name = "scheduled-ppo-quick"
-    return Preset(
-        name=name,
-        description=CATALOG[name].description,
-        trainer=_mixture(ScheduledMirrorLearning(), sigma=0.1, learning_rate=Decay(0.05, rate=0.97), num_steps=100),
-        suites=CATALOG[name].suites,
+    return catalogued(
+        "scheduled-ppo-quick",
+        _mixture(ScheduledMirrorLearning(), sigma=0.1, learning_rate=Decay(0.05, rate=0.97), num_steps=100),
         num_seeds=16,
         validate_every=0,
     )
@@ -80,21 +76,13 @@ def scheduled_ppo() -> Preset:
 
 def open_quick() -> Preset:
     """An optimizer for PPO's networks, which begins at the tuned Adam of each environment (arXiv:2407.07082)."""
-    name = "open-quick"
     objective = WithOptimizer(PPO(), ResidualOPEN(width=4, hidden=8))
     trainer = EvolutionTrainer(
         domains=(_small("CartPole-v1", objective, num_tasks=8), _small("Catch-bsuite", objective, num_tasks=8)),
         meta_optimizer=Evolution(sigma=Decay(0.1), learning_rate=Decay(0.03, rate=0.985), shaping=PairwiseRoot()),
         num_steps=60,
     )
-    return Preset(
-        name=name,
-        description=CATALOG[name].description,
-        trainer=trainer,
-        suites=CATALOG[name].suites,
-        num_seeds=4,
-        validate_every=0,
-    )
+    return catalogued("open-quick", trainer, num_seeds=4, validate_every=0)
 
 
 def _mixture(objective: Learned, *, sigma: float, learning_rate: Decay, num_steps: int) -> EvolutionTrainer:
@@ -125,14 +113,7 @@ def space_invaders(*, temporal: bool) -> EvolutionTrainer:
 
 def drift(name: str, make: Callable[..., EvolutionTrainer], *, temporal: bool) -> Preset:
     """A learned drift, tested on environments that it was not trained on."""
-    return Preset(
-        name=name,
-        description=CATALOG[name].description,
-        trainer=make(temporal=temporal),
-        suites=CATALOG[name].suites,
-        num_seeds=16,
-        validate_every=0,
-    )
+    return catalogued(name, make(temporal=temporal), num_seeds=16, validate_every=0)
 
 
 DRIFTS: dict[str, Callable[..., EvolutionTrainer]] = {"quick": quick, "spaceinvaders": space_invaders}

@@ -37,8 +37,7 @@ from metadisco.objectives.lpg import LPG
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
 from metadisco.objectives.with_optimizer import WithOptimizer
-from metadisco.presets.base import Preset
-from metadisco.presets.catalog import PRESETS as CATALOG
+from metadisco.presets.base import Preset, catalogued
 
 
 def _grid_trainer(
@@ -89,16 +88,14 @@ def _scheduled_a2c(*, lifetimes: LogUniformLifetime, num_steps: int, learning_ra
 
 def quickstart() -> Preset:
     """A schedule for A2C in ten minutes on two cores."""
-    return Preset(
-        name="quickstart",
-        description=CATALOG["quickstart"].description,
-        trainer=_scheduled_a2c(
+    return catalogued(
+        "quickstart",
+        _scheduled_a2c(
             lifetimes=LogUniformLifetime(16, 256),
             num_steps=100,
             learning_rate=Decay(0.03, rate=0.985),
         ),
         minutes=11.0,
-        suites=CATALOG["quickstart"].suites,
     )
 
 
@@ -116,11 +113,9 @@ def smoke() -> Preset:
     )
     curriculum = DomainRandomization(Tasks(levels, LogUniformLifetime(4, 8)))
     changes = {"inner.env": levels.env, "inner.num_test_workers": 16, "curriculum": curriculum}
-    return Preset(
-        name="smoke",
-        description=CATALOG["smoke"].description,
-        trainer=replace_fields(trainer, changes),
-        suites=CATALOG["smoke"].suites,
+    return catalogued(
+        "smoke",
+        replace_fields(trainer, changes),
         baselines=("a2c",),
         num_seeds=2,
         validate_every=0,
@@ -140,14 +135,7 @@ def _published_trainer(*, lifetime_features: bool) -> EvolutionTrainer:
 
 
 def _long_run(name: str, trainer: Trainer, *, validate_every: int = 25) -> Preset:
-    return Preset(
-        name=name,
-        description=CATALOG[name].description,
-        trainer=trainer,
-        suites=CATALOG[name].suites,
-        num_seeds=1,
-        validate_every=validate_every,
-    )
+    return catalogued(name, trainer, num_seeds=1, validate_every=validate_every)
 
 
 def scheduled_a2c() -> Preset:
@@ -198,11 +186,7 @@ def open_grid() -> Preset:
 
     It is asked for every entry of a table, so it is meta-trained on smaller grids than those that it is tested on.
     """
-    name, levels, lifetimes = (
-        "open-grid",
-        GridLevels(max_side=6, num_walls=6, max_objects=3),
-        LogUniformLifetime(16, 256),
-    )
+    levels, lifetimes = GridLevels(max_side=6, num_walls=6, max_objects=3), LogUniformLifetime(16, 256)
     trainer = _grid_trainer(
         objective=WithOptimizer(TABLE_A2C, ResidualOPEN()),
         learner=TABLE_A2C_LEARNER,
@@ -214,22 +198,14 @@ def open_grid() -> Preset:
         learning_rate=Decay(0.03, rate=0.985),
     )
     changes = {"inner.env": levels.env, "curriculum": DomainRandomization(Tasks(levels, lifetimes))}
-    return Preset(
-        name=name,
-        description=CATALOG[name].description,
-        trainer=replace_fields(trainer, changes),
-        suites=CATALOG[name].suites,
-        num_seeds=1,
-        validate_every=0,
-    )
+    return _long_run("open-grid", replace_fields(trainer, changes), validate_every=0)
 
 
 def ta_lpg_quick() -> Preset:
     """TA-LPG in a quarter of an hour on two cores."""
-    return Preset(
-        name="ta-lpg-quick",
-        description=CATALOG["ta-lpg-quick"].description,
-        trainer=_grid_trainer(
+    return catalogued(
+        "ta-lpg-quick",
+        _grid_trainer(
             objective=LPG(width=16, lifetime_features=True),
             lifetimes=LogUniformLifetime(16, 96),
             num_workers=32,
@@ -239,7 +215,6 @@ def ta_lpg_quick() -> Preset:
             learning_rate=Decay(0.03, rate=0.997, floor=1e-3),
         ),
         minutes=11.0,
-        suites=CATALOG["ta-lpg-quick"].suites,
     )
 
 
