@@ -277,6 +277,13 @@ def _as_one_population(spend: Callable[[Population, Any], Outcome]) -> Callable[
     return packed
 
 
+def check_one(trainer: Any) -> None:
+    """Raise ValueError unless a trainer has exactly one domain, for one that keeps lives over meta-steps."""
+    if len(trainer.domains) != 1:
+        name, num_domains = type(trainer).__name__, len(trainer.domains)
+        raise ValueError(f"{name}.domains must be one domain, got {num_domains}; use EvolutionTrainer for several")
+
+
 def of_lives(outcomes: Outcome) -> Metrics:
     """Means of metrics and returns (`fitness`) over candidates of finite fitness."""
     finite = jnp.isfinite(outcomes.fitness)

@@ -23,7 +23,7 @@ from metadisco.lives.life import Life
 from metadisco.meta_optimizers.base import mean_where
 from metadisco.meta_optimizers.gradient import GradientState, MetaGradient
 from metadisco.meta_training import memory_estimate, nan_search
-from metadisco.meta_training.domain import Domain
+from metadisco.meta_training.domain import Domain, check_one
 from metadisco.meta_training.truncation import Unroll, UnrollState
 
 
@@ -65,10 +65,7 @@ class GradientTrainer:
 
     def __post_init__(self) -> None:
         check_counts(self, "num_steps")
-        if len(self.domains) != 1:
-            raise ValueError(
-                f"GradientTrainer.domains must be one domain, got {len(self.domains)}; use EvolutionTrainer for several"
-            )
+        check_one(self)
         self.unroll.check(self.domain.inner)
 
     @property

@@ -23,7 +23,7 @@ from metadisco.meta_optimizers.base import mean_where
 from metadisco.meta_optimizers.gradient import mean_gradient
 from metadisco.meta_optimizers.online_evolution import OnlineEvolution, OnlineEvolutionState
 from metadisco.meta_training import memory_estimate, nan_search
-from metadisco.meta_training.domain import Domain, of_better, of_lives
+from metadisco.meta_training.domain import Domain, check_one, of_better, of_lives
 from metadisco.meta_training.truncation import Unroll, UnrollState
 
 
@@ -88,11 +88,7 @@ class OnlineEvolutionTrainer:
 
     def __post_init__(self) -> None:
         check_counts(self, "num_steps", "num_updates")
-        if len(self.domains) != 1:
-            raise ValueError(
-                f"OnlineEvolutionTrainer.domains must be one domain, got {len(self.domains)}; use EvolutionTrainer for "
-                "several"
-            )
+        check_one(self)
         if not isinstance(self.meta_optimizer, OnlineEvolution):
             raise ValueError(
                 f"OnlineEvolutionTrainer.meta_optimizer must be an OnlineEvolution, got {self.meta_optimizer}; use "
