@@ -155,8 +155,7 @@ def evaluate(
     on_progress(0.0)
     lives = _begin(initials, inner=inner, mesh=mesh)
     returns, metrics = [evaluate(lives)], []
-    for point in range(1, num_points + 1):
-        num_updates = (test_set.lifetime * point + num_points // 2) // num_points
+    for point, num_updates in enumerate(milestones(test_set.lifetime, num_points), 1):
         until = _place(np.where(dealt < num_lives, num_updates, 0).astype(np.int32), mesh, SPREAD)
         lives, means = _advance(meta_params, lives, until, inner=inner, mesh=mesh, slots=slots)
         returns.append(evaluate(lives))
@@ -170,6 +169,16 @@ def evaluate(
         jax.tree.map(lambda *segments: np.stack(segments), *metrics),
         jax.tree.map(lambda leaf: np.asarray(leaf[shown]), lives.agent_params),
     )
+
+
+def milestones(lifetime: int, num_points: int) -> list[int]:
+    """Updates after which an agent is evaluated: the ends of equal parts of its lifetime, rounded.
+
+    Example:
+        >>> milestones(10, 4)
+        [3, 5, 8, 10]
+    """
+    return [(lifetime * point + num_points // 2) // num_points for point in range(1, num_points + 1)]
 
 
 def _evaluate_on_host(
@@ -188,7 +197,7 @@ def _evaluate_on_host(
 
     key = jax.random.fold_in(jax.random.key(seed), SeedPurpose.EVALUATE)
     initials = _initials(key, test_set.tasks, num_seeds, np.arange(test_set.num_tasks * num_seeds))
-    points = [(test_set.lifetime * point + num_points // 2) // num_points for point in range(1, num_points + 1)]
+    points = milestones(test_set.lifetime, num_points)
     history = host.spend(inner, meta_params, initials, points, on_progress=on_progress)
     found = by_task(history.returns)
     returns = np.where(np.isfinite(found), found, test_set.random_return[:, None]).astype(np.float32)

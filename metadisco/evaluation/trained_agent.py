@@ -21,6 +21,7 @@ from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.host import Hosted
 from metadisco.evaluation import agents_under_test, environments, suites
 from metadisco.evaluation.agents_under_test import TrainedObjective
+from metadisco.evaluation.evaluation import milestones
 from metadisco.lives import host
 from metadisco.lives.life import InitialCondition, InnerLoop, Life, only_of_finite
 
@@ -100,7 +101,7 @@ def train_agent(
     if lifetime is None:
         raise ValueError("say how many agent updates: a distribution of levels has no usual number of them")
     num_points = min(num_points, lifetime)
-    points = [(lifetime * point + num_points // 2) // num_points for point in range(1, num_points + 1)]
+    points = milestones(lifetime, num_points)
     initial = InitialCondition(life_key, Task(level, jnp.int32(lifetime)))
     train = _train_on_host if isinstance(agent.env, Hosted) else _train
     life, returns, metrics = train(agent, found.meta_params, initial, points)
@@ -122,9 +123,10 @@ def _find(
         )
     if inner is None:
         inner = _usual(discovered, environment.env)
+    else:
+        inner = replace(inner, objective=discovered.objective)
     env = environments.as_seen_by(inner, environment.env)
-    level = environment.sample(key)
-    return replace(inner, env=env, objective=discovered.objective, critic=None), level, None
+    return replace(inner, env=env, critic=None), environment.sample(key), None
 
 
 def _of_suite(discovered: Discovered, name: str) -> tuple[InnerLoop, Level, int]:

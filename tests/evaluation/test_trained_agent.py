@@ -7,7 +7,8 @@ import pytest
 
 import metadisco
 from metadisco.commands import discovery
-from metadisco.evaluation import results
+from metadisco.envs.gymnax_levels import GymnaxLevels
+from metadisco.evaluation import environments, results
 
 SUITE = "grid-tiny"
 
@@ -25,6 +26,15 @@ def test_an_agent_is_trained_in_one_call_and_its_returns_are_told(agent):
     assert {name: each.shape for name, each in agent.metrics.items()}["entropy"] == (2,)
     assert repr(agent).count("\n") == 1
     assert f"{agent.returns[-1]:.3f} after" in repr(agent)
+
+
+def test_on_levels_of_a_known_environment_a_drift_teaches_its_reference_agent():
+    """As by the environment's name: discount, advantages and entropy bonus are those of the environment."""
+    pendulum = environments.environment("Pendulum-v1")
+    agent = metadisco.train_agent("lpo-quick", GymnaxLevels(pendulum.inner.env), 1, num_points=1)
+    learned = metadisco.load("lpo-quick").objective
+    assert agent.inner == environments.with_objective(learned, pendulum.inner)
+    assert agent.inner.objective.gamma == pendulum.inner.objective.gamma != learned.gamma
 
 
 def test_an_agent_learns_on_a_level_that_is_drawn_by_the_seed():
