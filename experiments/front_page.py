@@ -17,16 +17,16 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.compare_tables import agents, load
+from experiments.compare_tables import LIFETIMES, NUM_AGENTS, agents, load
 from metadisco.core.devices import prepare_jax
 from metadisco.core.files import write_atomically
 from metadisco.core.provenance import provenance
 from metadisco.evaluation import evaluation, stats, suites
 from metadisco.reports.chart_style import STYLE, color, name
+from metadisco.reports.plots import Curve, draw_curves
 
 RUNS = sorted(Path("experiments/campaigns/tables/quickstart").glob("seed*"))
-SUITE, LIFETIMES = "grid-heldout", (16, 64, 256)
-NUM_POINTS, NUM_AGENTS, SEED = 8, 2, 0
+SUITE, NUM_POINTS, SEED = "grid-heldout", 8, 0
 DRAWN = ("a2c", "ppo", "dpo")
 JSON, FIGURE = Path("docs/results/front_page.json"), Path("docs/images/found.svg")
 
@@ -53,12 +53,12 @@ def draw(panels: dict[str, dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(9.6, 3.2), layout="constrained")
     every = figure.subplots(1, len(panels), sharey=True)
     for axes, (lifetime, panel) in zip(every, panels.items(), strict=True):
-        x = panel["fractions"]
-        for agent in DRAWN:
-            axes.plot(x, panel["agents"][agent], color=color(agent), linewidth=1.6, label=name(agent))
-        runs = np.array(panel["agents"]["discovered"])
-        axes.fill_between(x, runs.min(0), runs.max(0), color=color("discovered"), alpha=0.2, linewidth=0)
-        axes.plot(x, runs.mean(0), color=color("discovered"), linewidth=2.4, label=f"discovered ({len(runs)} runs)")
+        runs = {agent: np.atleast_2d(panel["agents"][agent]) for agent in (*DRAWN, "discovered")}
+        called = {agent: name(agent) for agent in DRAWN}
+        called |= {"discovered": f"discovered ({len(runs['discovered'])} runs)"}
+        x = np.array(panel["fractions"])
+        curves = {called[agent]: Curve(x, each.mean(0), each.min(0), each.max(0)) for agent, each in runs.items()}
+        draw_curves(axes, curves, {called[agent]: color(agent) for agent in runs})
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="fraction of the lifetime")
         axes.set_title(f"{lifetime} agent updates", loc="left", fontsize=10)
     every[0].set_ylabel("IQM of normalised scores")

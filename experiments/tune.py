@@ -192,9 +192,10 @@ def main() -> None:
     prepare_jax()
     levels = {each: suites.build(f"{known.suite}@{each}", known.levels)[0] for each in known.lifetimes}
     inner = inner_loop(levels[known.lifetimes[0]], known.algorithm, known.optimizer, known.epochs, known.minibatches)
-    if inner.torso != Table():  # a test set with agents of its own takes no others
+    kind = known.optimizer
+    if inner.torso != Table():
+        kind = "networks"  # and a test set with agents of its own takes no others:
         levels = {lifetime: replace(test_set, inner=inner) for lifetime, test_set in levels.items()}
-    kind = known.optimizer if inner.torso == Table() else "networks"
     ladders = LADDERS[kind]
     steps = inner.learner.num_gradient_steps
     rates = RATES[kind, 1 if steps == 1 else 8]

@@ -28,7 +28,7 @@ from metadisco.evaluation.catalog import UPPER_ANCHORS, upper_anchor
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.normalization import Normalizer
-from metadisco.objectives.base import Objective, Surrogate
+from metadisco.objectives.base import Objective, is_surrogate
 from metadisco.objectives.disco103 import Disco103
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
@@ -81,7 +81,7 @@ def with_objective(objective: Objective, inner: InnerLoop) -> InnerLoop:
         objective = replace(inner.objective, drift=objective.drift)
     if isinstance(objective, ScheduledMirrorLearning) and isinstance(inner.objective, MirrorLearning):
         objective = replace(objective, base=replace(inner.objective, drift=objective.base.drift))
-    if isinstance(objective, Surrogate):
+    if is_surrogate(objective):
         return replace(inner, objective=objective)
     normalizer = inner.normalizer and replace(inner.normalizer, rewards=False)
     return replace(inner, objective=objective, learner=ONE_STEP_LEARNER, normalizer=normalizer)

@@ -138,7 +138,12 @@ class Surrogate(Protocol):
     Reference agents (`metadisco.evaluation.environments`) take one step for objectives that do not declare it.
     """
 
-    uses_importance_ratio: ClassVar[bool]  # True
+    uses_importance_ratio: ClassVar[bool]
+
+
+def is_surrogate(objective: Objective) -> bool:
+    """`Surrogate.uses_importance_ratio`; False of an objective that does not say."""
+    return isinstance(objective, Surrogate) and objective.uses_importance_ratio
 
 
 @runtime_checkable
