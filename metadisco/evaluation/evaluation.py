@@ -125,7 +125,8 @@ def evaluate(
         )
     if test_set.inner is not None:
         own = with_objective(inner.objective, test_set.inner)
-        if replace(inner, objective=own.objective) != own:
+        given = replace(inner, objective=own.objective)
+        if given not in (own, replace(test_set.inner, objective=own.objective)):
             raise ValueError(
                 f"{test_set.name} has an agent of its own: give that one the objective, environments.with_objective"
             )

@@ -1,5 +1,10 @@
 """Tuning of hand-written algorithms: `experiments/tune.py`."""
 
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
 from experiments import tune
 from metadisco.agents.networks import Table
 from metadisco.evaluation import environments, suites
@@ -31,6 +36,16 @@ def test_agents_of_an_environment_keep_all_but_their_learner():
     assert not inner.learner.policy.anneal  # it is traced
     one_step = tune.inner_loop(test_set, "a2c", "adam", 1, 1)
     assert one_step.normalizer == environments.with_objective(tune.ALGORITHMS["a2c"], usual).normalizer
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
+def test_agents_of_an_environment_are_tuned(algorithm):
+    (test_set,) = suites.build("CartPole-v1@1")
+    inner = tune.inner_loop(test_set, algorithm, "adam", 1, 1)
+    inner = replace(inner, num_workers=2, num_steps=4, num_test_workers=2, max_test_steps=20)
+    rates = tune.RATES["networks", 1]
+    row = tune.assess(inner, tune.START | rates, {1: replace(test_set, inner=inner)}, seed=0, num_seeds=2)
+    assert np.isfinite(row["mean"])
 
 
 def test_agents_of_a_grid_are_tables():
