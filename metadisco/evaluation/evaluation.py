@@ -125,8 +125,9 @@ def evaluate(
         )
     if test_set.inner is not None:
         own = with_objective(inner.objective, test_set.inner)
-        given = replace(inner, objective=own.objective)
-        if given not in (own, replace(test_set.inner, objective=own.objective)):
+        # What brings no network of its own may also have the learner that the test set was given.
+        kept = own if own.torso != test_set.inner.torso else replace(test_set.inner, objective=own.objective)
+        if replace(inner, objective=own.objective) not in (own, kept):
             raise ValueError(
                 f"{test_set.name} has an agent of its own: give that one the objective, environments.with_objective"
             )
