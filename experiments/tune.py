@@ -2,6 +2,7 @@
 
     python -m experiments.tune a2c --out docs/results/tune_a2c.json
     python -m experiments.tune ppo --epochs 2 --minibatches 4 --out docs/results/tune_ppo.json
+    python -m experiments.tune a2c-count --suite grid-validation labyrinths-validation
     python -m experiments.tune ppo --epochs 4 --minibatches 4 --optimizer adam --suite CartPole-v1 --lifetimes 32 128
 
 Every hyper-parameter has a ladder of values. From the first setting the search steps to the best of all settings that
@@ -41,10 +42,17 @@ from metadisco.lives.life import InnerLoop
 from metadisco.lives.tuned import TUNED_FOR_TABLES
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.base import Objective, ObjectiveState, Predictions, Targets
+from metadisco.objectives.count_bonus import WithCountBonus
 from metadisco.objectives.drift import DPODrift
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 
-ALGORITHMS: dict[str, Objective] = {"a2c": A2C(), "ppo": PPO(), "dpo": MirrorLearning(DPODrift())}
+ALGORITHMS: dict[str, Objective] = {
+    "a2c": A2C(),
+    "ppo": PPO(),
+    "dpo": MirrorLearning(DPODrift()),
+    "a2c-count": WithCountBonus(A2C()),
+    "ppo-count": WithCountBonus(PPO()),
+}
 OPTIMIZERS = {"rmsprop": RMSProp, "adam": Adam, "sgd": SGD}
 _NORMALIZED = TUNED_FOR_TABLES["a2c"].grid
 LADDERS = {
@@ -61,7 +69,8 @@ LADDERS = {
         "prediction_rate": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
     },
 }
-START = {"entropy_weight": 0.01, "gamma": 0.98, "gae_lambda": 0.95, "anneal": 0.0}
+OF_BONUS = {"bonus": (0.003, 0.01, 0.03, 0.1, 0.3), "power": (0.25, 0.5, 1.0)}
+START = {"bonus": 0.03, "power": 0.5, "entropy_weight": 0.01, "gamma": 0.98, "gae_lambda": 0.95, "anneal": 0.0}
 RATES = {
     ("rmsprop", 1): {"policy_rate": 0.2, "prediction_rate": 0.1},
     ("rmsprop", 8): {"policy_rate": 0.1, "prediction_rate": 0.025},
@@ -72,6 +81,8 @@ RATES = {
     ("sgd", 1): {"policy_rate": 640.0, "prediction_rate": 4.0},
     ("sgd", 8): {"policy_rate": 10.0, "prediction_rate": 4.0},
 }
+
+SETTINGS = ("entropy_weight", "gamma", "gae_lambda", *OF_BONUS)  # of objectives; the rest are of learners
 
 Values = dict[str, float]
 
@@ -89,7 +100,7 @@ class Tunable:
     def init(self, key: Key) -> MetaParams:
         """Their names and shapes; a search gives the values."""
         del key
-        return {name: jnp.float32(0.5) for name in _NORMALIZED}
+        return {name: jnp.float32(0.5) for name in (*_NORMALIZED, *OF_BONUS)}
 
     def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> ObjectiveState:
         """See `Objective`."""
@@ -122,10 +133,16 @@ class Tunable:
 
     def _with(self, values: MetaParams) -> Any:
         """The objective with traced settings, which its constructor would want to compare with numbers."""
-        objective = object.__new__(type(self.objective))
-        names = ("entropy_weight", "gamma", "gae_lambda")
-        objective.__dict__.update(vars(self.objective) | {name: values[name] for name in names})
-        return objective
+        return _set(self.objective, {name: values[name] for name in SETTINGS})
+
+
+def _set(objective: Any, values: MetaParams) -> Any:
+    """An objective, and the one inside it, with these of the settings that they have."""
+    found = object.__new__(type(objective))
+    inside = {"objective": _set(objective.objective, values)} if hasattr(objective, "objective") else {}
+    known = {name: value for name, value in values.items() if name in vars(objective)}
+    found.__dict__.update(vars(objective) | known | inside)
+    return found
 
 
 def inner_loop(test_set: TestSet, algorithm: str, optimizer: str, epochs: int, minibatches: int) -> InnerLoop:
@@ -139,17 +156,18 @@ def inner_loop(test_set: TestSet, algorithm: str, optimizer: str, epochs: int, m
 
 def as_meta_params(values: Values) -> MetaParams:
     """Of `Tunable`."""
-    return {name: jnp.float32(value) for name, value in values.items()}
+    return {name: jnp.float32(value) for name, value in {**START, **values}.items()}
 
 
-def assess(inner: InnerLoop, values: Values, levels: dict[int, TestSet], seed: int, num_seeds: int) -> dict:
-    """IQM and mean of the worst tenth by lifetime, and the mean of the IQMs."""
+def assess(inner: InnerLoop, values: Values, levels: dict[str, TestSet], seed: int, num_seeds: int) -> dict:
+    """IQM and mean of the worst tenth by lifetime (SUITE@LIFETIME of several suites), and the mean of IQMs."""
     meta_params = as_meta_params(values)
     row: dict = {"values": values, "iqm": {}, "cvar": {}}
-    for lifetime, test_set in levels.items():
-        found = evaluate(inner, meta_params, test_set, seed=seed, num_seeds=num_seeds, num_points=1)
-        row["iqm"][str(lifetime)] = float(stats.iqm(found.scores[-1]))
-        row["cvar"][str(lifetime)] = float(stats.cvar(found.scores[-1]))
+    for key, test_set in levels.items():
+        agents = inner if test_set.inner is not None else replace(inner, env=test_set.env)
+        found = evaluate(agents, meta_params, test_set, seed=seed, num_seeds=num_seeds, num_points=1)
+        row["iqm"][key] = float(stats.iqm(found.scores[-1]))
+        row["cvar"][key] = float(stats.cvar(found.scores[-1]))
     return row | {"mean": float(np.mean(list(row["iqm"].values())))}
 
 
@@ -180,7 +198,7 @@ def main() -> None:
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="rmsprop")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--minibatches", type=int, default=1)
-    parser.add_argument("--suite", default="grid-validation", help="never a test suite")
+    parser.add_argument("--suite", nargs="+", default=["grid-validation"], help="never a test suite")
     parser.add_argument("--lifetimes", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--levels", type=int, help="the first ones of the suite only")
     parser.add_argument("--seeds", type=int, default=1, help="lives per level")
@@ -190,13 +208,20 @@ def main() -> None:
     out = known.out or Path(f"tune_{known.algorithm}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     prepare_jax()
-    levels = {each: suites.build(f"{known.suite}@{each}", known.levels)[0] for each in known.lifetimes}
-    inner = inner_loop(levels[known.lifetimes[0]], known.algorithm, known.optimizer, known.epochs, known.minibatches)
+    levels = {
+        str(lifetime) if len(known.suite) == 1 else f"{suite}@{lifetime}": suites.build(
+            f"{suite}@{lifetime}", known.levels
+        )[0]
+        for suite in known.suite
+        for lifetime in known.lifetimes
+    }
+    first = next(iter(levels.values()))
+    inner = inner_loop(first, known.algorithm, known.optimizer, known.epochs, known.minibatches)
     kind = known.optimizer
     if inner.torso != Table():
         kind = "networks"  # and a test set with agents of its own takes no others:
-        levels = {lifetime: replace(test_set, inner=inner) for lifetime, test_set in levels.items()}
-    ladders = LADDERS[kind]
+        levels = {key: replace(test_set, inner=inner) for key, test_set in levels.items()}
+    ladders = LADDERS[kind] | (OF_BONUS if known.algorithm.endswith("-count") else {})
     steps = inner.learner.num_gradient_steps
     rates = RATES[kind, 1 if steps == 1 else 8]
 
@@ -206,12 +231,13 @@ def main() -> None:
         print(f"{row['mean']:.4f}  {by_lifetime}  {values}", flush=True)
         return row
 
-    rows = climb(START | rates, ladders, assessed)
+    start = START | rates
+    rows = climb({name: start[name] for name in ladders}, ladders, assessed)
     best = max(rows, key=lambda row: row["mean"])
     document = {
         "algorithm": known.algorithm,
-        "suite": known.suite,
-        "num_levels": levels[known.lifetimes[0]].num_tasks,
+        "suite": " ".join(known.suite),
+        "num_levels": first.num_tasks,
         "optimizer": known.optimizer,
         "epochs": known.epochs,
         "minibatches": known.minibatches,

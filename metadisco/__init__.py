@@ -65,8 +65,10 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.meta_training.truncation import Unroll
     from metadisco.objectives.actor_critic import A2C
     from metadisco.objectives.base import Predictions
+    from metadisco.objectives.count_bonus import WithCountBonus
     from metadisco.objectives.disco103 import Disco103
     from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
+    from metadisco.objectives.exploring_a2c import ExploringA2C
     from metadisco.objectives.lpg import LPG
     from metadisco.objectives.mirror_learning import PPO, MirrorLearning
     from metadisco.objectives.scheduled_a2c import ScheduledA2C
@@ -104,6 +106,7 @@ __all__ = [
     "Evolution",
     "EvolutionTrainer",
     "Expert",
+    "ExploringA2C",
     "FixedLifetime",
     "FixedSet",
     "Generated",
@@ -154,6 +157,7 @@ __all__ = [
     "TruncatedES",
     "Uniform",
     "Unroll",
+    "WithCountBonus",
     "WithOptimizer",
     "compare",
     "discover",
@@ -220,7 +224,9 @@ _HOMES = {
     "objectives.actor_critic": "A2C",
     "objectives.base": "Predictions",
     "objectives.disco103": "Disco103",
+    "objectives.count_bonus": "WithCountBonus",
     "objectives.drift": "DPODrift LPODrift PPODrift",
+    "objectives.exploring_a2c": "ExploringA2C",
     "objectives.lpg": "LPG",
     "objectives.mirror_learning": "PPO MirrorLearning",
     "objectives.scheduled_a2c": "ScheduledA2C",

@@ -43,6 +43,10 @@ OBJECTIVES: dict[str, tuple[str, str]] = {
         "A2C whose coefficients follow a learned schedule over the lifetime",
         "metadisco.ScheduledA2C(); presets quickstart, scheduled-a2c",
     ),
+    "ExploringA2C": (
+        "the same with a bonus for what is rare, whose size follows a learned schedule, too",
+        "metadisco.ExploringA2C(); preset exploring-a2c",
+    ),
     "ScheduledMirrorLearning": (
         "PPO, DPO or LPO whose coefficients follow a learned schedule over the lifetime",
         "metadisco.ScheduledMirrorLearning(); preset scheduled-ppo-quick",

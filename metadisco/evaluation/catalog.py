@@ -12,6 +12,8 @@ GRID_SUITES: Mapping[str, str] = MappingProxyType(
         "grid-designed": "the five hand-designed tabular levels of arXiv:2007.08794, four draws of the positions each",
         "grid-random": "the five designs whose objects move, as levels where they stay, four draws of the positions "
         "each",
+        "labyrinths": "random rooms full of walls, whose one reward is 12 steps away and more",
+        "labyrinths-validation": "random labyrinths to tune on",
         "mazes": "mazes of 13 x 13 cells",
         "grid-tiny": "small rooms with short episodes, for a look at the machinery",
     }

@@ -9,10 +9,10 @@
 Factors are of the suite's own lifetime, since environments differ in what a usual budget is. A lifetime that is not a
 whole number is rounded; below 1 there is none.
 
-Only `grid-validation` may be tuned on. Its levels and those of the other suites come from seeds of their own. Training
-draws from the seed of the run, along longer paths of `fold_in` and `split`: that any of 10**8 training levels has the
-key of one of 256 test levels has a chance of about 10**-9, whatever the seed of the run, and one such level would not
-move an interquartile mean visibly.
+Only `grid-validation` and `labyrinths-validation` may be tuned on. Their levels and those of the other suites come from
+seeds of their own. Training draws from the seed of the run, along longer paths of `fold_in` and `split`: that any of
+10**8 training levels has the key of one of 256 test levels has a chance of about 10**-9, whatever the seed of the run,
+and one such level would not move an interquartile mean visibly.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Task
 from metadisco.envs.base import Environment
 from metadisco.envs.gridworld.hand_designed import HAND_DESIGNED
-from metadisco.envs.gridworld.levels import GridLevels
+from metadisco.envs.gridworld.levels import LABYRINTHS, GridLevels
 from metadisco.envs.gridworld.mazes import MAZES
 from metadisco.envs.host import Hosted
 from metadisco.evaluation import environments
@@ -46,6 +46,8 @@ DESIGNED_SEED = 2_000_000_063
 RANDOM_SEED = 2_000_000_073
 TINY_SEED = 2_000_000_087
 HELDOUT_SEED = 2_000_000_099
+LABYRINTHS_SEED = 2_000_000_123
+LABYRINTHS_VALIDATION_SEED = 2_000_000_137
 
 _DESIGNS = tuple(Designed(name) for name, design in HAND_DESIGNED.items() if not design.random_positions)
 _TWINS = tuple(Designed(name) for name, design in HAND_DESIGNED.items() if design.random_positions)
@@ -190,6 +192,22 @@ _GRID_SUITES: Mapping[str, GridSuite] = MappingProxyType(
                 num_levels=4 * len(_TWINS),
                 lifetime=250,
                 seed=RANDOM_SEED,
+            ),
+            GridSuite(
+                "labyrinths",
+                GRID_SUITES["labyrinths"],
+                (Generated(LABYRINTHS),),
+                num_levels=128,
+                lifetime=64,
+                seed=LABYRINTHS_SEED,
+            ),
+            GridSuite(
+                "labyrinths-validation",
+                GRID_SUITES["labyrinths-validation"],
+                (Generated(LABYRINTHS),),
+                num_levels=128,
+                lifetime=64,
+                seed=LABYRINTHS_VALIDATION_SEED,
             ),
             GridSuite("mazes", GRID_SUITES["mazes"], (Mazes(),), num_levels=len(MAZES), lifetime=250),
             GridSuite(

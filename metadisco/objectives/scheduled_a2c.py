@@ -206,22 +206,24 @@ class ScheduledA2C:
         reward = trajectory.reward / state.unit
         told = inputs(state, predictions, trajectory, progress, gamma=self.gamma)
         said = self.coefficients(meta_params, told)
-        estimated = estimate(
-            predictions, replace(trajectory, reward=reward), gamma=said.gamma, gae_lambda=said.gae_lambda
-        )
+        return self.by(said, predictions, replace(trajectory, reward=reward)), state
+
+    def by(self, said: Coefficients, predictions: Predictions, trajectory: Trajectory) -> ScheduledTargets:
+        """Advantages and returns by given coefficients, of a trajectory whose rewards are scaled."""
+        estimated = estimate(predictions, trajectory, gamma=said.gamma, gae_lambda=said.gae_lambda)
         advantage = estimated.advantage - said.advantage_offset * jnp.mean(estimated.advantage)
-        return ScheduledTargets(advantage, estimated.value, schedule.at_all_steps(said, trajectory)), state
+        return ScheduledTargets(advantage, estimated.value, schedule.at_all_steps(said, trajectory))
 
     def coefficients(self, meta_params: MetaParams, inputs: jax.Array) -> Coefficients:
         """What the net makes of its inputs, in the order of `features`. [9] float32."""
         said = schedule.outputs(meta_params, inputs, OUTPUTS)
         return Coefficients(
-            policy_step=_factor(said["policy_step"]),
-            prediction_step=_factor(said["prediction_step"]),
+            policy_step=factor(said["policy_step"]),
+            prediction_step=factor(said["prediction_step"]),
             entropy_weight=self.entropy_weight + said["entropy_weight"] / 50.0,
-            gae_lambda=_moved(self.gae_lambda, said["gae_lambda"]),
-            gamma=_moved(self.gamma, said["gamma"]),
-            loss_scale=self.loss_scale * _factor(said["loss_scale"]),
+            gae_lambda=moved(self.gae_lambda, said["gae_lambda"]),
+            gamma=moved(self.gamma, said["gamma"]),
+            loss_scale=self.loss_scale * factor(said["loss_scale"]),
             advantage_offset=said["advantage_offset"],
         )
 
@@ -247,11 +249,11 @@ class ScheduledA2C:
         return schedule.step_factors(targets.coefficients)
 
 
-def _factor(output: jax.Array) -> jax.Array:
+def factor(output: jax.Array) -> jax.Array:
     """A positive factor, 1 of an output of 0."""
     return jnp.exp(jnp.clip(2.0 * output, -_MAX_LOG_FACTOR, _MAX_LOG_FACTOR))
 
 
-def _moved(usual: float, output: jax.Array) -> jax.Array:
+def moved(usual: float, output: jax.Array) -> jax.Array:
     """A share in (0, 1), moved in log-odds; an output of 0 leaves it as it is."""
     return jax.nn.sigmoid(math.log(usual / (1.0 - usual)) + 2.0 * output)

@@ -1,5 +1,7 @@
 """Presets on grid worlds: LPG and TA-LPG for tabular agents, by evolution and by meta-gradients."""
 
+from dataclasses import replace
+
 from metadisco.agents.learned_optimizer import ResidualOPEN
 from metadisco.agents.networks import Table
 from metadisco.agents.optimizers import SGD, RMSProp
@@ -7,7 +9,7 @@ from metadisco.core.config import replace_fields
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.tasks import LogUniformLifetime, Tasks
-from metadisco.envs.gridworld.levels import GridLevels
+from metadisco.envs.gridworld.levels import LABYRINTHS, GridLevels
 from metadisco.lives.critic import Critic
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
@@ -33,6 +35,7 @@ from metadisco.meta_training.level_scores import (
 from metadisco.meta_training.online_trainer import OnlineEvolutionTrainer
 from metadisco.meta_training.trainer import Trainer
 from metadisco.objectives.base import Objective
+from metadisco.objectives.exploring_a2c import ExploringA2C
 from metadisco.objectives.lpg import LPG
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
@@ -71,12 +74,16 @@ def _grid_trainer(
     )
 
 
+# At the tuned A2C for tables (`metadisco.lives.tuned`). Gradients are normalized, so their limit is for accidents only.
+_SCHEDULED_A2C = ScheduledA2C(gamma=0.95, gae_lambda=0.98, entropy_weight=0.01, loss_scale=10.0)
+_SCHEDULED_A2C_LEARNER = Learner(RMSProp(0.4, max_grad_norm=100.0), RMSProp(0.05, max_grad_norm=100.0))
+
+
 def _scheduled_a2c(*, lifetimes: LogUniformLifetime, num_steps: int, learning_rate: Decay) -> EvolutionTrainer:
-    """A2C by a schedule, which begins at the tuned A2C for tables (`metadisco.lives.tuned`)."""
+    """A2C by a schedule, which begins at the tuned A2C."""
     return _grid_trainer(
-        objective=ScheduledA2C(gamma=0.95, gae_lambda=0.98, entropy_weight=0.01, loss_scale=10.0),
-        # Gradients are normalized, so their limit is for accidents only.
-        learner=Learner(RMSProp(0.4, max_grad_norm=100.0), RMSProp(0.05, max_grad_norm=100.0)),
+        objective=_SCHEDULED_A2C,
+        learner=_SCHEDULED_A2C_LEARNER,
         lifetimes=lifetimes,
         num_workers=32,
         num_tasks=128,
@@ -148,6 +155,29 @@ def scheduled_a2c() -> Preset:
             learning_rate=Decay(0.03, rate=0.996),
         ),
     )
+
+
+def exploring_a2c() -> Preset:
+    """A2C and a bonus of counts by schedules, where rewards are near and where they are far."""
+    lifetimes = LogUniformLifetime(16, 256)
+    trainer = _grid_trainer(
+        objective=ExploringA2C(_SCHEDULED_A2C, bonus=0.05),
+        learner=_SCHEDULED_A2C_LEARNER,
+        lifetimes=lifetimes,
+        num_workers=32,
+        num_tasks=96,
+        num_steps=120,
+        sigma=Decay(0.1),
+        learning_rate=Decay(0.03, rate=0.985),
+    )
+    general = replace(trainer.domains[0], name="general", reference_return=2.0)
+    far = Domain(
+        inner=replace(general.inner, env=LABYRINTHS.env),
+        curriculum=DomainRandomization(Tasks(LABYRINTHS, lifetimes)),
+        num_tasks=48,
+        name="labyrinths",
+    )
+    return _long_run("exploring-a2c", replace(trainer, domains=(general, far)))
 
 
 def scheduled_a2c_nres() -> Preset:

@@ -12,6 +12,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "smoke": grid_worlds.smoke,
     "scheduled-a2c": grid_worlds.scheduled_a2c,
     "scheduled-a2c-nres": grid_worlds.scheduled_a2c_nres,
+    "exploring-a2c": grid_worlds.exploring_a2c,
     "scheduled-ppo-quick": drifts.scheduled_ppo,
     "scheduled-ppo-grid": grid_worlds.scheduled_ppo_grid,
     "open-quick": drifts.open_quick,

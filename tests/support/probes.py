@@ -101,6 +101,24 @@ class DelayedReward:
         return jnp.int32(1), jnp.int32(1), Step(state.astype(jnp.float32), state == 1, NO)
 
 
+@dataclass(frozen=True)
+class LongWalk:
+    """Exploration: only the last of 16 places pays, and every step to the left leads back to the first."""
+
+    spec = EnvSpec(Discrete(16), Discrete(2))
+
+    def noise(self, key, shape):
+        return jnp.zeros(shape)
+
+    def reset(self, noise, level):
+        return jnp.int32(0), jnp.int32(0)
+
+    def step(self, noise, state, action, level):
+        state = jnp.where(action == 1, state + 1, 0)
+        arrives = state == 15
+        return state, state, Step(arrives.astype(jnp.float32), arrives, NO)
+
+
 def inner_loop(env, objective, learner=Learner(SGD(2.0), SGD(1.0)), torso=Table(), **options):
     settings = {"num_workers": 16, "num_steps": 4, "num_test_workers": 1} | options
     return InnerLoop(env, torso, objective, learner, **settings)

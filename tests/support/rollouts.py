@@ -1,10 +1,15 @@
 """Made-up rollouts of an actor-critic and random weights for nets, for objectives by a schedule."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metadisco.agents.agent import Agent
+from metadisco.agents.networks import Table
 from metadisco.core.types import Trajectory
+from metadisco.envs.base import Discrete, EnvSpec
 from metadisco.objectives.base import Predictions
 
 NUM_STEPS, NUM_WORKERS, NUM_ACTIONS = 6, 3, 4
@@ -16,6 +21,11 @@ class Known:
     def apply(self, agent_params, obs):
         del obs
         return agent_params
+
+
+def tabular(num_obs):
+    """An agent of a table, of which objectives need the spaces."""
+    return Agent(Table(), EnvSpec(Discrete(num_obs), Discrete(NUM_ACTIONS)), (("logits", NUM_ACTIONS), ("value", 1)))
 
 
 def experience(seed=0, scale=1.0):
@@ -37,6 +47,13 @@ def experience(seed=0, scale=1.0):
     draw = lambda width: jnp.asarray(rng.normal(size=(NUM_STEPS, NUM_WORKERS, width)), jnp.float32)  # noqa: E731
     now, after = ({name: draw(width) for name, width in outputs.items()} for _ in range(2))
     return trajectory, Predictions(now, after, agent_params=now, agent=Known())
+
+
+def visiting(num_obs, seed=0, scale=1.0):
+    """A rollout whose observations are drawn, with predictions."""
+    trajectory, predictions = experience(seed, scale)
+    obs = np.random.default_rng(seed).integers(0, num_obs, trajectory.obs.shape)
+    return replace(trajectory, obs=jnp.asarray(obs, jnp.int32)), predictions
 
 
 def random_net(objective, seed=1):

@@ -41,12 +41,17 @@ def level_features(env: GridWorld, level: GridLevel) -> LevelFeatures:
 
 
 def walking_distances(env: GridWorld, level: GridLevel) -> jax.Array:
-    """Steps of the shortest walk from the start to each cell; infinite where there is none. [cells] float32.
+    """Steps of the shortest walk from the start to each cell; infinite where there is none. [cells] float32."""
+    return cell_distances(env, level.walls, level.start)
+
+
+def cell_distances(env: GridWorld, walls: jax.Array, start: jax.Array) -> jax.Array:
+    """The same of a map without objects: walls [cells] bool, start [] int32.
 
     Each round lets every free cell be one step farther than its nearest neighbor, until nothing changes.
     """
-    chex.assert_shape(level.walls, (env.num_cells,))
-    free = ~level.walls.reshape(env.rows, env.columns)
+    chex.assert_shape(walls, (env.num_cells,))
+    free = ~walls.reshape(env.rows, env.columns)
 
     def relax(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         distance, _ = carry
@@ -56,7 +61,7 @@ def walking_distances(env: GridWorld, level: GridLevel) -> jax.Array:
         nearer = jnp.minimum(distance, 1.0 + jnp.minimum(vertical, horizontal))
         return jnp.where(free, nearer, jnp.inf), distance
 
-    is_start = (jnp.arange(env.num_cells) == level.start).reshape(env.rows, env.columns)
+    is_start = (jnp.arange(env.num_cells) == start).reshape(env.rows, env.columns)
     first = jnp.where(is_start, 0.0, jnp.inf)
     changes = (first, jnp.full_like(first, -1.0))  # the second differs, so that there is a first round
     distance, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[0] != carry[1]), relax, changes)

@@ -18,7 +18,7 @@ from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key
 from metadisco.envs.gridworld.design import GridDesign
 from metadisco.envs.gridworld.dynamics import GridLevel, GridWorld
-from metadisco.envs.gridworld.features import walking_distances
+from metadisco.envs.gridworld.features import cell_distances, walking_distances
 from metadisco.envs.gridworld.mutation import NUM_UNIFORMS, LevelRules, edit_level
 
 
@@ -44,6 +44,8 @@ class GridLevels:
         p_respawn: lowest and highest probability per step that an object reappears, log-uniform.
         reachable: reject levels whose start reaches no object. Small rooms are rejected a little more often than large
             ones.
+        min_distance: steps of the shortest walk from the start to the nearest object, at least; 0 for any. Above 0 all
+            objects are in reach, and rooms in which no cell is so far away are drawn anew.
         planes: observe planes, see `GridWorld`.
         random_positions: objects move when they reappear, see `GridWorld`.
 
@@ -65,6 +67,7 @@ class GridLevels:
     p_terminate: tuple[float, float] = (0.01, 1.0)
     p_respawn: tuple[float, float] = (0.001, 0.1)
     reachable: bool = False
+    min_distance: int = 0
     planes: bool = False
     random_positions: bool = False
 
@@ -104,6 +107,12 @@ class GridLevels:
                     f"GridLevels.{name} must be (low, high) with 0 < low <= high <= 1, got {(low, high)}; "
                     "it is log-uniform, so use a small number in place of 0"
                 )
+        longest = (self.max_side**2 - self.num_walls) // 2
+        if not 0 <= self.min_distance <= longest:
+            raise ValueError(
+                f"GridLevels.min_distance must be in 0..{longest} (half of the free cells of the largest room; few "
+                f"rooms have longer walks), got {self.min_distance}"
+            )
         _ = self.env  # its own checks, now and not at the first use
 
     @property
@@ -115,7 +124,7 @@ class GridLevels:
 
     def sample(self, key: Key) -> GridLevel:
         """Draw one level."""
-        if not self.reachable:
+        if not self._rejects:
             return self._draw(key)
 
         def redraw(carry: tuple[Key, GridLevel]) -> tuple[Key, GridLevel]:
@@ -145,15 +154,31 @@ class GridLevels:
             p_respawn=self.p_respawn,
         )
         mutant = edit_level(rules, jax.random.uniform(key, (NUM_UNIFORMS,)), level)
-        return trees.where(self.accepts(mutant), mutant, level) if self.reachable else mutant
+        return trees.where(self.accepts(mutant), mutant, level) if self._rejects else mutant
 
     def design(self, num_bins: int) -> GridDesign:
-        """Rules for making a level of this distribution by discrete choices, see `gridworld_design`."""
+        """Rules for making a level of this distribution by discrete choices, see `gridworld_design`.
+
+        Raises:
+            ValueError: under `min_distance`, which choices one by one do not keep.
+        """
+        if self.min_distance > 0:
+            raise ValueError(
+                f"GridLevels.min_distance={self.min_distance} cannot be kept where a teacher makes levels choice by "
+                "choice (PAIRED); use min_distance=0, with reachable=True"
+            )
         return GridDesign(self, num_bins)
 
     def accepts(self, level: GridLevel) -> jax.Array:
         """Whether a level does not have to be rejected. [] bool."""
-        return reaches_an_object(self.env, level) if self.reachable else jnp.asarray(True)
+        if not self._rejects:
+            return jnp.asarray(True)
+        distance = object_distance(self.env, level)
+        return jnp.isfinite(distance) & (distance >= self.min_distance)
+
+    @property
+    def _rejects(self) -> bool:
+        return self.reachable or self.min_distance > 0
 
     def _draw(self, key: Key) -> GridLevel:
         num_cells, num_objects = self.max_side**2, self.max_objects
@@ -164,10 +189,15 @@ class GridLevels:
         row, column = jnp.divmod(jnp.arange(num_cells), self.max_side)
         walls = (row >= side) | (column >= side)
         walls = walls.at[distinct_free_cells(for_walls, jnp.zeros_like(walls), self.num_walls)].set(True)
-        cells = distinct_free_cells(for_cells, walls, 1 + num_objects)
+        start, *others = distinct_free_cells(for_cells, walls, 1 + num_objects)
+        cells = jnp.stack(others)
+        if self.min_distance > 0:
+            distance = cell_distances(self.env, walls, start)
+            is_near = ~jnp.isfinite(distance) | (distance < self.min_distance)
+            cells = distinct_free_cells(for_cells, is_near, num_objects)
         number = uniform_integer(for_scalars[1], self.min_objects, self.max_objects)
-        object_cell = jnp.where(jnp.arange(num_objects) < number, cells[1:], -1)
-        return self.furnish(walls, cells[0], object_cell, jnp.stack(for_objects), for_scalars[2])
+        object_cell = jnp.where(jnp.arange(num_objects) < number, cells, -1)
+        return self.furnish(walls, start, object_cell, jnp.stack(for_objects), for_scalars[2])
 
     def furnish(
         self,
@@ -202,6 +232,19 @@ class GridLevels:
             # A uniform number just below 1 may round to the excluded end.
             max_steps=jnp.minimum(max_steps, self.max_steps[1]),
         )
+
+
+LABYRINTHS = GridLevels(
+    min_side=9,
+    max_side=13,
+    num_walls=60,
+    max_objects=1,
+    max_steps=(100, 400),
+    reward=(0.1, 1.0),
+    p_terminate=(0.5, 1.0),
+    min_distance=12,
+)
+"""Rooms full of walls whose one reward is far away: where nothing is learned before it is found."""
 
 
 def stack_levels(pairs: Sequence[tuple[GridWorld, GridLevel]]) -> tuple[GridWorld, GridLevel]:
@@ -279,6 +322,7 @@ def reachable_cells(env: GridWorld, level: GridLevel) -> jax.Array:
     return jnp.isfinite(walking_distances(env, level))
 
 
-def reaches_an_object(env: GridWorld, level: GridLevel) -> jax.Array:
-    """Whether the agent can get to at least one object. [] bool."""
-    return jnp.any((level.object_cell >= 0) & reachable_cells(env, level)[level.object_cell])
+def object_distance(env: GridWorld, level: GridLevel) -> jax.Array:
+    """Steps of the shortest walk from the start to the nearest object; infinite where none is in reach. [] float32."""
+    distance = walking_distances(env, level)[level.object_cell]
+    return jnp.min(jnp.where(level.object_cell >= 0, distance, jnp.inf))

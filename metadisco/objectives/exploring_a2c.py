@@ -1,0 +1,136 @@
+"""A2C by a discovered schedule that also says how much a rare observation is worth: exploration that is discovered.
+
+Where rewards are dense, a bonus for what is new costs more than it brings; where nothing has been seen for many steps,
+it decides whether an agent learns at all. So its size is one more thing that a tiny net says, update by update, from
+how rewards come and how new is what the agent meets. The bonus by hand is `metadisco.objectives.count_bonus`.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metadisco.agents.agent import Agent
+from metadisco.core.config import check_positive
+from metadisco.core.jax_defaults import own_defaults
+from metadisco.core.types import AgentParams, Heads, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
+from metadisco.envs.base import EnvSpec
+from metadisco.objectives import count_bonus, schedule
+from metadisco.objectives.base import Predictions
+from metadisco.objectives.scheduled_a2c import INPUTS as SCHEDULE_INPUTS
+from metadisco.objectives.scheduled_a2c import (
+    RewardHistory,
+    ScheduledA2C,
+    ScheduledTargets,
+    factor,
+    inputs,
+    moved,
+    observe,
+)
+
+INPUTS = (*SCHEDULE_INPUTS, "novelty")
+OUTPUTS = ("bonus", "bonus_power")
+
+
+@struct.dataclass
+class Memory:
+    """What one agent has met."""
+
+    rewards: RewardHistory
+    visits: jax.Array  # [S] float32, of each observation
+
+
+@own_defaults
+@dataclass(frozen=True)
+class ExploringA2C:
+    """`ScheduledA2C` on rewards r_t / r_max + bonus n(s_t)**-power, whose bonus and power follow a schedule, too.
+
+    n counts how often the observation was met, this rollout included, and r_max is the largest |reward| so far. The net
+    of the bonus sees what that of the coefficients sees, and `novelty`, the mean of n(s_t)**-1/2 over the rollout. With
+    o its outputs: the bonus is bonus exp(2 o), the power is moved by 2 o in log-odds. At o = 0 it is a bonus by hand.
+
+    Attributes:
+        a2c: the coefficients of A2C.
+        width: hidden units of the net of the bonus.
+        bonus: of an observation that was met once, at o = 0; positive.
+        power: how fast it falls with visits, at o = 0; in (0, 1).
+
+    Example:
+        >>> import jax
+        >>> sorted(ExploringA2C().init(jax.random.key(0)))
+        ['a2c', 'bonus']
+    """
+
+    a2c: ScheduledA2C = ScheduledA2C()
+    width: int = 4
+    bonus: float = 0.03
+    power: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"ExploringA2C.width must be at least 1, got {self.width}")
+        check_positive(self, "bonus")
+        if not 0.0 < self.power < 1.0:
+            raise ValueError(
+                f"ExploringA2C.power must be in (0, 1), since it is moved in log-odds, got {self.power}; 0.5 is usual"
+            )
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Inputs of the net of the bonus, in order; that of the coefficients sees all but the last."""
+        return INPUTS
+
+    def heads(self, spec: EnvSpec) -> Heads:
+        """Those of A2C. Raises ValueError where actions are continuous or observations cannot be counted."""
+        count_bonus.check_countable(spec)
+        return self.a2c.heads(spec)
+
+    def init(self, key: Key) -> MetaParams:
+        """Random hidden units, and outputs of zero: A2C, and the bonus by hand."""
+        a2c_key, bonus_key = jax.random.split(key)
+        net = schedule.init(bonus_key, self.width, num_inputs=len(INPUTS), num_outputs=len(OUTPUTS))
+        return {"a2c": self.a2c.init(a2c_key), "bonus": net}
+
+    def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> Memory:
+        """No reward and no observation was met."""
+        rewards = self.a2c.init_state(key, agent, agent_params, num_workers)
+        return Memory(rewards, count_bonus.never_met(agent.spec))
+
+    def targets(
+        self,
+        meta_params: MetaParams,
+        state: Memory,
+        predictions: Predictions,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[ScheduledTargets, Memory]:
+        """Coefficients of this update, and advantages and returns by them, over time for each worker."""
+        predictions = jax.lax.stop_gradient(predictions)
+        rewards = observe(state.rewards, trajectory.reward)
+        visits, met = count_bonus.count(state.visits, trajectory.obs)
+        told = inputs(rewards, predictions, trajectory, progress, gamma=self.a2c.gamma)
+        bonus, power = self.bonus_of(meta_params, jnp.append(told, 2.0 * jnp.mean(met**-0.5) - 1.0))
+        reward = trajectory.reward / rewards.unit + bonus * met**-power
+        said = self.a2c.coefficients(meta_params["a2c"], told)
+        return self.a2c.by(said, predictions, replace(trajectory, reward=reward)), Memory(rewards, visits)
+
+    def bonus_of(self, meta_params: MetaParams, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Bonus and power, [] float32, by inputs in the order of `features`, [10] float32."""
+        said = schedule.outputs(meta_params["bonus"], inputs, OUTPUTS)
+        return self.bonus * factor(said["bonus"]), moved(self.power, said["bonus_power"])
+
+    def loss(
+        self,
+        meta_params: MetaParams,
+        targets: ScheduledTargets,
+        outputs: Outputs,
+        trajectory: Trajectory,
+        progress: Progress,
+    ) -> tuple[jax.Array, Metrics]:
+        """That of `ScheduledA2C`."""
+        return self.a2c.loss(meta_params["a2c"], targets, outputs, trajectory, progress)
+
+    def step_factors(self, targets: ScheduledTargets) -> dict[str, jax.Array]:
+        """See `metadisco.objectives.base.ScalesSteps`."""
+        return self.a2c.step_factors(targets)
