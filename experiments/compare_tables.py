@@ -72,30 +72,37 @@ def measure(known: argparse.Namespace, kept: Callable[[dict], None], table: dict
     for lifetime in known.lifetimes:
         rows = table.setdefault(str(lifetime), {})
         (test_set,) = suites.build(f"{known.suite}@{lifetime}", known.levels)
-        for name, (inner, meta_params) in agents(discovered, test_set).items():
-            if name in rows:
-                continue
-            found = evaluation.evaluate(
-                inner, meta_params, test_set, seed=known.seed, num_seeds=NUM_AGENTS, num_points=1
-            )
-            rows[name] = {measure: float(of(found.scores[-1])) for measure, of in MEASURES.items()}
-            values = "  ".join(f"{measure} {value:.3f}" for measure, value in rows[name].items())
-            print(f"{test_set.name:20} {name:10} {values}", flush=True)
-            kept(table)
+        fill(rows, agents(discovered, test_set), test_set, known.seed, NUM_AGENTS, lambda: kept(table))
     return table
 
 
+def fill(rows: dict, agents: Agents, test_set: TestSet, seed: int, num_agents: int, kept: Callable[[], None]) -> None:
+    """Measure those agents that are not in the rows; `kept` is called after each."""
+    for name, (inner, meta_params) in agents.items():
+        if name in rows:
+            continue
+        found = evaluation.evaluate(inner, meta_params, test_set, seed=seed, num_seeds=num_agents, num_points=1)
+        rows[name] = {measure: float(of(found.scores[-1])) for measure, of in MEASURES.items()}
+        values = "  ".join(f"{measure} {value:.3f}" for measure, value in rows[name].items())
+        print(f"{test_set.name:20} {name:10} {values}", flush=True)
+        kept()
+
+
 def summarize(table: dict, runs: list[str]) -> list[dict]:
-    """Means over the runs, and their differences to each hand-written algorithm, with 95% intervals over runs."""
+    """Means over the runs, and their differences to each hand-written algorithm, with 95% intervals over runs.
+
+    Keys of the table are lifetimes or names of test sets.
+    """
     rows = []
-    for lifetime, found in table.items():
+    for key, found in table.items():
+        where = {"lifetime": int(key)} if key.isdigit() else {"suite": key}
         for measure in MEASURES:
             ours = np.array([found[run][measure] for run in runs])
             for other in [name for name in found if name not in runs]:
                 difference = stats.mean_interval(ours - found[other][measure])
                 rows.append(
                     {
-                        "lifetime": int(lifetime),
+                        **where,
                         "measure": measure,
                         "runs": len(runs),
                         "discovered": float(ours.mean()),

@@ -69,8 +69,8 @@ LADDERS = {
         "prediction_rate": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
     },
 }
-OF_BONUS = {"bonus": (0.003, 0.01, 0.03, 0.1, 0.3), "power": (0.25, 0.5, 1.0)}
-START = {"bonus": 0.03, "power": 0.5, "entropy_weight": 0.01, "gamma": 0.98, "gae_lambda": 0.95, "anneal": 0.0}
+OF_BONUS = {"bonus": (0.01, 0.03, 0.1, 0.3, 1.0), "power": (0.5, 1.0, 2.0)}
+START = {"bonus": 0.1, "power": 1.0, "entropy_weight": 0.01, "gamma": 0.98, "gae_lambda": 0.95, "anneal": 0.0}
 RATES = {
     ("rmsprop", 1): {"policy_rate": 0.2, "prediction_rate": 0.1},
     ("rmsprop", 8): {"policy_rate": 0.1, "prediction_rate": 0.025},

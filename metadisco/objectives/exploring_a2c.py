@@ -25,7 +25,6 @@ from metadisco.objectives.scheduled_a2c import (
     ScheduledTargets,
     factor,
     inputs,
-    moved,
     observe,
 )
 
@@ -48,13 +47,13 @@ class ExploringA2C:
 
     n counts how often the observation was met, this rollout included, and r_max is the largest |reward| so far. The net
     of the bonus sees what that of the coefficients sees, and `novelty`, the mean of n(s_t)**-1/2 over the rollout. With
-    o its outputs: the bonus is bonus exp(2 o), the power is moved by 2 o in log-odds. At o = 0 it is a bonus by hand.
+    o its outputs, the bonus is bonus exp(2 o) and the power power exp(2 o). At o = 0 it is a bonus by hand.
 
     Attributes:
         a2c: the coefficients of A2C.
         width: hidden units of the net of the bonus.
         bonus: of an observation that was met once, at o = 0; positive.
-        power: how fast it falls with visits, at o = 0; in (0, 1).
+        power: how fast it falls with visits, at o = 0; positive.
 
     Example:
         >>> import jax
@@ -64,17 +63,13 @@ class ExploringA2C:
 
     a2c: ScheduledA2C = ScheduledA2C()
     width: int = 4
-    bonus: float = 0.03
-    power: float = 0.5
+    bonus: float = 0.1
+    power: float = 1.0
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ValueError(f"ExploringA2C.width must be at least 1, got {self.width}")
-        check_positive(self, "bonus")
-        if not 0.0 < self.power < 1.0:
-            raise ValueError(
-                f"ExploringA2C.power must be in (0, 1), since it is moved in log-odds, got {self.power}; 0.5 is usual"
-            )
+        check_positive(self, "bonus", "power")
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -118,7 +113,7 @@ class ExploringA2C:
     def bonus_of(self, meta_params: MetaParams, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Bonus and power, [] float32, by inputs in the order of `features`, [10] float32."""
         said = schedule.outputs(meta_params["bonus"], inputs, OUTPUTS)
-        return self.bonus * factor(said["bonus"]), moved(self.power, said["bonus_power"])
+        return self.bonus * factor(said["bonus"]), self.power * factor(said["bonus_power"])
 
     def loss(
         self,

@@ -161,7 +161,7 @@ def exploring_a2c() -> Preset:
     """A2C and a bonus of counts by schedules, where rewards are near and where they are far."""
     lifetimes = LogUniformLifetime(16, 256)
     trainer = _grid_trainer(
-        objective=ExploringA2C(_SCHEDULED_A2C, bonus=0.05),
+        objective=ExploringA2C(_SCHEDULED_A2C, bonus=0.1),
         learner=_SCHEDULED_A2C_LEARNER,
         lifetimes=lifetimes,
         num_workers=32,

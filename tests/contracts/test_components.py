@@ -26,8 +26,10 @@ from metadisco.meta_optimizers.online_evolution import GuidedES, OnlineEvolution
 from metadisco.meta_optimizers.schedules import Decay
 from metadisco.meta_optimizers.shaping import CenteredRanks
 from metadisco.objectives.actor_critic import A2C
+from metadisco.objectives.count_bonus import WithCountBonus
 from metadisco.objectives.disco103 import Disco103
 from metadisco.objectives.drift import DPODrift, LPODrift
+from metadisco.objectives.exploring_a2c import ExploringA2C
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
@@ -66,6 +68,8 @@ REPLAY = PrioritizedLevelReplay(Numbers(), capacity=6, fill_before_replay=0.3)
         (MirrorLearning(LPODrift(width=4, temporal=True)), two_states.TwoStates.spec),
         (Remembering(), two_states.TwoStates.spec),
         (ScheduledA2C(width=4), two_states.TwoStates.spec),
+        (WithCountBonus(PPO()), two_states.TwoStates.spec),
+        (ExploringA2C(ScheduledA2C(width=4)), two_states.TwoStates.spec),
         (ScheduledMirrorLearning(width=4), CONTINUOUS),
         (WithOptimizer(PPO(), OPEN(3, 4, step=0.1, exponent=0.1, noise=0.1)), CONTINUOUS),
         pytest.param(Disco103(5, 7, 3.0, width=4, memory_width=3), two_states.TwoStates.spec, marks=pytest.mark.slow),

@@ -104,6 +104,11 @@ def test_reachable_levels_reach_an_object():
         assert any(cell in distances(level) for cell in level.object_cell)
 
 
+def test_a_distance_that_choices_do_not_keep_is_refused():
+    with pytest.raises(ValueError, match="min_distance=3 cannot be kept where a teacher makes levels"):
+        replace(REACHABLE, min_distance=3).design(4)
+
+
 def test_levels_are_opened_only_where_no_object_is_reachable():
     made, draft, _ = jax.device_get(compose(REACHABLE))
     closed = jax.vmap(REACHABLE.furnish)(

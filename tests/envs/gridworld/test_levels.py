@@ -12,7 +12,14 @@ from scipy import stats
 from metadisco.core import trees
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gridworld.hand_designed import HandDesigned, ObjectKind, hand_designed
-from metadisco.envs.gridworld.levels import GridLevels, distinct_free_cells, reachable_cells, stack_levels
+from metadisco.envs.gridworld.levels import (
+    LABYRINTHS,
+    GridLevels,
+    distinct_free_cells,
+    object_distance,
+    reachable_cells,
+    stack_levels,
+)
 from metadisco.envs.gridworld.oracle import optimal_return
 from tests.support.reference.gridworld import Level, assert_legal, distances
 
@@ -148,6 +155,29 @@ def test_reachable_rejects_exactly_the_levels_without_a_reachable_object():
     assert num_reachable(jax.device_get(draw(dense, 60))) < 45
 
 
+def test_objects_are_in_reach_and_not_nearer_than_asked_for():
+    levels = GridLevels(min_side=4, max_side=7, num_walls=13, min_objects=2, max_objects=3, min_distance=6)
+    drawn = jax.device_get(draw(levels, 60))
+    assert_legal(drawn)
+    nearest, counts = [], []
+    for i in range(60):
+        level = Level.read(levels.env, trees.index(drawn, i))
+        away = [distances(level)[cell] for cell in level.object_cell if cell >= 0]
+        nearest.append(min(away))
+        counts.append(len(away))
+    assert min(nearest) == 6
+    assert set(counts) >= {2, 3}
+    np.testing.assert_array_equal(jax.vmap(partial(object_distance, levels.env))(drawn), nearest)
+
+
+def test_labyrinths_have_one_object_far_away():
+    drawn = jax.device_get(draw(LABYRINTHS, 20))
+    assert_legal(drawn)
+    away = np.asarray(jax.vmap(partial(object_distance, LABYRINTHS.env))(drawn))
+    assert ((away >= 12) & np.isfinite(away)).all()
+    assert drawn.object_cell.shape == (20, 1)
+
+
 def test_reachable_cells_agree_with_breadth_first_search(paper_levels):
     flood = jax.jit(jax.vmap(partial(reachable_cells, PAPER.env)))
     levels = trees.index(paper_levels, slice(40))
@@ -182,6 +212,7 @@ def test_distinct_free_cells_are_uniform_over_ordered_pairs():
         {"reward": (-2.0, 0.5)},
         {"p_terminate": (0.001, 0.002)},
         {"p_respawn": (0.5, 0.9)},
+        {"min_distance": 5},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -201,6 +232,7 @@ def test_every_setting_changes_the_levels(paper_levels, changes):
         ({"min_side": 3}, "num_walls must be in 0..8"),
         ({"min_objects": 0}, "1 <= min_objects"),
         ({"min_side": 4, "max_side": 4, "reachable": True}, "never accept"),
+        ({"min_distance": 50}, r"min_distance must be in 0..42"),
         ({"max_steps": (0, 5)}, "max_steps must be"),
         ({"reward": (-1.0, -0.5)}, "high >= 0"),
         ({"p_respawn": (0.0, 0.1)}, "p_respawn must be"),

@@ -11,7 +11,7 @@ import pytest
 from metadisco.core import trees
 from metadisco.envs.gridworld import mutation
 from metadisco.envs.gridworld.dynamics import GridLevel
-from metadisco.envs.gridworld.levels import GridLevels
+from metadisco.envs.gridworld.levels import GridLevels, object_distance
 from tests.support.reference.gridworld import Level, assert_legal, distances
 
 PAPER = GridLevels()
@@ -97,6 +97,13 @@ def test_reachable_levels_stay_reachable():
     for i in range(0, levels.start.shape[0], 7):
         level = Level.read(REACHABLE.env, trees.index(levels, i))
         assert any(cell in distances(level) for cell in level.object_cell)
+
+
+def test_objects_that_have_to_be_far_stay_far():
+    far = dataclasses.replace(CROWDED, min_distance=2)
+    levels = flatten(jax.device_get(lineages(far, 40, 100)))
+    away = jax.vmap(partial(object_distance, far.env))(jax.tree.map(lambda leaf: leaf[::7], levels))
+    assert ((away >= 2) & (away < jnp.inf)).all()
 
 
 edit_level = jax.jit(mutation.edit_level, static_argnums=0)
