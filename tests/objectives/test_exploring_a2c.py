@@ -53,7 +53,7 @@ def test_bonus_and_power_equal_the_numpy_reference():
     weights = jax.tree.map(np.asarray, net["bonus"])
     hidden = np.tanh(told @ weights["hidden"] + weights["hidden_bias"])
     said = hidden @ weights["out"] + weights["out_bias"]
-    bonus, power = 0.3 * np.exp(np.clip(2 * said[0], -5, 5)), np.exp(np.clip(2 * said[1], -5, 5))
+    bonus, power = 0.3 * np.exp(np.clip(2 * said[0], -5, 5)), 0.5 * np.exp(np.clip(2 * said[1], -5, 5))
     a2c = reference.coefficients(
         jax.tree.map(np.asarray, net["a2c"]), dict(zip(reference.ORDER, told, strict=False)), OBJECTIVE.a2c
     )
