@@ -161,7 +161,8 @@ def exploring_a2c() -> Preset:
     """A2C and a bonus of counts by schedules, where rewards are near and where they are far."""
     lifetimes = LogUniformLifetime(16, 256)
     trainer = _grid_trainer(
-        objective=ExploringA2C(_SCHEDULED_A2C, bonus=0.1),
+        # At A2C with a bonus of counts, tuned for both kinds of levels (docs/results/tune_a2c_count.json).
+        objective=ExploringA2C(ScheduledA2C(gamma=0.98, gae_lambda=0.98, entropy_weight=0.01), bonus=0.1, power=1.0),
         learner=_SCHEDULED_A2C_LEARNER,
         lifetimes=lifetimes,
         num_workers=32,
