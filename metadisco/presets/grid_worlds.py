@@ -74,15 +74,14 @@ def _grid_trainer(
     )
 
 
-# At the tuned A2C for tables (`metadisco.lives.tuned`). Gradients are normalized, so their limit is for accidents only.
-_SCHEDULED_A2C = ScheduledA2C(gamma=0.95, gae_lambda=0.98, entropy_weight=0.01, loss_scale=10.0)
+# Of the tuned A2C for tables (`metadisco.lives.tuned`). Gradients are normalized, so their limit is for accidents only.
 _SCHEDULED_A2C_LEARNER = Learner(RMSProp(0.4, max_grad_norm=100.0), RMSProp(0.05, max_grad_norm=100.0))
 
 
 def _scheduled_a2c(*, lifetimes: LogUniformLifetime, num_steps: int, learning_rate: Decay) -> EvolutionTrainer:
     """A2C by a schedule, which begins at the tuned A2C."""
     return _grid_trainer(
-        objective=_SCHEDULED_A2C,
+        objective=ScheduledA2C(gamma=0.95, gae_lambda=0.98, entropy_weight=0.01, loss_scale=10.0),
         learner=_SCHEDULED_A2C_LEARNER,
         lifetimes=lifetimes,
         num_workers=32,

@@ -48,6 +48,24 @@ def test_agents_of_an_environment_are_tuned(algorithm):
     assert np.isfinite(row["mean"])
 
 
+def test_settings_reach_the_objective_inside_a_bonus():
+    (test_set,) = suites.build("grid-tiny")
+    inner = tune.inner_loop(test_set, "ppo-count", "rmsprop", 1, 1)
+    values = tune.as_meta_params({"bonus": 0.25, "gamma": 0.5, "policy_rate": 1.0, "prediction_rate": 1.0})
+    made = inner.objective._with(values)
+    assert (made.bonus, made.power, made.objective.gamma) == (0.25, tune.START["power"], 0.5)
+    assert made.objective.entropy_weight == np.float32(tune.START["entropy_weight"])
+
+
+def test_a_bonus_of_counts_is_tuned_on_several_suites():
+    levels = {name: suites.build(name, 2)[0] for name in ("grid-tiny@1", "labyrinths-validation@1")}
+    inner = tune.inner_loop(levels["grid-tiny@1"], "a2c-count", "rmsprop", 1, 1)
+    inner = replace(inner, num_workers=2, num_steps=4, num_test_workers=2)
+    row = tune.assess(inner, tune.START | tune.RATES["rmsprop", 1], levels, seed=0, num_seeds=1)
+    assert set(row["iqm"]) == set(levels)
+    assert np.isfinite(row["mean"])
+
+
 def test_agents_of_a_grid_are_tables():
     (test_set,) = suites.build("grid-tiny")
     assert tune.inner_loop(test_set, "a2c", "rmsprop", 1, 1).torso == Table()
