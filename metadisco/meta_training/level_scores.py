@@ -217,8 +217,8 @@ class NormalizedScore:
         limit: scores are clipped to -limit..limit: where there is little to win, luck is many times as large.
 
     Note:
-        A level on which nothing can be won, with R_upper not above R_random, scores 0. R_random is computed where levels
-        can be solved, and elsewhere estimated from `num_test_workers` episodes.
+        A level on which nothing can be won, with R_upper not above R_random, scores 0. R_random is computed where
+        levels can be solved, and elsewhere estimated from `num_test_workers` episodes.
 
     Example:
         >>> NormalizedScore(Regret()).antagonist == Regret().antagonist
