@@ -17,15 +17,18 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.core.devices import prepare_jax
     from metadisco.core.types import Progress, Task, Trajectory
     from metadisco.curricula.accel import ACCEL
+    from metadisco.curricula.alp_gmm import ALPGMM
     from metadisco.curricula.fixed import FixedSet
     from metadisco.curricula.level_files import load_levels, save_levels
     from metadisco.curricula.paired import PAIRED
     from metadisco.curricula.plr import PrioritizedLevelReplay
     from metadisco.curricula.randomization import DomainRandomization
-    from metadisco.curricula.tasks import FixedLifetime, LogUniformLifetime, Tasks
+    from metadisco.curricula.self_evolving import SelfEvolvingCurriculum
+    from metadisco.curricula.task_features import GridFeatures, LevelNumbers
+    from metadisco.curricula.tasks import FixedLifetime, LogUniformLifetime, TaskMixture, Tasks
     from metadisco.envs.base import Box, Discrete, EnvSpec, Step
     from metadisco.envs.gridworld.dynamics import GridWorld
-    from metadisco.envs.gridworld.levels import GridLevels
+    from metadisco.envs.gridworld.levels import EmbeddedLevels, GridLevels
     from metadisco.envs.gridworld.rendering import render_image
     from metadisco.evaluation.agents_under_test import AgentUnderTest, tuned_a2c, tuned_dpo, tuned_ppo
     from metadisco.evaluation.evaluation import compare
@@ -56,6 +59,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
         L1ValueLoss,
         Learnability,
         MaxMC,
+        NormalizedScore,
         PositiveValueLoss,
         Regret,
         Return,
@@ -82,6 +86,7 @@ __version__ = "0.1.0"
 __all__ = [
     "A2C",
     "ACCEL",
+    "ALPGMM",
     "CNN",
     "LPG",
     "MLP",
@@ -101,6 +106,7 @@ __all__ = [
     "Discrete",
     "Domain",
     "DomainRandomization",
+    "EmbeddedLevels",
     "EnvSpec",
     "Evaluation",
     "Evolution",
@@ -111,6 +117,7 @@ __all__ = [
     "FixedSet",
     "Generated",
     "GradientTrainer",
+    "GridFeatures",
     "GridLevels",
     "GridSuite",
     "GridWorld",
@@ -121,6 +128,7 @@ __all__ = [
     "Learnability",
     "Learner",
     "LearningAntagonist",
+    "LevelNumbers",
     "LogUniformLifetime",
     "LowRankEvolution",
     "MaxMC",
@@ -128,6 +136,7 @@ __all__ = [
     "MetaTrainer",
     "MirrorLearning",
     "NoiseReuseES",
+    "NormalizedScore",
     "OnlineEvolution",
     "OnlineEvolutionTrainer",
     "PPODrift",
@@ -147,9 +156,11 @@ __all__ = [
     "Return",
     "ScheduledA2C",
     "ScheduledMirrorLearning",
+    "SelfEvolvingCurriculum",
     "Step",
     "Table",
     "Task",
+    "TaskMixture",
     "Tasks",
     "TestSet",
     "TrainedAgent",
@@ -189,15 +200,18 @@ _HOMES = {
     "core.devices": "prepare_jax",
     "core.types": "Progress Task Trajectory",
     "curricula.accel": "ACCEL",
+    "curricula.alp_gmm": "ALPGMM",
     "curricula.fixed": "FixedSet",
     "curricula.level_files": "load_levels save_levels",
     "curricula.paired": "PAIRED",
     "curricula.plr": "PrioritizedLevelReplay",
     "curricula.randomization": "DomainRandomization",
-    "curricula.tasks": "FixedLifetime LogUniformLifetime Tasks",
+    "curricula.self_evolving": "SelfEvolvingCurriculum",
+    "curricula.task_features": "GridFeatures LevelNumbers",
+    "curricula.tasks": "FixedLifetime LogUniformLifetime TaskMixture Tasks",
     "envs.base": "Box Discrete EnvSpec Step",
     "envs.gridworld.dynamics": "GridWorld",
-    "envs.gridworld.levels": "GridLevels",
+    "envs.gridworld.levels": "EmbeddedLevels GridLevels",
     "envs.gridworld.rendering": "render_image",
     "evaluation.agents_under_test": "AgentUnderTest tuned_a2c tuned_dpo tuned_ppo",
     "evaluation.evaluation": "compare",
@@ -218,7 +232,9 @@ _HOMES = {
     "meta_training.domain": "Domain",
     "meta_training.evolution_trainer": "EvolutionTrainer MetaTrainer",
     "meta_training.gradient_trainer": "GradientTrainer",
-    "meta_training.level_scores": "L1ValueLoss Learnability MaxMC PositiveValueLoss Regret Return Uniform",
+    "meta_training.level_scores": (
+        "L1ValueLoss Learnability MaxMC NormalizedScore PositiveValueLoss Regret Return Uniform"
+    ),
     "meta_training.online_trainer": "OnlineEvolutionTrainer",
     "meta_training.truncation": "Unroll",
     "objectives.actor_critic": "A2C",

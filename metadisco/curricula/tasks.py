@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import jax
 import jax.numpy as jnp
 
+from metadisco.core.files import leaf_types
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, Task
 from metadisco.envs.base import Level
@@ -205,6 +206,49 @@ class Tasks:
         return TaskDesign(levels.design(num_bins), lifetimes.design(num_bins))
 
 
+@own_defaults
+@dataclass(frozen=True)
+class TaskMixture:
+    """Several distributions of tasks for one environment, each as likely as the others.
+
+    A curriculum may also choose among the parts, see `SelfEvolvingCurriculum`.
+
+    Attributes:
+        parts: the distributions; the arrays of their tasks have the same types and shapes.
+
+    Example:
+        >>> from metadisco.envs.gridworld.levels import GridLevels
+        >>> levels = GridLevels()
+        >>> tasks = TaskMixture((Tasks(levels, FixedLifetime(16)), Tasks(levels, FixedLifetime(64))))
+        >>> int(tasks.draw(jax.random.key(0), 1).lifetime)
+        64
+    """
+
+    parts: tuple[TaskDistribution, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("TaskMixture.parts is empty; give at least one distribution, such as Tasks(GridLevels())")
+        first, *others = (leaf_types(_shapes(part)) for part in self.parts)
+        for i, other in enumerate(others, start=1):
+            for name in dict.fromkeys([*first, *other]):
+                if first.get(name) != other.get(name):
+                    raise ValueError(
+                        f"TaskMixture.parts: tasks must have the same arrays in all parts, and {name} is "
+                        f"{first.get(name, 'absent')} in part 0 and {other.get(name, 'absent')} in part {i}; use "
+                        "levels of one size, such as EmbeddedLevels for smaller grid worlds"
+                    )
+
+    def sample(self, key: Key) -> Task:
+        """One task, from a part that is drawn uniformly."""
+        part_key, task_key = jax.random.split(key)
+        return self.draw(task_key, jax.random.randint(part_key, (), 0, len(self.parts)))
+
+    def draw(self, key: Key, part: jax.Array | int) -> Task:
+        """One task of a part, [] int32."""
+        return jax.lax.switch(part, [each.sample for each in self.parts], key)
+
+
 def evenness(component: Any) -> float:
     """How even the lifetimes are that a curriculum offers: the mean over the longest, as their distribution has it.
 
@@ -232,3 +276,8 @@ def undesignable_parts(tasks: TaskDistribution) -> list[str]:
 def _parts(tasks: TaskDistribution) -> tuple[Any, ...]:
     """What a task is drawn from: `Tasks` has the methods of both protocols, but only hands them on to its parts."""
     return (tasks.levels, tasks.lifetimes) if isinstance(tasks, Tasks) else (tasks,)
+
+
+def _shapes(tasks: TaskDistribution) -> Task:
+    """A task without its numbers."""
+    return jax.eval_shape(tasks.sample, jax.eval_shape(jax.random.key, 0))

@@ -20,7 +20,7 @@ from metadisco.checkpoints.disco103 import DISCO103, as_discovered, load_by_refe
 from metadisco.core import config, devices, score_table, trees
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.score_table import counted
-from metadisco.curricula.tasks import DrawsTasks, FixedLifetime, LogUniformLifetime, Tasks
+from metadisco.curricula.tasks import DrawsTasks, FixedLifetime, LogUniformLifetime, TaskMixture, Tasks
 from metadisco.evaluation import agents_under_test, duration, evaluation, results, suites
 from metadisco.evaluation.agents_under_test import FOR_TABLES, PlannedTest, TrainedObjective
 from metadisco.evaluation.catalog import UPPER_ANCHORS
@@ -264,16 +264,21 @@ def trained_lifetimes(discovered: Discovered) -> str:
     for domain in agents_under_test.trainer_of(discovered).domains:
         curriculum = domain.curriculum
         tasks = curriculum.tasks if isinstance(curriculum, DrawsTasks) else curriculum
-        match tasks.lifetimes if isinstance(tasks, Tasks) else None:
-            case FixedLifetime(num_updates):
-                found.append(str(num_updates))
-            case LogUniformLifetime(shortest, longest):
-                found.append(f"{shortest} to {longest}")
-            case None:
-                found.append(f"those of {tasks}")
-            case other:
-                found.append(str(other))
+        found += [_lifetimes_of(part) for part in (tasks.parts if isinstance(tasks, TaskMixture) else (tasks,))]
     return " and ".join(dict.fromkeys(found))
+
+
+def _lifetimes_of(tasks: object) -> str:
+    """The lifetimes of a distribution of tasks, in words."""
+    match tasks.lifetimes if isinstance(tasks, Tasks) else None:
+        case FixedLifetime(num_updates):
+            return str(num_updates)
+        case LogUniformLifetime(shortest, longest):
+            return f"{shortest} to {longest}"
+        case None:
+            return f"those of {tasks}"
+        case other:
+            return str(other)
 
 
 def _lifetimes_differ(named: Mapping[str, Discovered]) -> list[str]:

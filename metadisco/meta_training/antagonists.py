@@ -18,7 +18,7 @@ from metadisco.core.types import Key, Task
 from metadisco.envs.gridworld import oracle
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
-from metadisco.lives.tuned import ANTAGONIST_A2C, ANTAGONIST_LEARNER
+from metadisco.lives.tuned import ANTAGONIST_A2C, ANTAGONIST_LEARNER, TABLE_A2C, TABLE_A2C_LEARNER
 from metadisco.objectives.base import Objective
 
 
@@ -56,6 +56,9 @@ class SolvedAntagonist(Antagonist, Protocol):
 class LearningAntagonist:
     """An agent with a hand-written objective, the same key and the same budget (arXiv:2310.02782).
 
+    The default is the A2C of release 0.1, by gradient descent: presets and stored runs have it. `TUNED_A2C` is the
+    strongest A2C for tables that there is, over lifetimes of 16 to 256 updates.
+
     Attributes:
         objective: without meta-parameters.
         learner: its optimizers.
@@ -75,10 +78,10 @@ class LearningAntagonist:
             )
 
     def check(self, inner: InnerLoop) -> None:
-        """Raise ValueError where it does not fit the agents; the default rates are for tables."""
-        if self == LearningAntagonist() and not isinstance(inner.torso, Table):
+        """Raise ValueError where it does not fit the agents; the default and tuned rates are for tables."""
+        if self in (LearningAntagonist(), TUNED_A2C) and not isinstance(inner.torso, Table):
             raise ValueError(
-                f"the default LearningAntagonist is tuned for Table agents, got {inner.torso}; give an objective and "
+                f"this LearningAntagonist is tuned for Table agents, got {inner.torso}; give an objective and "
                 "a learner that suit these"
             )
         self.inner_loop(inner)
@@ -86,6 +89,9 @@ class LearningAntagonist:
     def inner_loop(self, inner: InnerLoop) -> InnerLoop:
         """The agents' inner loop with its objective and learner."""
         return replace(inner, objective=self.objective, learner=self.learner, critic=None)
+
+
+TUNED_A2C = LearningAntagonist(TABLE_A2C, TABLE_A2C_LEARNER)
 
 
 @own_defaults

@@ -241,12 +241,18 @@ class Domain:
             finished: [N] bool.
 
         Returns:
-            Its state and metrics; `score` is the mean of the finite scores, NaN if there is none.
+            Its state and metrics of the finite scores: their mean `score`, the extremes `score_low` and `score_high`,
+            NaN if there is none, and their number `num_scored`.
         """
         curriculum, metrics = self.curriculum.observe(key, curriculum, proposal, scores, finished)
         is_scored = finished & jnp.isfinite(scores)
-        score = jnp.where(jnp.any(is_scored), mean_where(is_scored, scores), jnp.nan)
-        return curriculum, metrics | {"score": score}
+        found = {
+            "score": mean_where(is_scored, scores),
+            "score_low": jnp.min(jnp.where(is_scored, scores, jnp.inf)),
+            "score_high": jnp.max(jnp.where(is_scored, scores, -jnp.inf)),
+        }
+        found = {name: jnp.where(jnp.any(is_scored), value, jnp.nan) for name, value in found.items()}
+        return curriculum, metrics | found | {"num_scored": jnp.sum(is_scored).astype(jnp.float32)}
 
 
 def _as_one_population(spend: Callable[[Population, Any], Outcome]) -> Callable[[Population, Any], Outcome]:

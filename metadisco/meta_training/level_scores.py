@@ -15,9 +15,19 @@ from flax import struct
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.keys import KeyPurpose
 from metadisco.core.types import Key, Task
+from metadisco.envs.gridworld import oracle
 from metadisco.lives.critic import CriticOutput
 from metadisco.lives.life import InnerLoop, Life
-from metadisco.meta_training.antagonists import Antagonist, LearningAntagonist, SolvedAntagonist, TrainedAntagonist
+from metadisco.meta_training.antagonists import (
+    Antagonist,
+    Expert,
+    LearningAntagonist,
+    RandomPolicy,
+    SolvedAntagonist,
+    TrainedAntagonist,
+)
+
+SMALLEST_SCALE = 1e-4  # of what a level pays: a smaller difference of two computed returns is rounding
 
 
 @struct.dataclass
@@ -29,6 +39,8 @@ class Evidence:
     episode_return: jax.Array  # [num_test_workers] float32, undiscounted, of the trained agent
     antagonist_return: jax.Array  # [] float32, expected return of the antagonist; 0 without one
     critic_output: CriticOutput | None  # of a last rollout by the trained agent; None without a critic
+    random_return: jax.Array | None = None  # [] float32, expected return of the uniform policy; for `NormalizedScore`
+    upper_return: jax.Array | None = None  # [] float32, of the optimum or the antagonist; for `NormalizedScore`
 
 
 class LevelScore(Protocol):
@@ -57,6 +69,8 @@ def check(score: LevelScore, inner: InnerLoop) -> None:
             f"{type(score).__name__} compares values of different levels, and the normalizer scales the rewards of "
             "each life differently; use Normalizer(rewards=False), or a score of returns such as Regret()"
         )
+    if isinstance(score, NormalizedScore):
+        score.check(inner)
     if score.antagonist is None:
         return
     if not isinstance(score.antagonist, TrainedAntagonist | SolvedAntagonist):
@@ -187,6 +201,91 @@ class Learnability:
         return success * (1.0 - success)
 
 
+@own_defaults
+@dataclass(frozen=True)
+class NormalizedScore:
+    """Another score, on the scale of the level: returns are 0 for the random policy and 1 for the best one.
+
+        R <- (R - R_random) / (R_upper - R_random)    values and advantages <- themselves / (R_upper - R_random)
+
+    The wrapped score is computed from these, so that levels with large rewards are not preferred for their rewards, and
+    a threshold or a temperature means the same on all of them. R_upper is the optimal return where levels can be solved
+    exactly (`envs.gridworld.oracle`), and elsewhere that of the score's own antagonist.
+
+    Attributes:
+        base: the score.
+        limit: scores are clipped to -limit..limit: where there is little to win, luck is many times as large.
+
+    Note:
+        A level on which nothing can be won, with R_upper not above R_random, scores 0. R_random is computed where
+        levels can be solved, and elsewhere estimated from `num_test_workers` episodes.
+
+    Example:
+        >>> NormalizedScore(Regret()).antagonist == Regret().antagonist
+        True
+    """
+
+    base: LevelScore
+    limit: float = 2.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.base, NormalizedScore):
+            raise ValueError("NormalizedScore.base is normalized already; give the score that it wraps")
+        if not 0.0 < self.limit < float("inf"):
+            raise ValueError(
+                f"NormalizedScore.limit must be above 0 and finite, got {self.limit}; a regret is in 0..1 unless the "
+                "agent is worse than random, so 2 keeps nearly all"
+            )
+
+    @property
+    def uses_critic(self) -> bool:
+        """As for the score."""
+        return self.base.uses_critic
+
+    @property
+    def antagonist(self) -> Antagonist | None:
+        """As for the score."""
+        return self.base.antagonist
+
+    def check(self, inner: InnerLoop) -> None:
+        """Raise ValueError where the score cannot be computed, or levels have no upper end."""
+        check(self.base, inner)
+        if _is_solvable(inner):
+            return
+        if self.antagonist is None or isinstance(self.antagonist, RandomPolicy):
+            raise ValueError(
+                f"NormalizedScore needs the return of a good agent on each level: {type(inner.env).__name__} cannot be "
+                f"solved exactly, and the antagonist of {type(self.base).__name__} is {self.antagonist}; use "
+                "NormalizedScore(Regret()) with an antagonist that learns, or the score as it is"
+            )
+
+    def measured(self, inner: InnerLoop, evidence: Evidence) -> Evidence:
+        """Add both ends of the level's scale to the evidence, whose `antagonist_return` is known."""
+        if not _is_solvable(inner):
+            lower = RandomPolicy().expected_return(inner, evidence.key, evidence.task)
+            return replace(evidence, random_return=lower, upper_return=evidence.antagonist_return)
+        env, level = oracle.tabular(inner.env), evidence.task.level
+        is_known = isinstance(self.antagonist, Expert)
+        upper = evidence.antagonist_return if is_known else oracle.optimal_return(env, level)
+        return replace(evidence, random_return=oracle.random_return(env, level), upper_return=upper)
+
+    def score(self, evidence: Evidence) -> jax.Array:
+        """See the class."""
+        lower, upper = evidence.random_return, evidence.upper_return
+        if lower is None or upper is None:
+            raise ValueError("NormalizedScore needs both ends of the level's scale; see NormalizedScore.measured")
+        scale = upper - lower
+        is_worth = scale > SMALLEST_SCALE * jnp.maximum(jnp.abs(upper), jnp.abs(lower))
+        unit = jnp.where(is_worth, scale, 1.0)
+        scaled = replace(
+            evidence,
+            episode_return=(evidence.episode_return - lower) / unit,
+            antagonist_return=(evidence.antagonist_return - lower) / unit,
+            critic_output=jax.tree.map(lambda value: value / unit, evidence.critic_output),
+        )
+        return jnp.where(is_worth, jnp.clip(self.base.score(scaled), -self.limit, self.limit), 0.0)
+
+
 def score_lives(
     score: LevelScore,
     inner: InnerLoop,
@@ -220,10 +319,20 @@ def score_lives(
         if isinstance(score.antagonist, SolvedAntagonist):
             theirs = score.antagonist.expected_return(inner, evidence.key, evidence.task)
             evidence = replace(evidence, antagonist_return=theirs)
+        if isinstance(score, NormalizedScore):
+            evidence = score.measured(inner, evidence)
         return score.score(evidence).astype(jnp.float32)
 
     evidence = Evidence(lives.key, lives.task, episode_returns, antagonist_returns, critic_outputs)
     return jax.lax.map(one, (evidence, chosen))
+
+
+def _is_solvable(inner: InnerLoop) -> bool:
+    try:
+        oracle.tabular(inner.env)
+    except ValueError:
+        return False
+    return True
 
 
 def _critic_output(evidence: Evidence) -> CriticOutput:

@@ -110,6 +110,12 @@ PRESETS: dict[str, Entry] = {
         2500,
         is_projected=True,
     ),
+    "self-evolving-quick": Entry(
+        "the quickstart's schedule on small and large rooms and short and long lives, chosen by a bandit on regret",
+        None,
+        100,
+        ("grid-unseen", "grid-unseen@16", "grid-unseen@256"),
+    ),
     "lpg-grid-gradient": Entry("LPG (width 16) on general grid worlds by meta-gradients, lifetimes 10..250", 19, 5000),
     "groove-grid": Entry(_REPLAY.format("algorithmic regret"), 25, 5000),
     "plr-uniform": Entry(_REPLAY.format("chance"), 20, 5000, is_projected=True),

@@ -8,8 +8,9 @@ from metadisco.agents.optimizers import SGD, RMSProp
 from metadisco.core.config import replace_fields
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
-from metadisco.curricula.tasks import LogUniformLifetime, Tasks
-from metadisco.envs.gridworld.levels import LABYRINTHS, GridLevels
+from metadisco.curricula.self_evolving import SelfEvolvingCurriculum
+from metadisco.curricula.tasks import LogUniformLifetime, TaskMixture, Tasks
+from metadisco.envs.gridworld.levels import LABYRINTHS, EmbeddedLevels, GridLevels
 from metadisco.lives.critic import Critic
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
@@ -19,7 +20,7 @@ from metadisco.meta_optimizers.gradient import MetaGradient
 from metadisco.meta_optimizers.online_evolution import NoiseReuseES, OnlineEvolution, PersistentES
 from metadisco.meta_optimizers.schedules import Decay
 from metadisco.meta_optimizers.shaping import PairwiseRoot
-from metadisco.meta_training.antagonists import Expert
+from metadisco.meta_training.antagonists import TUNED_A2C, Expert
 from metadisco.meta_training.domain import Domain
 from metadisco.meta_training.evolution_trainer import EvolutionTrainer, MetaTrainer
 from metadisco.meta_training.gradient_trainer import GradientTrainer
@@ -28,6 +29,7 @@ from metadisco.meta_training.level_scores import (
     Learnability,
     LevelScore,
     MaxMC,
+    NormalizedScore,
     PositiveValueLoss,
     Regret,
     Uniform,
@@ -287,6 +289,17 @@ def groove_grid_es() -> Preset:
         "groove-grid-es",
         replace_fields(_published_trainer(lifetime_features=True), {"curriculum": replay, "score": Regret()}),
     )
+
+
+def self_evolving_quick() -> Preset:
+    """The quickstart's objective on kinds of tasks that a bandit chooses by their regret (arXiv:2505.14970)."""
+    small = EmbeddedLevels(GridLevels(max_side=6, num_walls=5), GridLevels().env)
+    lifetimes = LogUniformLifetime(16, 64), LogUniformLifetime(65, 256)
+    arms = TaskMixture(tuple(Tasks(levels, each) for levels in (small, GridLevels(min_side=7)) for each in lifetimes))
+    # The objective begins at the tuned A2C, so its regret is a few hundredths of the scale of a level.
+    curriculum = SelfEvolvingCurriculum(arms, temperature=0.05)
+    changes = {"curriculum": curriculum, "score": NormalizedScore(Regret(TUNED_A2C))}
+    return _long_run("self-evolving-quick", replace_fields(quickstart().trainer, changes))
 
 
 def _gradient_trainer() -> GradientTrainer:

@@ -22,6 +22,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "lpg-grid": grid_worlds.lpg_grid,
     "lpg-grid-pes": grid_worlds.lpg_grid_pes,
     "groove-grid-es": grid_worlds.groove_grid_es,
+    "self-evolving-quick": grid_worlds.self_evolving_quick,
     "lpg-grid-gradient": grid_worlds.lpg_grid_gradient,
     **{name: partial(grid_worlds.replay_by, name, score) for name, score in grid_worlds.SCORES.items()},
     **{

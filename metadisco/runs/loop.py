@@ -31,6 +31,7 @@ from metadisco.runs.compiled_steps import (
 from metadisco.runs.hooks import Hook, HookCalls, intervals
 from metadisco.runs.progress import Display, Heartbeat, read_heartbeat
 from metadisco.runs.run_folder import Log, Row, cut_metrics, opened, read_metrics, require_checkpoints, same_run
+from metadisco.runs.score_watch import ScoreWatch
 from metadisco.runs.signals import Signals
 from metadisco.runs.train_state import Checkpoints
 
@@ -199,7 +200,7 @@ def run(
         advance, _ = compile_chunk(trainer)
         with Log(home, step, track) as log, display, Signals() as signals:
             saver = _Saver(checkpoints, log, options.checkpoint_seconds, step, state)
-            heartbeat = Heartbeat(home, trainer.num_steps, options.minutes)
+            heartbeat, watch = Heartbeat(home, trainer.num_steps, options.minutes), ScoreWatch()
             turn = _Turn.agreed(pace, signals, saver, step)
             while turn.steps > 0:
                 begun = time.monotonic()
@@ -210,6 +211,9 @@ def run(
                 pace.spend(rows)
                 rows[-1] |= calls.measure(step, state)
                 log.write(rows, time.monotonic() - started)
+                for warning in watch.look(rows):
+                    heartbeat.warning = warning
+                    display.say(warning)
                 failure = _failure(rows, home, saver.saved)
                 calls.take_snapshots(step, state, only_if_due=failure is None)
                 if failure is not None:

@@ -187,12 +187,14 @@ class Heartbeat:
         seconds_left: Of the run.
         stop_seconds: The longest that the loop has taken so far from one look at signals to the next, checkpoint
             included: what it needs to save and exit when it is told to stop.
+        warning: The latest warning of this call of the loop, see `metadisco.runs.score_watch`.
     """
 
     def __init__(self, folder: Path, num_steps: int, minutes: float | None = None) -> None:
         self.path, self.num_steps, self.minutes = folder / HEARTBEAT, num_steps, minutes
         self.rates: dict[str, float] = {}
         self.memory_bytes = 0
+        self.warning: str | None = None
         self.seconds_left = self.stop_seconds = 0.0
         self.looked_at = time.monotonic()
         self.next_write = 0.0
@@ -229,6 +231,7 @@ class Heartbeat:
             "memory_bytes": self.memory_bytes,
             "seconds_left": round(self.seconds_left, 1),
             "stop_seconds": round(self.stop_seconds, 1),
+            "warning": self.warning,
         }
         write_atomically(self.path, (json.dumps(document, indent=1) + "\n").encode())
 

@@ -13,10 +13,14 @@ import pytest
 from metadisco.agents.learned_optimizer import OPEN
 from metadisco.core.types import Task
 from metadisco.curricula.accel import ACCEL
+from metadisco.curricula.alp_gmm import ALPGMM
 from metadisco.curricula.fixed import DrawnTasks, FixedSet
 from metadisco.curricula.paired import PAIRED
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
+from metadisco.curricula.self_evolving import SelfEvolvingCurriculum
+from metadisco.curricula.task_features import LevelNumbers
+from metadisco.curricula.tasks import TaskMixture
 from metadisco.envs.base import Box, EnvSpec
 from metadisco.envs.gymnax_adapter import ENVIRONMENTS, Gymnax
 from metadisco.meta_optimizers.evolution import Evolution
@@ -56,6 +60,9 @@ class Numbers:
 
 
 REPLAY = PrioritizedLevelReplay(Numbers(), capacity=6, fill_before_replay=0.3)
+PROGRESS = ALPGMM(
+    Numbers(), LevelNumbers(), fit_every=6, window=8, num_remembered=12, max_components=3, num_iterations=4
+)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +115,8 @@ def test_gymnax(name):
         FixedSet(DrawnTasks(Numbers(), num_levels=5)),
         REPLAY,
         ACCEL(replace(REPLAY, robust=True)),
+        SelfEvolvingCurriculum(TaskMixture((Numbers(), Numbers()))),
+        pytest.param(PROGRESS, marks=pytest.mark.slow),
         pytest.param(ACCEL(PrioritizedLevelReplay(TASKS, capacity=6)), marks=pytest.mark.slow),
         pytest.param(PAIRED(TASKS), marks=pytest.mark.slow),
     ],

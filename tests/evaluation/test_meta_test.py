@@ -19,6 +19,7 @@ from metadisco.evaluation.agents_under_test import TrainedObjective
 from metadisco.lives import tuned
 from metadisco.lives.learner import Learner
 from metadisco.objectives.actor_critic import A2C
+from metadisco.presets import registry
 from metadisco.reports import comparison
 from tests.support import small
 
@@ -228,3 +229,9 @@ def test_baselines_have_the_settings_that_were_chosen(name, objective, learner):
         measured["epochs"],
         measured["minibatches"],
     )
+
+
+def test_the_lifetimes_of_a_mixture_are_those_of_its_parts():
+    trainer = registry.preset("self-evolving-quick").trainer
+    mixed = Discovered(trainer.domains[0].inner.objective, (), {"trainer": config.to_data(trainer)})
+    assert meta_test.trained_lifetimes(mixed) == "16 to 64 and 65 to 256"

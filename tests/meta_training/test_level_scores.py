@@ -22,6 +22,7 @@ from metadisco.envs.gridworld import oracle
 from metadisco.lives.critic import Critic, CriticOutput
 from metadisco.lives.learner import Learner
 from metadisco.lives.normalization import Normalizer
+from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER
 from metadisco.meta_training import level_scores
 from metadisco.meta_training.antagonists import Expert, LearningAntagonist, RandomPolicy
 from metadisco.meta_training.domain import of_better
@@ -30,6 +31,7 @@ from metadisco.meta_training.level_scores import (
     L1ValueLoss,
     Learnability,
     MaxMC,
+    NormalizedScore,
     PositiveValueLoss,
     Regret,
     Return,
@@ -51,6 +53,7 @@ SCORES = (
     PositiveValueLoss(),
     MaxMC(),
     Learnability(),
+    NormalizedScore(Regret()),
 )
 INNER = small.inner_loop(two_states.Linear(), critic=Critic())  # what is learned does not matter here
 LIVE = jax.jit(partial(INNER.live, slots=4))
@@ -301,3 +304,124 @@ def test_values_on_scales_of_their_own_are_not_compared():
     with pytest.raises(ValueError, match="rewards=False"):
         level_scores.check(MaxMC(), inner)
     level_scores.check(Return(), inner)
+
+
+# On the scale of the level
+
+
+def measured(scale=1.0, **change):
+    """Evidence of a level that pays from -1 to 3, and all of it times `scale`."""
+    known = evidence(**change)
+    return replace(
+        known,
+        episode_return=scale * known.episode_return,
+        antagonist_return=scale * known.antagonist_return,
+        critic_output=jax.tree.map(lambda value: scale * value, known.critic_output),
+        random_return=jnp.asarray(-1.0 * scale),
+        upper_return=jnp.asarray(3.0 * scale),
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        (Return(), (0.5 + 1) / 4),
+        (Regret(), (3 - 0.5) / 4),
+        (L1ValueLoss(), 1.5 / 4),
+        (PositiveValueLoss(), 0.75 / 4),
+        (MaxMC(), (2.5 - 0.5) / 4),
+        (Learnability(threshold=0.4), 2 / 4 * 2 / 4),  # returns of 0 to 1 are 0.25, 0.5, 0.75 and 0
+        (Learnability(threshold=0.6), 1 / 4 * 3 / 4),
+    ],
+    ids=repr,
+)
+def test_a_normalized_score_is_its_formula_on_the_scale_of_the_level(base, expected):
+    for scale in (0.01, 1.0, 100.0):
+        np.testing.assert_allclose(NormalizedScore(base).score(measured(scale)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_rewards_times_a_number_leave_normalized_scores_as_they_are(scale):
+    initials = small.initials(5, seed=4)
+    level = initials.task.level
+    paid = replace(initials.task, level=replace(level, reward=scale * level.reward))
+    scores = [NormalizedScore(Regret(Expert())), NormalizedScore(Return()), NormalizedScore(Learnability(0.3))]
+
+    @jax.jit
+    def of(tasks):
+        lives = jax.vmap(INNER.begin)(initials.key, tasks)  # untrained, so that they act alike
+        returns, chosen = INNER.evaluate(lives, slots=5), jnp.ones(5, bool)
+        return [score_lives(score, INNER, lives, returns, jnp.zeros(5), None, chosen) for score in scores]
+
+    plain, other = np.array(of(initials.task)), np.array(of(paid))
+    np.testing.assert_allclose(other, plain, rtol=2e-3, atol=2e-4)
+    assert (plain.std(axis=1) > 0.01).all()
+
+
+def test_the_scale_of_a_grid_world_is_from_the_random_policy_to_the_optimum():
+    initials = small.initials(2, seed=3)
+    task = jax.tree.map(lambda leaf: leaf[0], initials.task)
+    env, lower = small.LEVELS.env, oracle.random_return(small.LEVELS.env, task.level)
+    upper = oracle.optimal_return(env, task.level)
+    for base in (Return(), Regret(Expert())):
+        known = evidence(task=task, antagonist_return=upper)
+        found = NormalizedScore(base).measured(INNER, known)
+        np.testing.assert_allclose([found.random_return, found.upper_return], [lower, upper], rtol=1e-6)
+    for returns, expected in ((lower, 1.0), (upper, 0.0)):
+        known = replace(found, episode_return=returns[None])
+        np.testing.assert_allclose(NormalizedScore(Regret(Expert())).score(known), expected, atol=1e-5)
+
+
+def test_a_level_without_anything_to_win_scores_0():
+    initials = small.initials(2)
+    poor = replace(initials.task.level, reward=jnp.zeros_like(initials.task.level.reward))
+    lives = jax.vmap(INNER.begin)(initials.key, replace(initials.task, level=poor))
+    returns, chosen = jnp.zeros((2, 4)), jnp.ones(2, bool)
+    for base in (Regret(), Return(), Uniform(), Learnability(threshold=-1.0)):
+        scores = score_lives(NormalizedScore(base), INNER, lives, returns, jnp.ones(2), None, chosen)
+        np.testing.assert_array_equal(scores, [0.0, 0.0])
+    worse = replace(measured(), upper_return=jnp.asarray(-2.0))  # an antagonist that is worse than the random policy
+    assert NormalizedScore(Regret()).score(worse) == 0.0
+
+
+def test_where_there_is_little_to_win_the_score_is_limited():
+    little = replace(measured(), upper_return=jnp.asarray(-0.9))
+    assert NormalizedScore(Regret()).score(little) == 2.0
+    assert NormalizedScore(Regret(), limit=7.0).score(little) == 7.0
+    assert NormalizedScore(Regret()).score(replace(little, antagonist_return=jnp.asarray(-5.0))) == -2.0
+
+
+def test_where_levels_cannot_be_solved_the_antagonist_is_the_upper_end():
+    inner = two_states.inner_loop(critic=None)
+    score = NormalizedScore(Regret(LearningAntagonist(TABLE_A2C, TABLE_A2C_LEARNER)))
+    level_scores.check(score, inner)
+    known = evidence(task=two_states.task())
+    found = score.measured(inner, known)
+    assert found.upper_return == known.antagonist_return == 3.0
+    assert found.random_return == RandomPolicy().expected_return(inner, known.key, known.task)
+    for base, message in ((Return(), "cannot be solved"), (Regret(RandomPolicy()), "antagonist that learns")):
+        with pytest.raises(ValueError, match=message):
+            level_scores.check(NormalizedScore(base), inner)
+
+
+def test_what_a_normalized_score_needs_is_what_its_score_needs():
+    for base in SCORES[:-1]:
+        score = NormalizedScore(base)
+        assert (score.uses_critic, score.antagonist) == (base.uses_critic, base.antagonist)
+    assert trained_antagonist(NormalizedScore(Regret()), INNER) == trained_antagonist(Regret(), INNER)
+    with pytest.raises(ValueError, match=r"InnerLoop\.critic"):
+        level_scores.check(NormalizedScore(MaxMC()), small.inner_loop())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: NormalizedScore(NormalizedScore(Regret())), "already"),
+        (lambda: NormalizedScore(Regret(), limit=0.0), "limit must be above 0"),
+        (lambda: NormalizedScore(Regret(), limit=float("nan")), "limit must be above 0"),
+        (lambda: NormalizedScore(Regret()).score(evidence()), "both ends"),
+    ],
+)
+def test_a_normalized_score_that_cannot_work_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HEAVY = (  # modules whose examples take seconds each; checks of metadisco.testing run in tests/contracts anyway
-    *("accel", "brax_adapter", "paired", "plr", "fixed", "teacher"),
+    *("accel", "alp_gmm", "brax_adapter", "paired", "plr", "fixed", "teacher"),
     *("testing.curricula", "testing.environments", "testing.meta_optimizers", "testing.objectives"),
 )
 FENCE = re.compile(

@@ -247,6 +247,44 @@ LABYRINTHS = GridLevels(
 """Rooms full of walls whose one reward is far away: where nothing is learned before it is found."""
 
 
+@own_defaults
+@dataclass(frozen=True)
+class EmbeddedLevels:
+    """Levels of a smaller grid world in the upper left corner of a larger one, so that both kinds can be mixed.
+
+    Attributes:
+        levels: of the smaller one.
+        env: the larger one.
+
+    Example:
+        >>> import jax
+        >>> small = EmbeddedLevels(GridLevels(max_side=5, num_walls=4), GridLevels().env)
+        >>> int((~small.sample(jax.random.key(0)).walls).sum()) <= 25
+        True
+    """
+
+    levels: GridLevels
+    env: GridWorld
+
+    def __post_init__(self) -> None:
+        inner = self.levels.env
+        if (inner.planes, inner.random_positions) != (self.env.planes, self.env.random_positions):
+            raise ValueError(
+                f"EmbeddedLevels needs the same `planes` and `random_positions` in both grid worlds, got {inner} and "
+                f"{self.env}; set them in both"
+            )
+        if self.env.num_types < inner.num_types:
+            raise ValueError(
+                f"EmbeddedLevels.env must have at least the {inner.num_types} object types of its levels, got "
+                f"{self.env.num_types}; raise num_types"
+            )
+        jax.eval_shape(self.sample, jax.eval_shape(jax.random.key, 0))  # whether they fit
+
+    def sample(self, key: Key) -> GridLevel:
+        """Draw one level."""
+        return embed(self.levels.env, self.levels.sample(key), self.env)
+
+
 def stack_levels(pairs: Sequence[tuple[GridWorld, GridLevel]]) -> tuple[GridWorld, GridLevel]:
     """Batch levels of different sizes: one grid world that holds them all, and levels with a leading axis.
 
