@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import tune
-from experiments.compare_tables import Agents, fill, load, summarize
+from experiments.compare_tables import Agents, called, fill, load, summarize
 from experiments.pages import write_between
 from metadisco.core.devices import prepare_jax
 from metadisco.core.files import write_atomically
@@ -34,7 +34,7 @@ SUITES = (
     *("mazes@64", "mazes@250", "mazes@1000"),
     *("grid-designed@62", "grid-designed@250"),
 )
-TUNED = {f"{name}-count": Path(f"docs/results/tune_{name}_count.json") for name in ("a2c", "ppo")}
+PPO_COUNT = Path("docs/results/tune_ppo_count.json")
 FEWEST_LIVES = 128  # on each suite; small suites have several agents on each level
 PAGES = (Path("README.md"), Path("docs/results/index.md"))
 BEGIN, END = "<!-- written by experiments/compare_exploration.py -->", "<!-- end of exploration -->"
@@ -44,12 +44,10 @@ MEASURES = {"iqm": "IQM", "cvar": "worst 10%"}
 def by_hand(like: InnerLoop, test_set: TestSet) -> Agents:
     """Hand-written algorithms, with rollouts and test episodes as those of a discovered one."""
     found: Agents = {name: (tuned(like), ()) for name, tuned in FOR_TABLES.items()}
-    for name, path in TUNED.items():
-        document = json.loads(path.read_text())
-        how = (document[part] for part in ("optimizer", "epochs", "minibatches"))
-        inner = replace(tune.inner_loop(test_set, name, *how), num_test_workers=like.num_test_workers)
-        found[name] = (inner, tune.as_meta_params(document["best"]["values"]))
-    return found
+    document = json.loads(PPO_COUNT.read_text())
+    how = (document[part] for part in ("optimizer", "epochs", "minibatches"))
+    inner = replace(tune.inner_loop(test_set, "ppo-count", *how), num_test_workers=like.num_test_workers)
+    return found | {"ppo-count": (inner, tune.as_meta_params(document["best"]["values"]))}
 
 
 def overview(rows: list[dict]) -> str:
@@ -63,13 +61,8 @@ def overview(rows: list[dict]) -> str:
         lead = f"{decimal(best['difference'])} ({interval(best['low'], best['high'])})"
         theirs = (decimal(here[other]["of other"]) for other in others)
         cells.append([suite, MEASURES[measure], f"**{ours}**" if best["difference"] > 0 else ours, *theirs, lead])
-    head = ["suite@updates", "measure", f"discovered, mean of {rows[0]['runs']} runs", *map(_called, others)]
+    head = ["suite@updates", "measure", f"discovered, mean of {rows[0]['runs']} runs", *map(called, others)]
     return markdown(Table([*head, "ahead of the best of them by"], cells))
-
-
-def _called(other: str) -> str:
-    name, _, has_bonus = other.partition("-")
-    return name.upper() + " + bonus of counts" * bool(has_bonus)
 
 
 def main() -> None:

@@ -129,13 +129,15 @@ def overview(rows: list[dict]) -> str:
         ours = f"**{ours}**" if best["difference"] > 0 else ours
         cells.append([str(lifetime), CALLED[measure], ours, *theirs, lead])
     runs = rows[0]["runs"]
-    head = ["updates", "measure", f"discovered, mean of {runs} runs", *map(_called, others)]
+    head = ["updates", "measure", f"discovered, mean of {runs} runs", *map(called, others)]
     return markdown(Table([*head, "ahead of the best of them by"], cells))
 
 
-def _called(other: str) -> str:
+def called(other: str) -> str:
+    """A hand-written algorithm in the head of a table."""
     name, _, is_for_it = other.partition(" ")
-    return name.upper() + " tuned for this lifetime" * bool(is_for_it)
+    name, _, has_bonus = name.partition("-")
+    return name.upper() + " + bonus of counts" * bool(has_bonus) + " tuned for this lifetime" * bool(is_for_it)
 
 
 def write_pages(rows: list[dict]) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.envs.gridworld.dynamics import GridWorld
     from metadisco.envs.gridworld.levels import EmbeddedLevels, GridLevels
     from metadisco.envs.gridworld.rendering import render_image
-    from metadisco.evaluation.agents_under_test import AgentUnderTest, tuned_a2c, tuned_dpo, tuned_ppo
+    from metadisco.evaluation.agents_under_test import AgentUnderTest, tuned_a2c, tuned_a2c_count, tuned_dpo, tuned_ppo
     from metadisco.evaluation.evaluation import compare
     from metadisco.evaluation.meta_test import meta_test
     from metadisco.evaluation.results import Evaluation, Results
@@ -184,6 +184,7 @@ __all__ = [
     "save_levels",
     "train_agent",
     "tuned_a2c",
+    "tuned_a2c_count",
     "tuned_dpo",
     "tuned_ppo",
     "zoo_names",
@@ -213,7 +214,7 @@ _HOMES = {
     "envs.gridworld.dynamics": "GridWorld",
     "envs.gridworld.levels": "EmbeddedLevels GridLevels",
     "envs.gridworld.rendering": "render_image",
-    "evaluation.agents_under_test": "AgentUnderTest tuned_a2c tuned_dpo tuned_ppo",
+    "evaluation.agents_under_test": "AgentUnderTest tuned_a2c tuned_a2c_count tuned_dpo tuned_ppo",
     "evaluation.evaluation": "compare",
     "evaluation.meta_test": "meta_test",
     "evaluation.results": "Evaluation Results",

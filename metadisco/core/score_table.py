@@ -24,7 +24,7 @@ HEADINGS = {
 """All columns that a table of scores can have."""
 COLUMNS = (*MEASURES, "mean_return", "env_steps")
 DASH = "–"
-HAND_WRITTEN = ("a2c", "ppo", "dpo")
+HAND_WRITTEN = ("a2c", "a2c-count", "ppo", "dpo")
 """Baselines by the names that they have in tables."""
 
 

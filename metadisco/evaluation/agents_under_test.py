@@ -19,7 +19,14 @@ from metadisco.evaluation.environments import as_seen_by, disco_on_grids, with_o
 from metadisco.evaluation.suites import RequestedSuite
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
-from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER, TABLE_PPO, TABLE_PPO_LEARNER
+from metadisco.lives.tuned import (
+    TABLE_A2C,
+    TABLE_A2C_COUNT,
+    TABLE_A2C_COUNT_LEARNER,
+    TABLE_A2C_LEARNER,
+    TABLE_PPO,
+    TABLE_PPO_LEARNER,
+)
 from metadisco.meta_training.trainer import Trainer
 from metadisco.objectives.base import Objective
 from metadisco.objectives.disco103 import Disco103
@@ -167,6 +174,15 @@ def tuned_a2c(inner: InnerLoop) -> InnerLoop:
     return _tuned("A2C", inner, TABLE_A2C, TABLE_A2C_LEARNER)
 
 
+def tuned_a2c_count(inner: InnerLoop) -> InnerLoop:
+    """The inner loop with A2C and a bonus of counts, tuned for tables where rewards are near and where they are far.
+
+    Raises:
+        ValueError: where the agents are not tables.
+    """
+    return _tuned("A2C with a bonus of counts", inner, TABLE_A2C_COUNT, TABLE_A2C_COUNT_LEARNER)
+
+
 def tuned_ppo(inner: InnerLoop) -> InnerLoop:
     """The inner loop with PPO and its tuned hyper-parameters for tables, found by `experiments/tune.py`.
 
@@ -185,7 +201,12 @@ def tuned_dpo(inner: InnerLoop) -> InnerLoop:
     return _tuned("DPO", inner, replace(TABLE_PPO, drift=DPODrift()), TABLE_PPO_LEARNER)
 
 
-FOR_TABLES: Mapping[str, Callable[[InnerLoop], InnerLoop]] = {"a2c": tuned_a2c, "ppo": tuned_ppo, "dpo": tuned_dpo}
+FOR_TABLES: Mapping[str, Callable[[InnerLoop], InnerLoop]] = {
+    "a2c": tuned_a2c,
+    "a2c-count": tuned_a2c_count,
+    "ppo": tuned_ppo,
+    "dpo": tuned_dpo,
+}
 FOR_REFERENCE_AGENTS: Mapping[str, Drift] = {"ppo": PPODrift(), "dpo": DPODrift()}
 
 

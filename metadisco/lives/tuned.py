@@ -7,6 +7,7 @@ from types import MappingProxyType
 from metadisco.agents.optimizers import SGD, RMSProp
 from metadisco.lives.learner import Learner
 from metadisco.objectives.actor_critic import A2C
+from metadisco.objectives.count_bonus import WithCountBonus
 from metadisco.objectives.mirror_learning import PPO
 
 # Of release 0.1: antagonists, and agents in the meta-training of drifts. Stored runs and checkpoints were made with
@@ -20,6 +21,8 @@ DRIFT_TABLE_LEARNER = Learner(policy=SGD(10.0), prediction=SGD(4.0), num_epochs=
 # for common ones, which is worth more in a table than any other setting.
 TABLE_A2C = A2C(gamma=0.95, gae_lambda=0.98, entropy_weight=0.01)
 TABLE_A2C_LEARNER = Learner(policy=RMSProp(0.4), prediction=RMSProp(0.05))
+TABLE_A2C_COUNT = WithCountBonus(A2C(gamma=0.98, gae_lambda=0.98, entropy_weight=0.01), bonus=0.1, power=1.0)
+TABLE_A2C_COUNT_LEARNER = TABLE_A2C_LEARNER
 TABLE_PPO = PPO(gamma=0.98, gae_lambda=0.8, entropy_weight=0.005)
 TABLE_PPO_LEARNER = Learner(policy=RMSProp(0.1), prediction=RMSProp(0.025), num_epochs=2, num_minibatches=4)
 
@@ -32,8 +35,8 @@ class Tuning:
         grid: the ladder of each hyper-parameter; all neighbors of what was chosen were tried.
         chosen: values of the baseline, the best of all that were tried in the mean of IQMs over the lifetimes.
         num_tried: settings that were tried.
-        suite: test set for tuning, never one that results are reported on.
-        num_levels: number of levels of it, from the first.
+        suites: test sets for tuning, never one that results are reported on.
+        num_levels: number of levels of each, from the first.
         lifetimes: agent updates.
         num_workers: parallel environments of one agent.
         note: remarks.
@@ -42,7 +45,7 @@ class Tuning:
     grid: Mapping[str, tuple[float, ...]]
     chosen: Mapping[str, float]
     num_tried: int
-    suite: str
+    suites: tuple[str, ...]
     num_levels: int
     lifetimes: tuple[int, ...]
     num_workers: int
@@ -68,11 +71,19 @@ _A2C = Tuning(
         "anneal": 0.0,
     },
     num_tried=49,
-    suite="grid-validation",
+    suites=("grid-validation",),
     num_levels=64,
     lifetimes=(16, 64, 256),
     num_workers=32,
     note="one gradient step on each rollout, by RMSProp",
+)
+_A2C_COUNT = replace(
+    _A2C,
+    grid=_LADDERS | {"bonus": (0.01, 0.03, 0.1, 0.3, 1.0), "power": (0.5, 1.0, 2.0)},
+    chosen={**_A2C.chosen, "gamma": 0.98, "bonus": 0.1, "power": 1.0},
+    num_tried=56,
+    suites=("grid-validation", "labyrinths-validation"),
+    note="A2C with a bonus of counts; one gradient step on each rollout, by RMSProp",
 )
 _PPO = replace(
     _A2C,
@@ -89,6 +100,11 @@ _PPO = replace(
     note="two epochs of four minibatches, by RMSProp",
 )
 TUNED_FOR_TABLES: Mapping[str, Tuning] = MappingProxyType(
-    {"a2c": _A2C, "ppo": _PPO, "dpo": replace(_PPO, note="settings of ppo, which were tuned with ppo alone")}
+    {
+        "a2c": _A2C,
+        "a2c-count": _A2C_COUNT,
+        "ppo": _PPO,
+        "dpo": replace(_PPO, note="settings of ppo, which were tuned with ppo alone"),
+    }
 )
 FOR_NETWORKS_NOTE = "usual settings of public PPO, chosen with PPO alone on this very environment; no grid is kept"

@@ -78,7 +78,8 @@ def tuning(suite: str, baseline: str) -> dict[str, Any]:
     if suites.suite(name).inner is not None:
         return {"note": tuned.FOR_NETWORKS_NOTE, "grid": None, "levels_are_separate": False}
     record = tuned.TUNED_FOR_TABLES[baseline]
-    return asdict(record) | {"levels_are_separate": not suites.same_levels(name, record.suite)}
+    are_same = any(suites.same_levels(name, each) for each in record.suites)
+    return asdict(record) | {"levels_are_separate": not are_same}
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:

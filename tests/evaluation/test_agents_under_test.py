@@ -198,14 +198,14 @@ def test_networks_compete_with_ppo_and_dpo_in_equal_settings():
 def test_tables_compete_with_all_that_is_tuned_for_them_in_their_own_loop():
     home = replace(small.inner_loop(LPO), num_workers=8)  # 8 x 5 samples are four minibatches
     found = agents([CARTPOLE, home], "mazes")
-    assert list(found) == ["a2c", "ppo", "dpo", "mine"]
+    assert list(found) == ["a2c", "a2c-count", "ppo", "dpo", "mine"]
     assert found["mine"].inner == home
     assert agents([home], "mazes", ("dpo",))["dpo"].inner.objective.drift == DPODrift()
 
 
 def test_a_baseline_whose_minibatches_do_not_fit_is_left_out():
     home = replace(small.inner_loop(LPG(width=2)), num_workers=3, num_steps=5)
-    assert list(agents([home], "mazes")) == ["a2c", "mine"]
+    assert list(agents([home], "mazes")) == ["a2c", "a2c-count", "mine"]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,9 @@ def test_a_run_on_several_environments_is_tested_and_saved(tmp_path):
     loaded = checkpoint.load(tmp_path / "run" / "objective")
     assert loaded.objective == LPO
     assert loaded.provenance["minutes"] > 0.0  # what was saved before the test is replaced
-    assert set(loaded.evaluation["grid-tiny@4"]) == {"random", "a2c", "ppo", "dpo", "discovered", "optimal"}
+    assert set(loaded.evaluation["grid-tiny@4"]) == {
+        *("random", "a2c", "a2c-count", "ppo", "dpo", "discovered", "optimal")
+    }
     assert trained_with(loaded) == (grid, grid)
     page = (outcome.folder / "report.html").read_text()
     assert "The drift" in page
