@@ -36,7 +36,8 @@ SUITES = (
 )
 PPO_COUNT = Path("docs/results/tune_ppo_count.json")
 FEWEST_LIVES = 128  # on each suite; small suites have several agents on each level
-PAGES = (Path("README.md"), Path("docs/results/index.md"))
+IN_SHORT = ("grid-heldout@16", "grid-heldout@64", "grid-heldout@256", "labyrinths@16", "labyrinths@64", "mazes@250")
+PAGES = {Path("README.md"): IN_SHORT, Path("docs/results/index.md"): SUITES}
 BEGIN, END = "<!-- written by experiments/compare_exploration.py -->", "<!-- end of exploration -->"
 MEASURES = {"iqm": "IQM", "cvar": "worst 10%"}
 
@@ -48,6 +49,11 @@ def by_hand(like: InnerLoop, test_set: TestSet) -> Agents:
     how = (document[part] for part in ("optimizer", "epochs", "minibatches"))
     inner = replace(tune.inner_loop(test_set, "ppo-count", *how), num_test_workers=like.num_test_workers)
     return found | {"ppo-count": (inner, tune.as_meta_params(document["best"]["values"]))}
+
+
+def num_agents(test_set: TestSet) -> int:
+    """Agents on each level."""
+    return max(2, int(np.ceil(FEWEST_LIVES / test_set.num_tasks)))
 
 
 def overview(rows: list[dict]) -> str:
@@ -72,7 +78,9 @@ def main() -> None:
     parser.add_argument("--levels", type=int, help="only the first so many levels of each")
     parser.add_argument("--seed", type=int, default=0, help="of the agents [default: 0]")
     parser.add_argument("--json", type=Path, help="write what was measured and the rows")
-    parser.add_argument("--pages", action="store_true", help="write the overview into README.md and the results page")
+    parser.add_argument(
+        "--pages", action="store_true", help="write the overview into the results page, and in short into README.md"
+    )
     known = parser.parse_args()
     prepare_jax()
     setting = {"seed": known.seed, "levels": known.levels, "fewest_lives": FEWEST_LIVES}
@@ -88,15 +96,14 @@ def main() -> None:
     table, discovered = before.get("scores", {}), load(known.runs)
     for name in known.suites:
         (test_set,) = suites.build(name, known.levels)
-        num_agents = max(2, int(np.ceil(FEWEST_LIVES / test_set.num_tasks)))
         agents = by_hand(next(iter(discovered.values()))[0], test_set) | discovered
-        fill(table.setdefault(name, {}), agents, test_set, known.seed, num_agents, keep)
+        fill(table.setdefault(name, {}), agents, test_set, known.seed, num_agents(test_set), keep)
     rows = summarize({name: table[name] for name in known.suites}, list(discovered))
     print(overview(rows))
     keep(rows=rows)
     if known.pages:
-        for page in PAGES:
-            write_between(page, BEGIN, END, overview(rows))
+        for page, shown in PAGES.items():
+            write_between(page, BEGIN, END, overview([row for row in rows if row["suite"] in shown]))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ TUNED = {algorithm: Path(f"docs/results/tune_{algorithm}.json") for algorithm in
 NUM_AGENTS = 2  # on each level
 MEASURES = {"iqm": stats.iqm, "cvar": stats.cvar}
 CALLED = {"iqm": "IQM", "cvar": "worst 10% of levels"}
-PAGES = (Path("README.md"), Path("docs/results/index.md"))
+PAGE = Path("docs/results/index.md")
 BEGIN, END = "<!-- written by experiments/compare_tables.py -->", "<!-- end of what was found -->"
 
 
@@ -140,12 +140,6 @@ def called(other: str) -> str:
     return name.upper() + " + bonus of counts" * bool(has_bonus) + " tuned for this lifetime" * bool(is_for_it)
 
 
-def write_pages(rows: list[dict]) -> None:
-    """Put the overview where the pages have a place for it."""
-    for page in PAGES:
-        write_between(page, BEGIN, END, overview(rows))
-
-
 def as_table(rows: list[dict]) -> str:
     """The rows as Markdown."""
     head = ["lifetime", "measure", "runs", "discovered", "other", "of other", "difference", "over runs"]
@@ -167,7 +161,7 @@ def main() -> None:
     parser.add_argument("--levels", type=int, help="only the first so many levels")
     parser.add_argument("--seed", type=int, default=0, help="of the agents [default: 0]")
     parser.add_argument("--json", type=Path, help="write what was measured and the rows")
-    parser.add_argument("--pages", action="store_true", help="write the overview into README.md and the results page")
+    parser.add_argument("--page", action="store_true", help="write the overview into the results page")
     known = parser.parse_args()
     prepare_jax()
     setting = {"suite": known.suite, "seed": known.seed, "levels": known.levels, "agents_per_level": NUM_AGENTS}
@@ -184,8 +178,8 @@ def main() -> None:
     rows = summarize(table, [run.name for run in known.runs])
     print(as_table(rows))
     keep(table, rows=rows)
-    if known.pages:
-        write_pages(rows)
+    if known.page:
+        write_between(PAGE, BEGIN, END, overview(rows))
 
 
 if __name__ == "__main__":

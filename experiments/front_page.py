@@ -1,4 +1,4 @@
-"""The figure of the front page: learning curves of what was discovered beside A2C, PPO and DPO, at three horizons.
+"""The figure of the front page: learning curves of what was discovered beside what was written by hand.
 
     python -m experiments.front_page
     python -m experiments.front_page --draw    # measures nothing: the figure of what was measured before
@@ -17,7 +17,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.compare_tables import LIFETIMES, NUM_AGENTS, agents, load
+from experiments.compare_exploration import by_hand, num_agents
+from experiments.compare_tables import load
 from metadisco.core.devices import prepare_jax
 from metadisco.core.files import write_atomically
 from metadisco.core.provenance import provenance
@@ -25,34 +26,40 @@ from metadisco.evaluation import evaluation, stats, suites
 from metadisco.reports.chart_style import STYLE, color, name
 from metadisco.reports.plots import Curve, draw_curves
 
-RUNS = sorted(Path("experiments/campaigns/tables/quickstart").glob("seed*"))
-SUITE, NUM_POINTS, SEED = "grid-heldout", 8, 0
-DRAWN = ("a2c", "ppo", "dpo")
+RUNS = sorted(Path("experiments/campaigns/exploring/exploring-a2c").glob("seed*"))
+PANELS = {
+    "grid-heldout@64": "general grid worlds, 64 updates",
+    "labyrinths@16": "labyrinths, 16 updates",
+    "mazes@250": "mazes, 250 updates",
+}
+NUM_POINTS, SEED = 8, 0
+DRAWN = ("a2c", "a2c-count", "ppo")
 JSON, FIGURE = Path("docs/results/front_page.json"), Path("docs/images/found.svg")
 
 
-def measure(lifetime: int, levels: int | None) -> dict[str, Any]:
+def measure(suite: str, levels: int | None) -> dict[str, Any]:
     """Agent -> IQM at each point, and the points, of one panel; `discovered` has a row for each run."""
     discovered = load(RUNS)
-    (test_set,) = suites.build(f"{SUITE}@{lifetime}", levels)
+    (test_set,) = suites.build(suite, levels)
     panel: dict[str, Any] = {"agents": {}}
-    for agent, (inner, meta_params) in agents(discovered, test_set).items():
+    like = next(iter(discovered.values()))[0]
+    for agent, (inner, meta_params) in (by_hand(like, test_set) | discovered).items():
         if agent in DRAWN or agent in discovered:
             found = evaluation.evaluate(
-                inner, meta_params, test_set, seed=SEED, num_seeds=NUM_AGENTS, num_points=NUM_POINTS
+                inner, meta_params, test_set, seed=SEED, num_seeds=num_agents(test_set), num_points=NUM_POINTS
             )
             panel["fractions"] = found.fractions.tolist()
             panel["agents"][agent] = [float(stats.iqm(scores)) for scores in found.scores]
-            print(f"{test_set.name} {agent}: {panel['agents'][agent][-1]:.3f}", flush=True)
+            print(f"{suite} {agent}: {panel['agents'][agent][-1]:.3f}", flush=True)
     panel["agents"]["discovered"] = [panel["agents"].pop(run) for run in discovered]
     return panel
 
 
 def draw(panels: dict[str, dict[str, Any]]) -> Figure:
-    """One panel for each lifetime, side by side, with one legend in words at the lines of the last."""
+    """One panel for each suite, side by side, with one legend in words at the lines of the last."""
     figure = Figure(figsize=(9.6, 3.2), layout="constrained")
     every = figure.subplots(1, len(panels), sharey=True)
-    for axes, (lifetime, panel) in zip(every, panels.items(), strict=True):
+    for axes, (suite, panel) in zip(every, panels.items(), strict=True):
         runs = {agent: np.atleast_2d(panel["agents"][agent]) for agent in (*DRAWN, "discovered")}
         called = {agent: name(agent) for agent in DRAWN}
         called |= {"discovered": f"discovered ({len(runs['discovered'])} runs)"}
@@ -60,7 +67,7 @@ def draw(panels: dict[str, dict[str, Any]]) -> Figure:
         curves = {called[agent]: Curve(x, each.mean(0), each.min(0), each.max(0)) for agent, each in runs.items()}
         draw_curves(axes, curves, {called[agent]: color(agent) for agent in runs})
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="fraction of the lifetime")
-        axes.set_title(f"{lifetime} agent updates", loc="left", fontsize=10)
+        axes.set_title(PANELS[suite], loc="left", fontsize=10)
     every[0].set_ylabel("IQM of normalised scores")
     every[-1].legend(loc="lower right", frameon=False)
     return figure
@@ -75,10 +82,10 @@ def main() -> None:
     known = parser.parse_args()
     kept = json.loads(known.json.read_text()) if known.json.exists() else {"panels": {}}
     prepare_jax()
-    for lifetime in LIFETIMES:
-        if str(lifetime) not in kept["panels"] and not known.draw:
-            kept["panels"][str(lifetime)] = measure(lifetime, known.levels)
-            setting = {"suite": SUITE, "levels": known.levels, "agents_per_level": NUM_AGENTS, "seed": SEED}
+    for suite in PANELS:
+        if suite not in kept["panels"] and not known.draw:
+            kept["panels"][suite] = measure(suite, known.levels)
+            setting = {"levels": known.levels, "seed": SEED}
             kept |= {"setting": setting, "provenance": provenance()}
             write_atomically(known.json, (json.dumps(kept, indent=1) + "\n").encode())
     with matplotlib.rc_context(STYLE):

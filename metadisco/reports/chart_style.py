@@ -22,6 +22,7 @@ PALETTE = {
     "line": "#dcdfe3",
     "discovered": "#0072b2",
     "a2c": "#c85200",
+    "a2c-count": "#946200",
     "random": "#7b8188",
     "optimal": "#007f5f",
     "reference": "#00755c",
@@ -33,6 +34,7 @@ PALETTE = {
 NAMES = {
     "discovered": "discovered",
     "a2c": "tuned A2C",
+    "a2c-count": "A2C + bonus of counts",
     "ppo": "tuned PPO",
     "random": "random policy",
     "dpo": "DPO",
