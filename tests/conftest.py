@@ -18,11 +18,15 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Most of the time of tiny programs is compiling them. The slow tests (`make test-slow`) compile as users do.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Two thirds of the time of compiling for a CPU are those of the emitters of fused loops, and programs as small as these
-# gain nothing by them. A worker begins with the environment of the process that started it.
-_NO_EMITTERS = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
-_flags = os.environ.get("XLA_FLAGS", "")
-if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and _NO_EMITTERS not in _flags:
-    os.environ["XLA_FLAGS"] = f"{_flags} {_NO_EMITTERS}".strip()
+# gain nothing by them; nor by being cut into parts for several cores, which costs a tenth. A worker begins with the
+# environment of the process that started it.
+_CHEAPER = (
+    "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
+    _flags = os.environ.get("XLA_FLAGS", "").split()
+    os.environ["XLA_FLAGS"] = " ".join([*_flags, *(flag for flag in _CHEAPER if flag not in _flags)])
 os.environ["MPLBACKEND"] = "Agg"
 
 import jax  # noqa: E402 - it reads the environment when it is imported

@@ -5,9 +5,7 @@ therefore see common random numbers, however they are batched: the basis of anti
 resumption.
 """
 
-import functools
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +15,7 @@ from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Torso
 from metadisco.agents.optimizers import OptState
 from metadisco.core import keys, lowrank, trees
+from metadisco.core.caching import once_for_equal
 from metadisco.core.config import check_counts
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.keys import KeyPurpose
@@ -113,8 +112,7 @@ class InnerLoop:
         self.learner.check(self.num_steps, self.num_workers)
         if self.normalizer is not None:
             self.normalizer.check(self.env.spec)
-        parts: Any = (self.agent, self.objective, self.critic, self.num_steps, self.num_workers)
-        (_check_fit if _is_hashable(parts) else _check_fit.__wrapped__)(*parts)
+        _check_fit(self.agent, self.objective, self.critic, self.num_steps, self.num_workers)
 
     @property
     def agent(self) -> Agent:
@@ -349,21 +347,13 @@ def _begin_critic(critic: Critic | None, key: Key, spec: EnvSpec, num_workers: i
     return None if critic is None else critic.init(key, spec, num_workers)
 
 
-@functools.lru_cache(maxsize=256)
+@once_for_equal(maxsize=256)
 def _check_fit(agent: Agent, objective: Objective, critic: Critic | None, num_steps: int, num_workers: int) -> None:
     """Let a torso or an objective that does not fit fail here, not while compiling; once for equal components."""
     jax.eval_shape(agent.init, jax.random.key(0))
     jax.eval_shape(lambda key: _begin_critic(critic, key, agent.spec, num_workers), jax.random.key(0))
     check_state(objective, agent, num_steps, num_workers)
     check_optimizer(objective, agent)
-
-
-def _is_hashable(parts: Any) -> bool:
-    try:
-        hash(parts)
-    except TypeError:
-        return False
-    return True
 
 
 def only_of_finite(lives: Life, returns: jax.Array) -> jax.Array:

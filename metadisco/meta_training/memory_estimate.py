@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from metadisco.core.caching import once_for_equal
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.trees import num_bytes
 from metadisco.core.types import Key, MetaParams, Task
@@ -92,7 +93,7 @@ def check(trainer: "Trainer") -> None:
         ValueError: with the memory needed, the memory available, and what to lower.
     """
     for domain in trainer.domains:
-        needed, available = trainer.memory(domain), available_bytes()
+        needed, available = _needed(trainer, domain, jax.device_count()), available_bytes()
         if needed > available:
             where = "" if len(trainer.domains) == 1 else f" in {domain.name}"
             raise ValueError(
@@ -105,7 +106,13 @@ def check(trainer: "Trainer") -> None:
 @own_defaults
 def estimate(trainer: "Trainer") -> int:
     """Bytes that a meta-step needs, over all devices: the maximum over domains, which run in turn."""
-    return max(trainer.memory(domain) for domain in trainer.domains)
+    return max(_needed(trainer, domain, jax.device_count()) for domain in trainer.domains)
+
+
+@once_for_equal(maxsize=16)  # a preview and the run after it ask for the same
+def _needed(trainer: "Trainer", domain: Domain, num_devices: int) -> int:
+    del num_devices  # the estimate is made for the devices that there are
+    return trainer.memory(domain)
 
 
 @own_defaults

@@ -17,9 +17,10 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from metadisco.core import nan_checks
+from metadisco.core.caching import once_for_equal
 from metadisco.core.files import is_key, named_leaves
 from metadisco.core.keys import SeedPurpose
 from metadisco.core.processes import lost_processes
@@ -79,39 +80,17 @@ def step_key(root: Key, step: jax.Array) -> Key:
 def compile_chunk(trainer: Trainer) -> tuple[Advance, Any]:
     """Compile `advance(seed, state, count) -> (state, metrics)`, which does `count` meta-steps and donates the state.
 
+    A run that is taken up again in the same process by an equal trainer finds the program that it had.
+
     Returns:
         The function, which waits for its results (metrics: [128] each, on the host, the first `count` of them set), and
         the shardings of the state that it takes, as a tree like the state.
     """
-
-    def advance(seed: jax.Array, state: Any, count: jax.Array) -> tuple[Any, Metrics]:
-        root = jax.random.key(seed)
-
-        def body(index: jax.Array, carry: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
-            state, rows = carry
-            state, metrics = trainer.step(step_key(root, state.step), state)
-            return state, jax.tree.map(lambda row, value: row.at[index].set(value), rows, metrics)
-
-        with jax.disable_jit(False):  # only shapes are asked for
-            shapes = jax.eval_shape(trainer.step, root, state)[1]
-        for name, leaf in shapes.items():
-            if leaf.shape:
-                raise ValueError(f"Metric {name!r} has shape {leaf.shape}: a trainer's metrics are scalars.")
-        rows = {name: jnp.zeros((MAX_CHUNK,), leaf.dtype) for name, leaf in shapes.items()}
-        return jax.lax.fori_loop(0, count, body, (state, rows))
-
-    state = _state_shapes(trainer)
-    placement, everywhere = _placement(trainer, state), NamedSharding(population_mesh(), SHARED)
+    state, mesh = _state_shapes(trainer), population_mesh()
     seed, count = jax.ShapeDtypeStruct((), jnp.uint32), jax.ShapeDtypeStruct((), jnp.int32)
-    jitted = jax.jit(
-        advance,
-        donate_argnums=1,
-        keep_unused=True,
-        in_shardings=(everywhere, placement, everywhere),
-        out_shardings=(placement, everywhere),
-    )
     is_op_by_op = jax.config.jax_disable_jit  # type: ignore[attr-defined]  # nothing can be compiled ahead then
-    compiled: Callable[..., Any] = advance if is_op_by_op else jitted.lower(seed, state, count).compile()
+    program = _chunk(trainer, mesh)
+    compiled: Callable[..., Any] = program if is_op_by_op else program.lower(seed, state, count).compile()
 
     def advance_and_fetch(seed: int, state: Any, count: int) -> tuple[Any, HostMetrics]:
         before = nan_checks.copy_of(state)
@@ -123,7 +102,38 @@ def compile_chunk(trainer: Trainer) -> tuple[Advance, Any]:
             _look_for_nan(trainer, step_key(jax.random.key(seed), before.step), before, state, metrics)
         return state, metrics
 
-    return advance_and_fetch, placement
+    return advance_and_fetch, _placement(trainer, state, mesh)
+
+
+@once_for_equal(maxsize=4)  # JAX keeps a program as long as its function
+def _chunk(trainer: Trainer, mesh: Mesh) -> Any:
+    """The function of a chunk, ready to be compiled."""
+    step = jax.jit(trainer.step, inline=True)  # traced once for both of its uses
+
+    def advance(seed: jax.Array, state: Any, count: jax.Array) -> tuple[Any, Metrics]:
+        root = jax.random.key(seed)
+
+        def body(index: jax.Array, carry: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
+            state, rows = carry
+            state, metrics = step(step_key(root, state.step), state)
+            return state, jax.tree.map(lambda row, value: row.at[index].set(value), rows, metrics)
+
+        with jax.disable_jit(False):  # only shapes are asked for
+            shapes = jax.eval_shape(step, root, state)[1]
+        for name, leaf in shapes.items():
+            if leaf.shape:
+                raise ValueError(f"Metric {name!r} has shape {leaf.shape}: a trainer's metrics are scalars.")
+        rows = {name: jnp.zeros((MAX_CHUNK,), leaf.dtype) for name, leaf in shapes.items()}
+        return jax.lax.fori_loop(0, count, body, (state, rows))
+
+    placement, everywhere = _placement(trainer, _state_shapes(trainer), mesh), NamedSharding(mesh, SHARED)
+    return jax.jit(
+        advance,
+        donate_argnums=1,
+        keep_unused=True,
+        in_shardings=(everywhere, placement, everywhere),
+        out_shardings=(placement, everywhere),
+    )
 
 
 def _look_for_nan(trainer: Trainer, key: Key, before: Any, after: Any, metrics: HostMetrics) -> None:
@@ -187,7 +197,12 @@ def shared_shapes(trainer: Trainer) -> Any:
 
 def _state_shapes(trainer: Trainer) -> Any:
     with jax.disable_jit(False):
-        return jax.eval_shape(trainer.init, jax.random.key(0))
+        return _initializer(trainer).eval_shape(jax.eval_shape(jax.random.key, 0))
+
+
+@once_for_equal(maxsize=4)
+def _initializer(trainer: Trainer) -> Any:
+    return jax.jit(trainer.init)  # which remembers what it was traced to
 
 
 def _shape_at(leaf: Any, at: NamedSharding) -> jax.ShapeDtypeStruct:
@@ -196,11 +211,10 @@ def _shape_at(leaf: Any, at: NamedSharding) -> jax.ShapeDtypeStruct:
 
 def placement_of(trainer: Trainer) -> Any:
     """The sharding of every leaf of a trainer's state, as a tree like it."""
-    return _placement(trainer, _state_shapes(trainer))
+    return _placement(trainer, _state_shapes(trainer), population_mesh())
 
 
-def _placement(trainer: Trainer, state: Any) -> Any:
-    mesh = population_mesh()
+def _placement(trainer: Trainer, state: Any, mesh: Mesh) -> Any:
     layout = trainer.layout(mesh.devices.size) if isinstance(trainer, PlacesState) else SHARED
 
     def place(spec: PartitionSpec, part: Any) -> Any:

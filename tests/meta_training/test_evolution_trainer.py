@@ -192,7 +192,7 @@ def _steps(trainer, num_steps=2):
     step = jax.jit(trainer.step)
     state = small.begun(trainer)
     for i in range(num_steps):
-        state, metrics = step(jax.random.key(i), state)
+        state, metrics = step(jax.random.key(i), jax.device_get(state))  # one program: it is on two devices
     return state, metrics
 
 

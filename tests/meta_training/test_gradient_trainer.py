@@ -26,7 +26,7 @@ STEP = jax.jit(TRAINER.step)
 def _go_on(step=STEP, state=None, num_steps=4):
     states, rows = [small.begun(TRAINER) if state is None else state], []
     for i in range(num_steps):
-        state, metrics = step(jax.random.key(i), states[-1])
+        state, metrics = step(jax.random.key(i), jax.device_get(states[-1]))  # one program: it is on two devices
         states.append(state)
         rows.append(metrics)
     return states, rows

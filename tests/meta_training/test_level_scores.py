@@ -253,7 +253,7 @@ def history():
     run = gradient_trainer(Regret(), curriculum=DomainRandomization(small.TASKS))
     states, rows, step = [small.begun(run)], [], jax.jit(run.step)
     for i in range(5):
-        state, metrics = step(jax.random.key(i), states[-1])
+        state, metrics = step(jax.random.key(i), jax.device_get(states[-1]))  # one program: it is on two devices
         states.append(state)
         rows.append(metrics)
     return states, rows

@@ -24,7 +24,7 @@ from metadisco.meta_training import gradient_trainer
 from metadisco.meta_training.antagonists import LearningAntagonist
 from metadisco.meta_training.level_scores import Regret
 from metadisco.meta_training.truncation import Unroll
-from metadisco.objectives.actor_critic import A2C
+from metadisco.runs.compiled_steps import compile_chunk, step_key
 from tests.support import probes, remembering, small, toy, two_states
 from tests.support.corridor import Corridor, HostCorridor
 from tests.support.remembering import Remembering, tasks
@@ -34,8 +34,31 @@ OBJECTIVE = INNER.objective
 META_PARAMS = OBJECTIVE.init(jax.random.key(0))
 LIFETIMES = [5, 1, 4, 2]
 INITIALS = InitialCondition(jax.random.split(jax.random.key(3), 4), tasks(LIFETIMES))
+
+
+@dataclass(frozen=True)
+class WithoutMeta:
+    """The same, hand-written: an antagonist that remembers, in a tuple."""
+
+    def heads(self, spec):
+        return OBJECTIVE.heads(spec)
+
+    def init(self, key):
+        return ()
+
+    def init_state(self, key, agent, agent_params, num_workers):
+        return (OBJECTIVE.init_state(key, agent, agent_params, num_workers),)
+
+    def targets(self, meta_params, state, predictions, trajectory, progress):
+        targets, state = OBJECTIVE.targets(META_PARAMS, *state, predictions, trajectory, progress)
+        return targets, (state,)
+
+    def loss(self, *arguments):
+        return OBJECTIVE.loss(*arguments)
+
+
 TRAINER = small.gradient_trainer(
-    INNER, DomainRandomization(remembering.ShortLives()), score=Regret(LearningAntagonist(A2C()))
+    INNER, DomainRandomization(remembering.ShortLives()), score=Regret(LearningAntagonist(WithoutMeta()))
 )
 
 
@@ -152,10 +175,14 @@ def test_lives_on_the_host_remember_what_lives_in_jax_do():
 
 @pytest.fixture(scope="module")
 def history():
-    """States before and after each of some meta-steps."""
-    step, states = jax.jit(TRAINER.step), [small.begun(TRAINER)]
-    for i in range(5):
-        states.append(step(jax.random.key(i), states[-1])[0])
+    """States before and after each of some meta-steps, by the program that runs have."""
+    advance, placement = compile_chunk(TRAINER)
+    copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))  # a state is given away to the next
+    state = jax.device_put(small.begun(TRAINER), placement)
+    states = [copy(state)]
+    for _ in range(5):
+        state, _ = advance(0, state, 1)
+        states.append(copy(state))
     return states
 
 
@@ -167,18 +194,21 @@ def test_a_life_that_lasts_over_meta_steps_keeps_its_state_and_a_new_one_begins_
 
 
 def test_an_antagonist_has_the_state_of_its_own_objective(history):
-    assert history[-1].antagonists.objective_state == ()
+    (memory,) = history[-1].antagonists.objective_state
+    assert memory.count.tolist() == history[-1].antagonists.num_updates.tolist()
     assert history[-1].antagonists.num_updates.tolist() == history[-1].lives.life.num_updates.tolist()
 
 
 def test_a_run_cut_in_two_is_bit_identical(tmp_path):
-    domain = replace(TRAINER.domain, score=Regret(LearningAntagonist(WithoutMeta())))
-    trainer = replace(TRAINER, domains=(domain,))
-    toy.run(trainer, tmp_path / "cut", steps=3)
-    cut = toy.run(trainer, tmp_path / "cut", resume=True)
-    whole = toy.run(trainer, tmp_path / "whole", chunk=6)
-    for lives in (cut.state.lives.life, cut.state.antagonists):
-        assert lives.objective_state.count.tolist() == lives.num_updates.tolist()
+    toy.run(TRAINER, tmp_path / "cut", steps=3)
+    cut = toy.run(TRAINER, tmp_path / "cut", resume=True)
+    whole = toy.run(TRAINER, tmp_path / "whole", chunk=6)
+    lives, antagonists = cut.state.lives.life, cut.state.antagonists
+    for state, num_updates in (
+        (lives.objective_state, lives.num_updates),
+        (*antagonists.objective_state, antagonists.num_updates),
+    ):
+        assert state.count.tolist() == num_updates.tolist()
     small.assert_trees_close(cut.state, whole.state, rtol=0.0, atol=0.0)
 
 
@@ -186,7 +216,7 @@ def test_one_and_two_devices_give_the_same(history, monkeypatch):
     assert jax.device_count() == 2
     one = jax.make_mesh((1,), ("population",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
     monkeypatch.setattr(gradient_trainer, "population_mesh", lambda: one)
-    alone, _ = jax.jit(lambda key, state: TRAINER.step(key, state))(jax.random.key(0), history[0])
+    alone, _ = jax.jit(lambda key, state: TRAINER.step(key, state))(step_key(jax.random.key(0), 0), small.begun(TRAINER))
     small.assert_trees_close(alone.lives, history[1].lives, rtol=1e-4, atol=1e-5)
 
 
@@ -220,26 +250,6 @@ def test_an_agent_whose_state_is_not_finite_has_diverged(ended):
     assert jnp.all(only_of_finite(ended, returns) == 1.0)
     sick = ended.replace(objective_state=state.replace(mean=state.mean.at[1].set(jnp.inf)))
     np.testing.assert_array_equal(jnp.isnan(only_of_finite(sick, returns)).any(axis=1), [False, True, False, False])
-
-
-@dataclass(frozen=True)
-class WithoutMeta:
-    """The same, hand-written: an antagonist that remembers."""
-
-    def heads(self, spec):
-        return OBJECTIVE.heads(spec)
-
-    def init(self, key):
-        return ()
-
-    def init_state(self, key, agent, agent_params, num_workers):
-        return OBJECTIVE.init_state(key, agent, agent_params, num_workers)
-
-    def targets(self, meta_params, state, predictions, trajectory, progress):
-        return OBJECTIVE.targets(META_PARAMS, state, predictions, trajectory, progress)
-
-    def loss(self, *arguments):
-        return OBJECTIVE.loss(*arguments)
 
 
 @dataclass(frozen=True)

@@ -108,8 +108,8 @@ def test_run_killed_at_random_moments_and_resumed_is_bit_identical(terminated, u
     regular, found = snapshots(uninterrupted[0]), snapshots(out)
     assert sorted(regular) == list(range(0, LONG.num_steps + 1, 500))
     assert {step: found[step] for step in regular} == regular
-    (irregular,) = found.keys() - regular.keys()
-    assert irregular == max(stopped) > before  # where it was told to stop
+    assert max(stopped) > before  # where it was told to stop, which may be where there is a snapshot anyway
+    assert found.keys() == regular.keys() | {max(stopped)}
 
 
 def told_to_stop(out, first):
