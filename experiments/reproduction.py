@@ -16,7 +16,7 @@ from metadisco.core import score_table
 PAGE = Path("docs/reproduce.md")
 RESULTS = Path("docs/results")
 BEGIN, END = "<!-- written by experiments/reproduction.py -->", "<!-- end -->"
-BASELINES = ("a2c", "ppo", "dpo")
+BASELINES = ("a2c", "a2c-count", "ppo", "dpo")
 
 
 def section(name: str, scores: dict) -> str:

@@ -69,9 +69,10 @@ PRESETS: dict[str, Entry] = {
     "exploring-a2c": Entry(
         "schedules of A2C's coefficients and of a bonus for what is rare, on general grid worlds and labyrinths by ES, "
         "lifetimes 16..256",
-        None,
+        12,
         120,
         ("grid-unseen", "labyrinths", "mazes"),
+        is_projected=True,
     ),
     "scheduled-ppo-grid": Entry(
         "the schedule of PPO's coefficients on general grid worlds by ES, lifetimes 16..256",
