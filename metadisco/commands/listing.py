@@ -11,6 +11,10 @@ from metadisco.presets import catalog as presets
 
 OBJECTIVES: dict[str, tuple[str, str]] = {
     "A2C": ("policy gradient with generalised advantages and a value baseline", "metadisco.A2C(); --against a2c"),
+    "A2C + bonus of counts": (
+        "A2C, or any other, that is told a reward for what it has rarely met",
+        "metadisco.WithCountBonus(metadisco.A2C()); --against a2c-count",
+    ),
     "PPO": (
         "A2C with several epochs per rollout and a clipped ratio (arXiv:1707.06347)",
         "metadisco.PPO(); --against ppo",

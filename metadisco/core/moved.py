@@ -130,7 +130,10 @@ FIELDS: Mapping[str, Callable[[dict[str, Data]], dict[str, Data]]] = MappingProx
 
 
 ADDED: Mapping[str, Mapping[str, Data]] = MappingProxyType(
-    {"metadisco.objectives.lpg:LPG": {"scale_rewards": False, "center_pi_hat": False}}
+    {
+        "metadisco.objectives.lpg:LPG": {"scale_rewards": False, "center_pi_hat": False},
+        "metadisco.envs.gridworld.levels:GridLevels": {"min_distance": 0},
+    }
 )
 """Present name of a class to the fields that it has got since, with what a file without them did."""
 

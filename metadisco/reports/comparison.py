@@ -155,7 +155,7 @@ def _tuning_in_words(record: Mapping[str, Any]) -> str:
     if record["grid"] is None:
         return record["note"]
     grid = "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in record["grid"].items())
-    where = f"{record['num_levels']} levels of {record['suite']}, which are "
+    where = f"{record['num_levels']} levels of {' and '.join(record['suites'])}, which are "
     where += "none of these" if record["levels_are_separate"] else "among these"
     chosen = ", ".join(f"{name} {value:g}" for name, value in record["chosen"].items())
     lifetimes = ", ".join(map(str, record["lifetimes"]))
