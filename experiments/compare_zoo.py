@@ -106,7 +106,7 @@ def table(scores: dict[str, dict]) -> str:
 def _cell(row: dict, best: float) -> str:
     point = score_table.decimal(row["iqm"], 2)
     between = score_table.interval(row["iqm_low"], row["iqm_high"], 2)
-    return f"{f'**{point}**' if row['iqm'] == best else point} ({between})"
+    return f"{f'**{point}**' if row['iqm'] == best else point}<br>({between})"  # in two lines, so that all fit
 
 
 def write_cards(scores: dict[str, dict], seed: int, names: Sequence[str]) -> None:
