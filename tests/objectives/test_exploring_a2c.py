@@ -13,6 +13,7 @@ from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.count_bonus import WithCountBonus
 from metadisco.objectives.exploring_a2c import INPUTS, OUTPUTS, ExploringA2C
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
+from metadisco.reports.inspection import text
 from tests.support import probes, small
 from tests.support.reference import scheduled_a2c as reference
 from tests.support.rollouts import random_net, tabular, visiting
@@ -98,6 +99,10 @@ def test_it_explores_from_the_start():
     inner = probes.inner_loop(probes.LongWalk(), OBJECTIVE, Learner(RMSProp(0.1), RMSProp(0.1)), num_steps=8)
     life, _ = probes.learn(inner, 300, OBJECTIVE.init(jax.random.key(0)))
     assert jnp.mean(jax.nn.softmax(probes.outputs(inner, life, range(15))["logits"])[:, 1]) > 0.9
+
+
+def test_every_input_is_said_in_words():
+    assert set(INPUTS) <= set(text.WORDS)
 
 
 def test_wrong_settings_are_refused():
