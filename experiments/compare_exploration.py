@@ -11,18 +11,14 @@ JSON file has already is not measured again.
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from experiments import tune
-from experiments.compare_tables import Agents, called, fill, load, summarize
+from experiments import compare_tables
+from experiments.compare_tables import Agents, as_tuned, fill, go_on, load, summarize
 from experiments.pages import write_between
 from metadisco.core.devices import prepare_jax
-from metadisco.core.files import write_atomically
-from metadisco.core.provenance import provenance
-from metadisco.core.score_table import Table, decimal, interval, markdown
 from metadisco.evaluation import suites
 from metadisco.evaluation.agents_under_test import FOR_TABLES
 from metadisco.evaluation.test_sets import TestSet
@@ -46,9 +42,8 @@ def by_hand(like: InnerLoop, test_set: TestSet) -> Agents:
     """Hand-written algorithms, with rollouts and test episodes as those of a discovered one."""
     found: Agents = {name: (tuned(like), ()) for name, tuned in FOR_TABLES.items()}
     document = json.loads(PPO_COUNT.read_text())
-    how = (document[part] for part in ("optimizer", "epochs", "minibatches"))
-    inner = replace(tune.inner_loop(test_set, "ppo-count", *how), num_test_workers=like.num_test_workers)
-    return found | {"ppo-count": (inner, tune.as_meta_params(document["best"]["values"]))}
+    best = document["best"]["values"]
+    return found | {"ppo-count": as_tuned(document, best, test_set, like.num_test_workers)}
 
 
 def num_agents(test_set: TestSet) -> int:
@@ -57,18 +52,8 @@ def num_agents(test_set: TestSet) -> int:
 
 
 def overview(rows: list[dict]) -> str:
-    """Suites and measures as Markdown: the discovered rule, every other, and its lead over the best of them."""
-    others = list(dict.fromkeys(row["other"] for row in rows))
-    cells = []
-    for suite, measure in dict.fromkeys((row["suite"], row["measure"]) for row in rows):
-        here = {row["other"]: row for row in rows if (row["suite"], row["measure"]) == (suite, measure)}
-        best = max(here.values(), key=lambda row: row["of other"])
-        ours = decimal(best["discovered"])
-        lead = f"{decimal(best['difference'])} ({interval(best['low'], best['high'])})"
-        theirs = (decimal(here[other]["of other"]) for other in others)
-        cells.append([suite, MEASURES[measure], f"**{ours}**" if best["difference"] > 0 else ours, *theirs, lead])
-    head = ["suite@updates", "measure", f"discovered, mean of {rows[0]['runs']} runs", *map(called, others)]
-    return markdown(Table([*head, "ahead of the best of them by"], cells))
+    """The table as Markdown."""
+    return compare_tables.overview(rows, by="suite", measures=MEASURES)
 
 
 def main() -> None:
@@ -84,16 +69,8 @@ def main() -> None:
     known = parser.parse_args()
     prepare_jax()
     setting = {"seed": known.seed, "levels": known.levels, "fewest_lives": FEWEST_LIVES}
-    before = json.loads(known.json.read_text()) if known.json and known.json.exists() else {}
-    if before and before["setting"] != setting:
-        parser.error(f"{known.json} was measured otherwise, {before['setting']}: name another file")
-
-    def keep(**rows: list[dict]) -> None:
-        if known.json:
-            document = {"setting": setting, "provenance": provenance(), "scores": table, **rows}
-            write_atomically(known.json, (json.dumps(document, indent=2) + "\n").encode())
-
-    table, discovered = before.get("scores", {}), load(known.runs)
+    table, keep = go_on(parser, known.json, setting)
+    discovered = load(known.runs)
     for name in known.suites:
         (test_set,) = suites.build(name, known.levels)
         agents = by_hand(next(iter(discovered.values()))[0], test_set) | discovered

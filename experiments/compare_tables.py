@@ -60,20 +60,42 @@ def tuned_for(test_set: TestSet, num_test_workers: int) -> Agents:
         document = json.loads(path.read_text())
         best = document["best_by_lifetime"].get(str(test_set.lifetime))
         if best is not None:
-            how = (document[part] for part in ("optimizer", "epochs", "minibatches"))
-            inner = replace(tune.inner_loop(test_set, algorithm, *how), num_test_workers=num_test_workers)
-            found[f"{algorithm} for it"] = (inner, tune.as_meta_params(best["values"]))
+            found[f"{algorithm} for it"] = as_tuned(document, best["values"], test_set, num_test_workers)
     return found
 
 
-def measure(known: argparse.Namespace, kept: Callable[[dict], None], table: dict) -> dict:
-    """Lifetime -> agent -> measures, beside what is in the table already; `kept` is called after each."""
+def as_tuned(document: dict, values: dict, test_set: TestSet, num_test_workers: int) -> tuple:
+    """The agents of a hand-written algorithm, with values that a record of `experiments.tune` has."""
+    how = (document[part] for part in ("algorithm", "optimizer", "epochs", "minibatches"))
+    inner = replace(tune.inner_loop(test_set, *how), num_test_workers=num_test_workers)
+    return inner, tune.as_meta_params(values)
+
+
+def go_on(parser: argparse.ArgumentParser, path: Path | None, setting: dict) -> tuple[dict, Callable[..., None]]:
+    """The table that a file has, and a function that writes the file with the table as it is then, and further rows.
+
+    The parser ends the script where the file was measured with another setting.
+    """
+    before = json.loads(path.read_text()) if path and path.exists() else {}
+    if before and before["setting"] != setting:
+        parser.error(f"{path} was measured otherwise, {before['setting']}: name another file")
+    table = before.get("scores", {})
+
+    def keep(**rows: list[dict]) -> None:
+        if path:
+            document = {"setting": setting, "provenance": provenance(), "scores": table, **rows}
+            write_atomically(path, (json.dumps(document, indent=2) + "\n").encode())
+
+    return table, keep
+
+
+def measure(known: argparse.Namespace, kept: Callable[[], None], table: dict) -> None:
+    """Fill in lifetime -> agent -> measures, beside what is in the table already; `kept` is called after each."""
     discovered = load(known.runs)
     for lifetime in known.lifetimes:
         rows = table.setdefault(str(lifetime), {})
         (test_set,) = suites.build(f"{known.suite}@{lifetime}", known.levels)
-        fill(rows, agents(discovered, test_set), test_set, known.seed, NUM_AGENTS, lambda: kept(table))
-    return table
+        fill(rows, agents(discovered, test_set), test_set, known.seed, NUM_AGENTS, kept)
 
 
 def fill(rows: dict, agents: Agents, test_set: TestSet, seed: int, num_agents: int, kept: Callable[[], None]) -> None:
@@ -116,20 +138,31 @@ def summarize(table: dict, runs: list[str]) -> list[dict]:
     return rows
 
 
-def overview(rows: list[dict]) -> str:
-    """Lifetimes and measures as Markdown: the discovered rule, every other, and its lead over the best of them."""
+def overview(rows: list[dict], by: str = "lifetime", measures: dict[str, str] = CALLED) -> str:
+    """As Markdown: the discovered rule, every other, and its lead over the best of them, a line for each measure.
+
+    Args:
+        rows: of `summarize`.
+        by: `lifetime`, or `suite` where the table was by names of test sets.
+        measures: what to call them.
+    """
     others = list(dict.fromkeys(row["other"] for row in rows))
     cells = []
-    for lifetime, measure in dict.fromkeys((row["lifetime"], row["measure"]) for row in rows):
-        here = {row["other"]: row for row in rows if (row["lifetime"], row["measure"]) == (lifetime, measure)}
+    for where, measure in dict.fromkeys((row[by], row["measure"]) for row in rows):
+        here = {row["other"]: row for row in rows if (row[by], row["measure"]) == (where, measure)}
         best = max(here.values(), key=lambda row: row["of other"])
         lead = f"{decimal(best['difference'])} ({interval(best['low'], best['high'])})"
         theirs = [decimal(here[other]["of other"]) if other in here else "" for other in others]
         ours = decimal(best["discovered"])
         ours = f"**{ours}**" if best["difference"] > 0 else ours
-        cells.append([str(lifetime), CALLED[measure], ours, *theirs, lead])
+        cells.append([str(where), measures[measure], ours, *theirs, lead])
     runs = rows[0]["runs"]
-    head = ["updates", "measure", f"discovered, mean of {runs} runs", *map(called, others)]
+    head = [
+        {"lifetime": "updates", "suite": "suite@updates"}[by],
+        "measure",
+        f"discovered, mean of {runs} runs",
+        *map(called, others),
+    ]
     return markdown(Table([*head, "ahead of the best of them by"], cells))
 
 
@@ -165,19 +198,11 @@ def main() -> None:
     known = parser.parse_args()
     prepare_jax()
     setting = {"suite": known.suite, "seed": known.seed, "levels": known.levels, "agents_per_level": NUM_AGENTS}
-    before = json.loads(known.json.read_text()) if known.json and known.json.exists() else {}
-    if before and before["setting"] != setting:
-        parser.error(f"{known.json} was measured otherwise, {before['setting']}: name another file")
-
-    def keep(table: dict, **rows: list[dict]) -> None:
-        if known.json:
-            document = {"setting": setting, "provenance": provenance(), "scores": table, **rows}
-            write_atomically(known.json, (json.dumps(document, indent=2) + "\n").encode())
-
-    table = measure(known, keep, before.get("scores", {}))
+    table, keep = go_on(parser, known.json, setting)
+    measure(known, keep, table)
     rows = summarize(table, [run.name for run in known.runs])
     print(as_table(rows))
-    keep(table, rows=rows)
+    keep(rows=rows)
     if known.page:
         write_between(PAGE, BEGIN, END, overview(rows))
 

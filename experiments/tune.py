@@ -82,8 +82,6 @@ RATES = {
     ("sgd", 8): {"policy_rate": 10.0, "prediction_rate": 4.0},
 }
 
-SETTINGS = ("entropy_weight", "gamma", "gae_lambda", *OF_BONUS)  # of objectives; the rest are of learners
-
 Values = dict[str, float]
 
 
@@ -133,7 +131,7 @@ class Tunable:
 
     def _with(self, values: MetaParams) -> Any:
         """The objective with traced settings, which its constructor would want to compare with numbers."""
-        return _set(self.objective, {name: values[name] for name in SETTINGS})
+        return _set(self.objective, values)
 
 
 def _set(objective: Any, values: MetaParams) -> Any:
@@ -156,7 +154,7 @@ def inner_loop(test_set: TestSet, algorithm: str, optimizer: str, epochs: int, m
 
 def as_meta_params(values: Values) -> MetaParams:
     """Of `Tunable`."""
-    return {name: jnp.float32(value) for name, value in {**START, **values}.items()}
+    return {name: jnp.float32(value) for name, value in values.items()}
 
 
 def assess(inner: InnerLoop, values: Values, levels: dict[str, TestSet], seed: int, num_seeds: int) -> dict:

@@ -30,14 +30,19 @@ def level_features(env: GridWorld, level: GridLevel) -> LevelFeatures:
     `random_positions` a level does not say where objects are, and the distance is NaN.
     """
     exists = level.object_cell >= 0
-    there = walking_distances(env, level)[level.object_cell]
-    distance = jnp.min(jnp.where(exists & (level.reward > 0.0), there, jnp.inf))
+    distance = object_distance(env, level, exists & (level.reward > 0.0))
     return LevelFeatures(
         num_free=jnp.sum(~level.walls, dtype=jnp.int32),
         max_steps=level.max_steps,
         num_objects=jnp.sum(exists, dtype=jnp.int32),
         reward_distance=jnp.full_like(distance, jnp.nan) if env.random_positions else distance,
     )
+
+
+def object_distance(env: GridWorld, level: GridLevel, counts: jax.Array) -> jax.Array:
+    """Steps of the shortest walk from the start to the nearest object that counts, [K] bool; infinite for none."""
+    there = walking_distances(env, level)[level.object_cell]
+    return jnp.min(jnp.where(counts, there, jnp.inf))
 
 
 def walking_distances(env: GridWorld, level: GridLevel) -> jax.Array:

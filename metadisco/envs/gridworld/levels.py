@@ -18,7 +18,7 @@ from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key
 from metadisco.envs.gridworld.design import GridDesign
 from metadisco.envs.gridworld.dynamics import GridLevel, GridWorld
-from metadisco.envs.gridworld.features import cell_distances, walking_distances
+from metadisco.envs.gridworld.features import cell_distances, object_distance, walking_distances
 from metadisco.envs.gridworld.mutation import NUM_UNIFORMS, LevelRules, edit_level
 
 
@@ -173,7 +173,7 @@ class GridLevels:
         """Whether a level does not have to be rejected. [] bool."""
         if not self._rejects:
             return jnp.asarray(True)
-        distance = object_distance(self.env, level)
+        distance = object_distance(self.env, level, level.object_cell >= 0)
         return jnp.isfinite(distance) & (distance >= self.min_distance)
 
     @property
@@ -358,9 +358,3 @@ def uniform_integer(uniform: jax.Array, low: int, high: int) -> jax.Array:
 def reachable_cells(env: GridWorld, level: GridLevel) -> jax.Array:
     """Cells that the agent can get to from its start. [cells] bool."""
     return jnp.isfinite(walking_distances(env, level))
-
-
-def object_distance(env: GridWorld, level: GridLevel) -> jax.Array:
-    """Steps of the shortest walk from the start to the nearest object; infinite where none is in reach. [] float32."""
-    distance = walking_distances(env, level)[level.object_cell]
-    return jnp.min(jnp.where(level.object_cell >= 0, distance, jnp.inf))

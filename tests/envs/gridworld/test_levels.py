@@ -11,12 +11,12 @@ from scipy import stats
 
 from metadisco.core import trees
 from metadisco.envs.gridworld.dynamics import GridWorld
+from metadisco.envs.gridworld.features import object_distance
 from metadisco.envs.gridworld.hand_designed import HandDesigned, ObjectKind, hand_designed
 from metadisco.envs.gridworld.levels import (
     LABYRINTHS,
     GridLevels,
     distinct_free_cells,
-    object_distance,
     reachable_cells,
     stack_levels,
 )
@@ -167,13 +167,15 @@ def test_objects_are_in_reach_and_not_nearer_than_asked_for():
         counts.append(len(away))
     assert min(nearest) == 6
     assert set(counts) >= {2, 3}
-    np.testing.assert_array_equal(jax.vmap(partial(object_distance, levels.env))(drawn), nearest)
+    np.testing.assert_array_equal(
+        jax.vmap(lambda level: object_distance(levels.env, level, level.object_cell >= 0))(drawn), nearest
+    )
 
 
 def test_labyrinths_have_one_object_far_away():
     drawn = jax.device_get(draw(LABYRINTHS, 20))
     assert_legal(drawn)
-    away = np.asarray(jax.vmap(partial(object_distance, LABYRINTHS.env))(drawn))
+    away = np.asarray(jax.vmap(lambda level: object_distance(LABYRINTHS.env, level, level.object_cell >= 0))(drawn))
     assert ((away >= 12) & np.isfinite(away)).all()
     assert drawn.object_cell.shape == (20, 1)
 

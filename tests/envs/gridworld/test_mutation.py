@@ -11,7 +11,8 @@ import pytest
 from metadisco.core import trees
 from metadisco.envs.gridworld import mutation
 from metadisco.envs.gridworld.dynamics import GridLevel
-from metadisco.envs.gridworld.levels import GridLevels, object_distance
+from metadisco.envs.gridworld.features import object_distance
+from metadisco.envs.gridworld.levels import GridLevels
 from tests.support.reference.gridworld import Level, assert_legal, distances
 
 PAPER = GridLevels()
@@ -102,7 +103,9 @@ def test_reachable_levels_stay_reachable():
 def test_objects_that_have_to_be_far_stay_far():
     far = dataclasses.replace(CROWDED, min_distance=2)
     levels = flatten(jax.device_get(lineages(far, 40, 100)))
-    away = jax.vmap(partial(object_distance, far.env))(jax.tree.map(lambda leaf: leaf[::7], levels))
+    away = jax.vmap(lambda level: object_distance(far.env, level, level.object_cell >= 0))(
+        jax.tree.map(lambda leaf: leaf[::7], levels)
+    )
     assert ((away >= 2) & (away < jnp.inf)).all()
 
 
