@@ -133,6 +133,12 @@ ADDED: Mapping[str, Mapping[str, Data]] = MappingProxyType(
     {
         "metadisco.objectives.lpg:LPG": {"scale_rewards": False, "center_pi_hat": False},
         "metadisco.envs.gridworld.levels:GridLevels": {"min_distance": 0},
+        "metadisco.objectives.scheduled_a2c:ScheduledA2C": {
+            "inputs": [
+                *("fraction_of_lifetime", "log_lifetime", "mean_reward", "reward_trend", "best_mean_reward"),
+                *("reward_density", "reward_seen", "entropy", "value_error"),
+            ]
+        },
     }
 )
 """Present name of a class to the fields that it has got since, with what a file without them did."""

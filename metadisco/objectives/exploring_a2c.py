@@ -18,17 +18,15 @@ from metadisco.core.types import AgentParams, Heads, Key, MetaParams, Metrics, O
 from metadisco.envs.base import EnvSpec
 from metadisco.objectives import count_bonus, schedule
 from metadisco.objectives.base import Predictions
-from metadisco.objectives.scheduled_a2c import INPUTS as SCHEDULE_INPUTS
 from metadisco.objectives.scheduled_a2c import (
     RewardHistory,
     ScheduledA2C,
     ScheduledTargets,
     factor,
-    inputs,
     observe,
 )
 
-INPUTS = (*SCHEDULE_INPUTS, "novelty")
+NOVELTY = "novelty"
 OUTPUTS = ("bonus", "bonus_power")
 
 
@@ -74,7 +72,7 @@ class ExploringA2C:
     @property
     def features(self) -> tuple[str, ...]:
         """Inputs of the net of the bonus, in order; that of the coefficients sees all but the last."""
-        return INPUTS
+        return (*self.a2c.features, NOVELTY)
 
     def heads(self, spec: EnvSpec) -> Heads:
         """Those of A2C. Raises ValueError where actions are continuous or observations cannot be counted."""
@@ -84,7 +82,7 @@ class ExploringA2C:
     def init(self, key: Key) -> MetaParams:
         """Random hidden units, and outputs of zero: A2C, and the bonus by hand."""
         a2c_key, bonus_key = jax.random.split(key)
-        net = schedule.init(bonus_key, self.width, num_inputs=len(INPUTS), num_outputs=len(OUTPUTS))
+        net = schedule.init(bonus_key, self.width, num_inputs=len(self.features), num_outputs=len(OUTPUTS))
         return {"a2c": self.a2c.init(a2c_key), "bonus": net}
 
     def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> Memory:
@@ -102,16 +100,16 @@ class ExploringA2C:
     ) -> tuple[ScheduledTargets, Memory]:
         """Coefficients of this update, and advantages and returns by them, over time for each worker."""
         predictions = jax.lax.stop_gradient(predictions)
-        rewards = observe(state.rewards, trajectory.reward)
+        rewards = observe(state.rewards, trajectory)
         visits, met = count_bonus.count(state.visits, trajectory.obs)
-        told = inputs(rewards, predictions, trajectory, progress, gamma=self.a2c.gamma)
+        told = self.a2c.see(rewards, predictions, trajectory, progress)
         bonus, power = self.bonus_of(meta_params, jnp.append(told, 2.0 * jnp.mean(met**-0.5) - 1.0))
         reward = trajectory.reward / rewards.unit + bonus * met**-power
         said = self.a2c.coefficients(meta_params["a2c"], told)
         return self.a2c.by(said, predictions, replace(trajectory, reward=reward)), Memory(rewards, visits)
 
     def bonus_of(self, meta_params: MetaParams, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Bonus and power, [] float32, by inputs in the order of `features`, [10] float32."""
+        """Bonus and power, [] float32, by inputs in the order of `features`, [I] float32."""
         said = schedule.outputs(meta_params["bonus"], inputs, OUTPUTS)
         return self.bonus * factor(said["bonus"]), self.power * factor(said["bonus_power"])
 

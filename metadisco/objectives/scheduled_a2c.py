@@ -23,7 +23,7 @@ from metadisco.core.config import check_positive
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import AgentParams, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
-from metadisco.objectives import schedule
+from metadisco.objectives import episodes, schedule
 from metadisco.objectives.actor_critic import estimate
 from metadisco.objectives.base import Predictions
 from metadisco.objectives.schedule import SHARED_OUTPUTS
@@ -39,6 +39,7 @@ INPUTS = (
     "entropy",
     "value_error",
 )
+ALL_INPUTS = (*INPUTS, *episodes.INPUTS)
 OUTPUTS = (*SHARED_OUTPUTS, "loss_scale", "advantage_offset")
 _MAX_LOG_FACTOR = 5.0  # factors are at most e^5
 
@@ -52,6 +53,7 @@ class RewardHistory:
     slow: jax.Array  # float32, likewise, over about eight updates
     best: jax.Array  # float32, highest mean reward of a rollout
     num_updates: jax.Array  # int32
+    episodes: episodes.EpisodeHistory
 
     @property
     def unit(self) -> jax.Array:
@@ -59,8 +61,9 @@ class RewardHistory:
         return jnp.where(self.largest > 0.0, self.largest, 1.0)
 
 
-def observe(state: RewardHistory, reward: jax.Array) -> RewardHistory:
-    """The history after a rollout of rewards [T, B]. The first rollout sets both running means."""
+def observe(state: RewardHistory, trajectory: Trajectory) -> RewardHistory:
+    """The history after a rollout. The first rollout sets both running means."""
+    reward = trajectory.reward
     mean, is_first = jnp.mean(reward), state.num_updates == 0
     return RewardHistory(
         largest=jnp.maximum(state.largest, jnp.max(jnp.abs(reward))),
@@ -68,11 +71,18 @@ def observe(state: RewardHistory, reward: jax.Array) -> RewardHistory:
         slow=schedule.follow(state.slow, mean, schedule.SLOW, is_first),
         best=jnp.where(is_first, mean, jnp.maximum(state.best, mean)),
         num_updates=state.num_updates + 1,
+        episodes=episodes.observe(state.episodes, trajectory.finished),
     )
 
 
 def inputs(
-    state: RewardHistory, predictions: Predictions, trajectory: Trajectory, progress: Progress, *, gamma: float
+    state: RewardHistory,
+    predictions: Predictions,
+    trajectory: Trajectory,
+    progress: Progress,
+    *,
+    gamma: float,
+    names: tuple[str, ...] = INPUTS,
 ) -> jax.Array:
     """Inputs of the net, all of order 1. Means of rewards are small numbers per step, so they are stretched.
 
@@ -82,9 +92,10 @@ def inputs(
         trajectory: [T, B], rewards in units of the environment.
         progress: before the update.
         gamma: discount of the value errors.
+        names: of the inputs, among `ALL_INPUTS`.
 
     Returns:
-        [9] float32, in the order of `INPUTS`.
+        One number for each name, float32, in their order.
     """
     unit = state.unit
     value, after = (each["value"][..., 0] for each in (predictions.now, predictions.next))
@@ -99,8 +110,9 @@ def inputs(
         "reward_seen": (state.largest > 0.0).astype(jnp.float32),
         "entropy": schedule.entropy_share(predictions.now),
         "value_error": jnp.log(1e-3 + jnp.sqrt(jnp.mean(jnp.square(error)))) / 3.0 + 1.0,
+        **episodes.inputs(state.episodes),
     }
-    return jnp.stack([columns[name] for name in INPUTS])
+    return jnp.stack([columns[name] for name in names])
 
 
 @struct.dataclass
@@ -144,6 +156,7 @@ class ScheduledA2C:
         gae_lambda: lambda at o = 0, in (0, 1).
         entropy_weight: at o = 0.
         loss_scale: of the policy's loss at o = 0, positive.
+        inputs: what the net sees, in order; some or all of `ALL_INPUTS`.
 
     Example:
         >>> import jax
@@ -157,6 +170,7 @@ class ScheduledA2C:
     gae_lambda: float = 0.95
     entropy_weight: float = 0.0
     loss_scale: float = 1.0
+    inputs: tuple[str, ...] = INPUTS
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -167,11 +181,15 @@ class ScheduledA2C:
                 f"ScheduledA2C.entropy_weight must not be negative and must be finite, got {self.entropy_weight}"
             )
         check_positive(self, "loss_scale")
+        if not self.inputs or len(set(self.inputs)) < len(self.inputs) or not set(self.inputs) <= set(ALL_INPUTS):
+            raise ValueError(
+                f"ScheduledA2C.inputs must be different names among {', '.join(ALL_INPUTS)}, got {self.inputs}"
+            )
 
     @property
     def features(self) -> tuple[str, ...]:
         """Inputs of the net, in order."""
-        return INPUTS
+        return self.inputs
 
     def heads(self, spec: EnvSpec) -> Heads:
         """A policy and a value. Raises ValueError where actions are continuous."""
@@ -184,13 +202,13 @@ class ScheduledA2C:
 
     def init(self, key: Key) -> MetaParams:
         """Random hidden units, and outputs of zero: A2C."""
-        return schedule.init(key, self.width, num_inputs=len(INPUTS), num_outputs=len(OUTPUTS))
+        return schedule.init(key, self.width, num_inputs=len(self.inputs), num_outputs=len(OUTPUTS))
 
     def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> RewardHistory:
         """No reward has been seen."""
-        del key, agent, agent_params, num_workers
+        del key, agent, agent_params
         zero = jnp.zeros((), jnp.float32)
-        return RewardHistory(zero, zero, zero, zero, jnp.zeros((), jnp.int32))
+        return RewardHistory(zero, zero, zero, zero, jnp.zeros((), jnp.int32), episodes.none(num_workers))
 
     def targets(
         self,
@@ -202,11 +220,17 @@ class ScheduledA2C:
     ) -> tuple[ScheduledTargets, RewardHistory]:
         """Coefficients of this update, and advantages and returns by them, over time for each worker."""
         predictions = jax.lax.stop_gradient(predictions)
-        state = observe(state, trajectory.reward)
+        state = observe(state, trajectory)
         reward = trajectory.reward / state.unit
-        told = inputs(state, predictions, trajectory, progress, gamma=self.gamma)
+        told = self.see(state, predictions, trajectory, progress)
         said = self.coefficients(meta_params, told)
         return self.by(said, predictions, replace(trajectory, reward=reward)), state
+
+    def see(
+        self, state: RewardHistory, predictions: Predictions, trajectory: Trajectory, progress: Progress
+    ) -> jax.Array:
+        """What the net is told, in the order of `features`; see `inputs`."""
+        return inputs(state, predictions, trajectory, progress, gamma=self.gamma, names=self.inputs)
 
     def by(self, said: Coefficients, predictions: Predictions, trajectory: Trajectory) -> ScheduledTargets:
         """Advantages and returns by given coefficients, of a trajectory whose rewards are scaled."""
@@ -215,7 +239,7 @@ class ScheduledA2C:
         return ScheduledTargets(advantage, estimated.value, schedule.at_all_steps(said, trajectory))
 
     def coefficients(self, meta_params: MetaParams, inputs: jax.Array) -> Coefficients:
-        """What the net makes of its inputs, in the order of `features`. [9] float32."""
+        """What the net makes of its inputs, in the order of `features`. [I] float32."""
         said = schedule.outputs(meta_params, inputs, OUTPUTS)
         return Coefficients(
             policy_step=factor(said["policy_step"]),

@@ -11,14 +11,15 @@ from metadisco.envs.base import Box, Discrete, EnvSpec
 from metadisco.lives.learner import Learner
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.count_bonus import WithCountBonus
-from metadisco.objectives.exploring_a2c import INPUTS, OUTPUTS, ExploringA2C
-from metadisco.objectives.scheduled_a2c import ScheduledA2C
+from metadisco.objectives.exploring_a2c import OUTPUTS, ExploringA2C
+from metadisco.objectives.scheduled_a2c import ALL_INPUTS, ScheduledA2C
 from metadisco.reports.inspection import text
 from tests.support import probes, small
 from tests.support.reference import scheduled_a2c as reference
 from tests.support.rollouts import random_net, tabular, visiting
 
-OBJECTIVE = ExploringA2C(ScheduledA2C(width=5, entropy_weight=0.01), width=3, bonus=0.3, power=0.5)
+OBJECTIVE = ExploringA2C(ScheduledA2C(width=5, entropy_weight=0.01, inputs=ALL_INPUTS), width=3, bonus=0.3, power=0.5)
+INPUTS = OBJECTIVE.features
 PROGRESS = Progress(jnp.int32(3), jnp.int32(20))
 AGENT = tabular(num_obs=5)
 
@@ -45,18 +46,19 @@ def test_bonus_and_power_equal_the_numpy_reference():
     met = np.bincount(np.asarray(trajectory.obs).ravel(), minlength=5)[np.asarray(trajectory.obs)]
     reward = np.asarray(trajectory.reward)
     history = {"largest": np.abs(reward).max(), "fast": reward.mean(), "slow": reward.mean(), "best": reward.mean()}
+    history["finished"] = np.asarray(trajectory.finished)
     rollout = {name: np.asarray(getattr(trajectory, name)) for name in ("reward", "terminated", "truncated")}
     rollout |= {"logits": np.asarray(predictions.now["logits"])}
     rollout |= {"value": np.asarray(predictions.now["value"])[..., 0]}
     rollout |= {"next_value": np.asarray(predictions.next["value"])[..., 0]}
     told = reference.inputs(history, rollout, 3, 20, OBJECTIVE.a2c.gamma)
-    told = np.array([*(told[name] for name in reference.ORDER), 2 * np.mean(met**-0.5) - 1])
+    told = np.array([*(told[name] for name in ALL_INPUTS), 2 * np.mean(met**-0.5) - 1])
     weights = jax.tree.map(np.asarray, net["bonus"])
     hidden = np.tanh(told @ weights["hidden"] + weights["hidden_bias"])
     said = hidden @ weights["out"] + weights["out_bias"]
     bonus, power = 0.3 * np.exp(np.clip(2 * said[0], -5, 5)), 0.5 * np.exp(np.clip(2 * said[1], -5, 5))
     a2c = reference.coefficients(
-        jax.tree.map(np.asarray, net["a2c"]), dict(zip(reference.ORDER, told, strict=False)), OBJECTIVE.a2c
+        jax.tree.map(np.asarray, net["a2c"]), dict(zip(ALL_INPUTS, told, strict=False)), OBJECTIVE.a2c
     )
     by_hand = WithCountBonus(A2C(gamma=float(a2c[4]), gae_lambda=float(a2c[3])), float(bonus), float(power))
     wanted, _ = by_hand.targets((), first_state(by_hand), predictions, trajectory, PROGRESS)

@@ -12,14 +12,14 @@ from metadisco.core.types import Progress
 from metadisco.envs.base import Box, EnvSpec
 from metadisco.lives.learner import Learner
 from metadisco.objectives.actor_critic import A2C
-from metadisco.objectives.scheduled_a2c import INPUTS, OUTPUTS, ScheduledA2C, observe
+from metadisco.objectives.scheduled_a2c import ALL_INPUTS, INPUTS, OUTPUTS, ScheduledA2C, observe
 from tests.support import probes, small
 from tests.support.reference import scheduled_a2c as reference
 from tests.support.rollouts import NUM_STEPS as T
 from tests.support.rollouts import NUM_WORKERS as B
 from tests.support.rollouts import experience, random_net
 
-OBJECTIVE = ScheduledA2C(width=5, entropy_weight=0.01, loss_scale=3.0)
+OBJECTIVE = ScheduledA2C(width=5, entropy_weight=0.01, loss_scale=3.0, inputs=ALL_INPUTS)
 PROGRESS = Progress(jnp.int32(3), jnp.int32(20))
 
 
@@ -34,14 +34,16 @@ def test_targets_equal_the_numpy_reference_over_two_updates():
         found, state = OBJECTIVE.targets(net, state, predictions, trajectory, Progress(jnp.int32(n), jnp.int32(20)))
         reward = np.asarray(trajectory.reward)
         mean, largest = reward.mean(), np.abs(reward).max()
+        finished = np.asarray(trajectory.finished)
         if history is None:
-            history = {"largest": largest, "fast": mean, "slow": mean, "best": mean}
+            history = {"largest": largest, "fast": mean, "slow": mean, "best": mean, "finished": finished}
         else:
             history = {
                 "largest": max(history["largest"], largest),
                 "fast": history["fast"] + (mean - history["fast"]) / 2,
                 "slow": history["slow"] + (mean - history["slow"]) / 8,
                 "best": max(history["best"], mean),
+                "finished": np.concatenate([history["finished"], finished]),
             }
         rollout = {
             "reward": reward,
@@ -61,6 +63,17 @@ def test_targets_equal_the_numpy_reference_over_two_updates():
         steps = OBJECTIVE.step_factors(found)
         np.testing.assert_allclose([steps["policy"], steps["prediction"]], wanted[2][:2], rtol=1e-4)
     assert state.num_updates == 2
+
+
+def test_a_net_sees_what_it_is_given_in_the_order_given():
+    few = replace(OBJECTIVE, inputs=("longest_episode", "entropy"))
+    trajectory, predictions = experience()
+    state = observe(first_state(), trajectory)
+    all_of_them = dict(zip(ALL_INPUTS, OBJECTIVE.see(state, predictions, trajectory, PROGRESS), strict=True))
+    seen = few.see(state, predictions, trajectory, PROGRESS)
+    np.testing.assert_array_equal(seen, [all_of_them["longest_episode"], all_of_them["entropy"]])
+    assert few.init(jax.random.key(0))["hidden"].shape == (2, 5)
+    assert ScheduledA2C().features == INPUTS
 
 
 def test_a_net_that_says_nothing_is_a2c_on_rewards_whose_largest_is_1():
@@ -100,7 +113,10 @@ def test_rewards_of_zero_are_left_as_they_are():
 
 
 def test_the_largest_reward_is_remembered_over_updates():
-    state = observe(observe(first_state(), jnp.full((T, B), -4.0)), jnp.full((T, B), 0.5))
+    trajectory, _ = experience()
+    state = first_state()
+    for reward in (-4.0, 0.5):
+        state = observe(state, replace(trajectory, reward=jnp.full((T, B), reward)))
     assert (state.largest, state.best, state.num_updates) == (4.0, 0.5, 2)
     assert (state.fast, state.slow) == (-4.0 + 0.5 * 4.5, -4.0 + 0.125 * 4.5)
 
@@ -117,9 +133,9 @@ def test_every_output_changes_what_is_learned(output):
     assert np.max(np.abs(np.subtract(*found))) > 1e-5
 
 
-@pytest.mark.parametrize("column", range(len(INPUTS)), ids=INPUTS)
+@pytest.mark.parametrize("column", range(len(ALL_INPUTS)), ids=ALL_INPUTS)
 def test_every_input_reaches_the_coefficients(column):
-    net, inputs = random_net(OBJECTIVE), jnp.zeros(len(INPUTS))
+    net, inputs = random_net(OBJECTIVE), jnp.zeros(len(ALL_INPUTS))
     before, after = (OBJECTIVE.coefficients(net, each) for each in (inputs, inputs.at[column].set(1.0)))
     assert before.policy_step != after.policy_step
     assert before.gamma != after.gamma
@@ -140,5 +156,9 @@ def test_wrong_settings_are_refused():
         ScheduledA2C(entropy_weight=-0.1)
     with pytest.raises(ValueError, match="loss_scale must be"):
         ScheduledA2C(loss_scale=0.0)
+    with pytest.raises(ValueError, match="inputs must be different names among fraction_of_lifetime"):
+        ScheduledA2C(inputs=("entropy", "entropy"))
+    with pytest.raises(ValueError, match="inputs must be different names"):
+        ScheduledA2C(inputs=("temperature",))
     with pytest.raises(ValueError, match="use A2C or"):
         ScheduledA2C().heads(EnvSpec(Box((4,)), Box((2,), -1.0, 1.0)))

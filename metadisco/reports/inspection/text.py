@@ -36,6 +36,8 @@ WORDS = {  # feature -> what it is
     "reward_seen": "whether there has been any reward",
     "entropy": "entropy of the policy, from −1 to 1 (uniform)",
     "value_error": "size of the errors of the value, as a logarithm",
+    "episode_length": "mean length of the agent's episodes so far, as a logarithm",
+    "longest_episode": "length of its longest episode so far, as a logarithm",
     "novelty": "how new what the agent meets is: −1 all met often, 1 all for the first time",
     "l": "l = log r, where r = π/π_old is how far the policy has moved since it acted",
     "e": "e = 1 − r",

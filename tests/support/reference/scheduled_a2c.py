@@ -2,15 +2,10 @@
 
 import numpy as np
 
-ORDER = (
-    *("fraction_of_lifetime", "log_lifetime", "mean_reward", "reward_trend", "best_mean_reward"),
-    *("reward_density", "reward_seen", "entropy", "value_error"),
-)
-
 
 def coefficients(net, inputs, objective):
     """Step sizes of policy and prediction, entropy weight, lambda, gamma, scale and offset."""
-    hidden = np.tanh(np.array([inputs[name] for name in ORDER]) @ net["hidden"] + net["hidden_bias"])
+    hidden = np.tanh(np.array([inputs[name] for name in objective.inputs]) @ net["hidden"] + net["hidden_bias"])
     policy, prediction, entropy, lam, discount, scale, offset = hidden @ net["out"] + net["out_bias"]
 
     def moved(usual, by):
@@ -29,7 +24,8 @@ def coefficients(net, inputs, objective):
 
 
 def inputs(history, rollout, n, lifetime, gamma):
-    """What the net is told. `history` has the largest |reward|, two running means and the best, with this rollout."""
+    """What the net is told. `history` has the largest |reward|, two running means and the best, with this rollout, and
+    of each worker whether an episode ended, step by step over the life, [steps of the life, B]."""
     unit = history["largest"] or 1.0
     probs = np.exp(rollout["logits"]) / np.exp(rollout["logits"]).sum(-1, keepdims=True)
     entropy = -(probs * np.log(probs)).sum(-1).mean() / np.log(probs.shape[-1])
@@ -45,7 +41,23 @@ def inputs(history, rollout, n, lifetime, gamma):
         "reward_seen": float(history["largest"] > 0),
         "entropy": 2 * entropy - 1,
         "value_error": np.log(1e-3 + np.sqrt((error**2).mean())) / 3 + 1,
+        "episode_length": np.log(np.mean(lengths(history["finished"])) / 100) / 2,
+        "longest_episode": np.log(max(lengths(history["finished"])) / 100) / 2,
     }
+
+
+def lengths(finished):
+    """Steps of every episode, those that go on included, which may have none yet."""
+    found = []
+    for worker in np.asarray(finished).T:
+        length = 0
+        for ended in worker:
+            length += 1
+            if ended:
+                found.append(length)
+                length = 0
+        found.append(length)
+    return found
 
 
 def targets(net, history, rollout, n, lifetime, objective):
