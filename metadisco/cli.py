@@ -157,6 +157,13 @@ def _parser() -> argparse.ArgumentParser:
         help="start at the meta-parameters of this objective: a name in the zoo or a folder [default: random ones]",
     )
     discover.add_argument(
+        "--environments",
+        nargs="+",
+        metavar="NAME",
+        help="meta-train on these instead of the preset's, and test there: CartPole-v1, gymnax:NAME, brax:NAME or "
+        "my_module:make_env",
+    )
+    discover.add_argument(
         "--sweep",
         action="append",
         default=[],
@@ -334,11 +341,13 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
 
     from metadisco.commands import discovery, settings
     from metadisco.core import config
-    from metadisco.presets import registry
+    from metadisco.presets import mixture, registry
 
     if known.start is not None and known.resume:
         raise ValueError("--from with --resume: a run that goes on keeps its beginning; leave out one of the two")
     preset = registry.preset(known.preset)
+    if known.environments is not None:
+        preset = mixture.on_environments(preset, known.environments)
     file: Mapping[str, object] = {} if known.settings is None else settings.read(known.settings)
     for fields in (file, _overrides(rest)):  # in turn: a file may name an objective, and the command line a field of it
         preset = replace(preset, trainer=config.replace_fields(preset.trainer, fields))

@@ -10,7 +10,7 @@ import pytest
 from metadisco.agents.convolutions import StridedCNN
 from metadisco.agents.networks import CNN, MLP, Separate, Table
 from metadisco.core.config import ConfigError
-from metadisco.envs.base import Box, Discrete, EnvSpec, Step
+from metadisco.envs.base import Box, Discrete, EnvSpec
 from metadisco.envs.brax_adapter import Brax
 from metadisco.envs.gymnasium_adapter import Gymnasium
 from metadisco.envs.gymnax_adapter import Gymnax
