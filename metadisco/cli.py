@@ -157,6 +157,13 @@ def _parser() -> argparse.ArgumentParser:
         help="start at the meta-parameters of this objective: a name in the zoo or a folder [default: random ones]",
     )
     discover.add_argument(
+        "--environments",
+        nargs="+",
+        metavar="NAME",
+        help="meta-train on these instead of the preset's, and test there: CartPole-v1, gymnax:NAME, brax:NAME or "
+        "my_module:make_env",
+    )
+    discover.add_argument(
         "--sweep",
         action="append",
         default=[],
@@ -209,7 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--suite",
         action="append",
-        help="NAME, NAME@LIFETIME, NAME@xFACTOR or horizons:NAME; may be repeated [default: grid-unseen]",
+        help="NAME, NAME@LIFETIME, NAME@xFACTOR, horizons:NAME, or any environment: gymnax:NAME, brax:NAME, "
+        "gymnasium:NAME or my_module:make_env; may be repeated [default: grid-unseen]",
     )
     evaluate.add_argument("--seeds", type=int, default=2, help="agents per task [default: 2]")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of the agents [default: 0]")
@@ -242,6 +250,18 @@ def _parser() -> argparse.ArgumentParser:
             metavar="MODULE",
             help="module or package of your own whose components checkpoints may name; may be repeated",
         )
+
+    tune = commands.add_parser(
+        "tune",
+        help="measure the scale of an environment: what a random policy and tuned PPO get there",
+        description="Measure what PPO gets on an environment at the best of several rates of learning, and keep it as "
+        "the scale of its scores; without, they are returns.",
+    )
+    tune.add_argument("environment", help="gymnax:NAME, brax:NAME, gymnasium:NAME or my_module:make_env")
+    tune.add_argument("--seeds", type=int, default=4, help="agents for each rate, at least 2 [default: 4]")
+    tune.add_argument("--seed", type=int, default=0, help="seed of the agents [default: 0]")
+    tune.add_argument("--updates", type=int, help="the usual budget there, in agent updates [default: 128]")
+    tune.set_defaults(run=_tune)
 
     listing = commands.add_parser("list", help="list presets, suites, objectives, checkpoints or a preset's settings")
     listing.add_argument("kind", choices=["presets", "suites", "objectives", "checkpoints", "settings"])
@@ -321,11 +341,13 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
 
     from metadisco.commands import discovery, settings
     from metadisco.core import config
-    from metadisco.presets import registry
+    from metadisco.presets import mixture, registry
 
     if known.start is not None and known.resume:
         raise ValueError("--from with --resume: a run that goes on keeps its beginning; leave out one of the two")
     preset = registry.preset(known.preset)
+    if known.environments is not None:
+        preset = mixture.on_environments(preset, known.environments)
     file: Mapping[str, object] = {} if known.settings is None else settings.read(known.settings)
     for fields in (file, _overrides(rest)):  # in turn: a file may name an objective, and the command line a field of it
         preset = replace(preset, trainer=config.replace_fields(preset.trainer, fields))
@@ -410,6 +432,13 @@ def _evaluate(known: argparse.Namespace) -> int:
     if known.out:
         comparison.write(Path(known.out), document, found.results, overwrite=known.overwrite)
         print(f"results and figures written to {known.out}")
+    return 0
+
+
+def _tune(known: argparse.Namespace) -> int:
+    from metadisco.commands import tuning
+
+    tuning.tune(known.environment, num_seeds=known.seeds, updates=known.updates, seed=known.seed, console=_console())
     return 0
 
 

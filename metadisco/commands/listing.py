@@ -96,7 +96,10 @@ def _suites() -> list[tuple[str, ...]]:
         anchors = dict.fromkeys(suites.UPPER_ANCHORS[suites.upper_anchor(name)] for name in members)
         rows.append((group, f"each of {', '.join(members)}, with agents of its own; 1 is {' or '.join(anchors)}"))
     times = "any of them at 1/4, 1, 4 and 16 times its lifetime; NAME@x4 is one of these, NAME@250 any lifetime"
-    return [*rows, ("horizons:NAME", times)]
+    named = "any environment of gymnax, brax or gymnasium, such as gymnax:FourRooms-misc, with the usual agent for its "
+    named += "spaces; scores are returns until `metadisco tune` has measured a scale"
+    own = "an environment of your own: what my_module:make_env makes"
+    return [*rows, ("horizons:NAME", times), ("LIBRARY:NAME", named), ("MODULE:NAME", own)]
 
 
 def _shipped() -> Iterable[tuple[str, Mapping[str, Any]]]:

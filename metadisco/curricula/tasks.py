@@ -39,6 +39,14 @@ class TaskDistribution(Protocol):
         """One task."""
 
 
+class HasDefaultLevel(Protocol):
+    """An environment that has a level by default."""
+
+    @property
+    def default_level(self) -> Level:
+        """A pytree of arrays."""
+
+
 @runtime_checkable
 class Mutable(Protocol):
     """A distribution of levels, lifetimes or tasks that can also change a draw a little. `ACCEL` needs it."""
@@ -70,6 +78,23 @@ class OneLevel:
         """Nothing: the environment is as it is."""
         del key
         return ()
+
+
+@own_defaults
+@dataclass(frozen=True)
+class DefaultLevel:
+    """The level that an environment has by default, always.
+
+    Attributes:
+        env: with `default_level`.
+    """
+
+    env: HasDefaultLevel
+
+    def sample(self, key: Key) -> Level:
+        """The default level."""
+        del key
+        return self.env.default_level
 
 
 @own_defaults

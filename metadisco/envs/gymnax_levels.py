@@ -68,7 +68,7 @@ class GymnaxLevels:
         if field in derived:
             raise ValueError(f"{name} follows from other fields, so it has no range. Valid: {', '.join(valid)}.")
         if field not in valid:
-            raise ValueError(f"{name} is NaN that a level has.{nearest(field, valid)}")
+            raise ValueError(f"{name} is no field of its levels.{nearest(field, valid)}")
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
             raise ValueError(f"{name} needs finite numbers low <= high, got {low} and {high}")
         if field == "max_steps_in_episode" and low < 1:

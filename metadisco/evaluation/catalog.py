@@ -48,6 +48,10 @@ UPPER_ANCHORS: Mapping[str, str] = MappingProxyType(
 """What can have the score 1, by the name under which it stands among the agents of a table."""
 
 
+UNSCALED = "unscaled"
+"""In place of an upper anchor where no scale is known: scores are returns."""
+
+
 def upper_anchor(name: str) -> str:
     """What has the score 1 on an environment: "human" for Atari, "optimal" where it is known, else "reference"."""
     if name.startswith("atari-"):

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import jax
 
 from metadisco.core.score_table import counted
-from metadisco.envs.base import Box
+from metadisco.envs.base import Box, Environment
 from metadisco.envs.brax_adapter import Brax
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.host import Hosted
 from metadisco.evaluation.agents_under_test import AgentUnderTest, PlannedTest
+from metadisco.lives.life import InnerLoop
 
 COMPILE_SECONDS = 10.0  # of an agent on a suite
 STEP_MICROSECONDS = {"grid": 0.5, "small": 5.0, "images": 120.0, "brax": 60.0, "host": 1500.0}
@@ -30,9 +31,16 @@ def seconds(tests: Sequence[PlannedTest], num_seeds: int) -> float | None:
 def _seconds(test: PlannedTest, agent: AgentUnderTest, num_seeds: int) -> float:
     wanted, inner = test.suite, agent.inner
     lifetime = wanted.suite.lifetime if wanted.lifetime is None else wanted.lifetime
-    num_lives = wanted.size * num_seeds
+    return _on_cpu(wanted.suite.env, inner, lifetime, wanted.size * num_seeds)
+
+
+def cost(env: Environment, inner: InnerLoop, lifetime: int, num_lives: int) -> float | None:
+    """Expected seconds of lives on an environment; None on an accelerator."""
+    return _on_cpu(env, inner, lifetime, num_lives) if jax.default_backend() == "cpu" else None
+
+
+def _on_cpu(env: Environment, inner: InnerLoop, lifetime: int, num_lives: int) -> float:
     env_steps = num_lives * lifetime * inner.num_workers * inner.num_steps
-    env = wanted.suite.env
     num_cores = 1 if isinstance(env, Hosted) else min(jax.local_device_count(), num_lives)
     return COMPILE_SECONDS + 1e-6 * STEP_MICROSECONDS[_kind(env)] * env_steps / num_cores
 

@@ -24,7 +24,7 @@ from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gymnax_adapter import Gymnax
 from metadisco.envs.gymnax_levels import GymnaxLevels
 from metadisco.envs.host import Hosted
-from metadisco.evaluation.catalog import UPPER_ANCHORS, upper_anchor
+from metadisco.evaluation.catalog import UNSCALED, UPPER_ANCHORS, upper_anchor
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.normalization import Normalizer
@@ -46,7 +46,8 @@ class EnvironmentConfig:
         random_return: of a policy that has not learned; it has the score 0.
         upper_return: what has the score 1.
         upper_anchor: what `upper_return` is, one of `UPPER_ANCHORS`: `optimal`, the best expected return that a policy
-            can have; `human`, as published; or `reference`, of PPO at the usual budget.
+            can have; `human`, as published; or `reference`, of PPO at the usual budget. `UNSCALED` where nothing was
+            measured: with returns of 0 and 1 scores are returns.
     """
 
     inner: InnerLoop
@@ -57,7 +58,7 @@ class EnvironmentConfig:
     upper_anchor: str = "reference"
 
     def __post_init__(self) -> None:
-        if self.upper_anchor not in UPPER_ANCHORS:
+        if self.upper_anchor not in (*UPPER_ANCHORS, UNSCALED):
             hint = nearest(self.upper_anchor, UPPER_ANCHORS)
             raise ValueError(f"EnvironmentConfig.upper_anchor {self.upper_anchor!r} is unknown.{hint}")
 

@@ -152,7 +152,7 @@ def evaluate(
         if nan_checks.is_on() and not np.isfinite(found).all():
             lost = places[np.argmin(np.isfinite(found))]
             nan_search.find_in_life(inner, meta_params, jax.tree.map(lambda leaf: leaf[lost], initials))
-        return np.where(np.isfinite(found), found, test_set.random_return[:, None]).astype(np.float32)
+        return found
 
     on_progress(0.0)
     lives = _begin(initials, inner=inner, mesh=mesh)
@@ -167,7 +167,7 @@ def evaluate(
     return _record(
         test_set,
         inner,
-        np.stack(returns),
+        _without_nan(np.stack(returns), test_set),
         jax.tree.map(lambda *segments: np.stack(segments), *metrics),
         jax.tree.map(lambda leaf: np.asarray(leaf[shown]), lives.agent_params),
     )
@@ -201,11 +201,16 @@ def _evaluate_on_host(
     initials = _initials(key, test_set.tasks, num_seeds, np.arange(test_set.num_tasks * num_seeds))
     points = milestones(test_set.lifetime, num_points)
     history = host.spend(inner, meta_params, initials, points, on_progress=on_progress)
-    found = by_task(history.returns)
-    returns = np.where(np.isfinite(found), found, test_set.random_return[:, None]).astype(np.float32)
+    returns = _without_nan(by_task(history.returns), test_set)
     shown = history.lives[: NUM_PICTURES * num_seeds : num_seeds]
     kept = jax.tree.map(lambda *leaves: np.stack(leaves), *[life.agent_params for life in shown])
     return _record(test_set, inner, returns, jax.tree.map(by_task, history.metrics), kept)
+
+
+def _without_nan(returns: np.ndarray, test_set: TestSet) -> np.ndarray:
+    """Returns [P + 1, N, S] in which an agent that diverged has what it had before it learned anything."""
+    before = test_set.random_return[:, None] if test_set.is_scaled else returns[0]
+    return np.where(np.isfinite(returns), returns, before).astype(np.float32)
 
 
 def _record(
@@ -224,6 +229,7 @@ def _record(
         scores=stats.normalize(returns, test_set.random_return, test_set.upper_return),
         metrics=metrics,
         agent_params=_flatten(agent_params),
+        is_scaled=test_set.is_scaled,
     )
 
 
@@ -250,16 +256,20 @@ def compare(
         on_progress: called with an agent's name and the fraction of its lifetime that is over.
 
     Returns:
-        By name: `random`, the agents, and `test_set.upper_anchor`. The two anchors are constants.
+        By name: `random`, the agents, and `test_set.upper_anchor`. The two anchors are constants; there are none where
+        scores have no scale.
 
     Raises:
         ValueError: for equal names, or as in `evaluate`.
     """
-    names, anchors = [agent.name for agent in agents], ("random", test_set.upper_anchor)
+    names = [agent.name for agent in agents]
+    anchors = ("random", test_set.upper_anchor) if test_set.is_scaled else ()
     if len({*names, *anchors}) < len(names) + len(anchors):
         raise ValueError(f"names of agents must differ and none be one of {anchors}, got {names}")
     num_points = min(num_points, test_set.lifetime)
-    found = {"random": _constant(test_set, test_set.random_return, num_seeds, num_points)}
+    found = {}
+    if test_set.is_scaled:
+        found["random"] = _constant(test_set, test_set.random_return, num_seeds, num_points)
     for agent in agents:
         found[agent.name] = evaluate(
             agent.inner,
@@ -271,7 +281,8 @@ def compare(
             slots=slots,
             on_progress=partial(on_progress, agent.name),
         )
-    found[test_set.upper_anchor] = _constant(test_set, test_set.upper_return, num_seeds, num_points)
+    if test_set.is_scaled:
+        found[test_set.upper_anchor] = _constant(test_set, test_set.upper_return, num_seeds, num_points)
     return found
 
 

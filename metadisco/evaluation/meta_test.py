@@ -216,7 +216,8 @@ def show(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], console: Any) ->
         first = next(iter(agents.values()), {})
         of = [f" of {counted(first['num_tasks'], 'level')}"] if "num_tasks" in first else []
         of += [f" at lifetime {first['lifetime']}"] if "lifetime" in first else []
-        title = f"{suite}: normalised score{''.join(of)}"
+        what = "normalised score" if results.are_scaled(agents) else "return"
+        title = f"{suite}: {what}{''.join(of)}"
         score_table.show(_narrow(agents), title, console)
     for sentence in results.remarks(scores):
         console.print(sentence, highlight=False, markup=False)

@@ -39,6 +39,7 @@ class Evaluation:
     scores: np.ndarray  # [P + 1, N, S] 0 for the random policy, 1 for the upper anchor
     metrics: dict[str, np.ndarray]  # name -> [P, N, S] means over the updates between two points
     agent_params: dict[str, np.ndarray]  # path in the tree -> [some first tasks, ...] at the end, first seed
+    is_scaled: bool = True  # whether scores have a scale; else they are returns
 
 
 class Results(dict[str, dict[str, Evaluation]]):
@@ -95,12 +96,16 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
     Returns:
         `iqm`, `optimality_gap`, `cvar` (mean of the worst tenth of the levels) and `mean_score` of the normalized
         scores, each with the ends of its 95% interval as `NAME_low` and `NAME_high`, and what they were computed from.
-        `resampled` says what was resampled for the intervals, see `metadisco.evaluation.stats.bootstrap`.
+        `resampled` says what was resampled for the intervals, see `metadisco.evaluation.stats.bootstrap`. Where scores
+        have no scale they are returns, `is_scaled` is false, and there is no gap to an optimum.
     """
     returns, scores = evaluation.returns[-1], evaluation.scores[-1]
     row: dict[str, Any] = {}
     for name, interval in stats.aggregates(scores).items():
-        row |= {name: interval.point, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        if evaluation.is_scaled or name != "optimality_gap":
+            row |= {name: interval.point, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    if not evaluation.is_scaled:
+        row["is_scaled"] = False
     return row | {
         "mean_return": float(np.mean(returns)),
         "num_tasks": scores.shape[0],
@@ -149,7 +154,7 @@ def remarks(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
             if low is not None and low == high:
                 is_lone = row.get("num_tasks") == row.get("num_seeds") == 1
                 (lone if is_lone else alike).append(f"{agent} on {suite}")
-            if any(
+            if are_scaled(agents) and any(
                 isinstance(row.get(name), int | float) and row[name] > 1 for name in ("iqm", "iqm_high", "mean_score")
             ):
                 above.add(upper_anchor(agents))
@@ -174,6 +179,11 @@ def learning_rows(agents: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[
     """Rows of a suite that are measured: without the two anchors of its scores."""
     anchors = ("random", *UPPER_ANCHORS)
     return {agent: row for agent, row in agents.items() if not row.get("is_exact") and agent not in anchors}
+
+
+def are_scaled(agents: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the scores of a suite have a scale; else they are returns."""
+    return all(row.get("is_scaled", True) for row in agents.values())
 
 
 def upper_anchor(agents: Mapping[str, Any]) -> str:
@@ -284,6 +294,8 @@ def _read_curves(path: Path) -> Results:
 
         results = Results()
         for entry in index["evaluations"]:
-            evaluation = Evaluation(**{field.name: restore(entry[field.name]) for field in fields(Evaluation)})
+            evaluation = Evaluation(
+                **{field.name: restore(entry[field.name]) for field in fields(Evaluation) if field.name in entry}
+            )
             results.setdefault(evaluation.suite, {})[entry["agent"]] = evaluation
     return results

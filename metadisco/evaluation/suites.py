@@ -4,6 +4,7 @@
     NAME@250          at a lifetime of 250 agent updates
     NAME@x4           at four times its own; NAME@x1/4 at a quarter
     horizons:NAME     at 1/4, 1, 4 and 16 times its own
+    LIBRARY:NAME      any environment of a library, or one's own: gymnax:FourRooms-misc, my_module:make_env
     horizons:NAME@64  at 1/4, 1, 4 and 16 times 64 agent updates, such as the lifetime that an objective was trained on
 
 Factors are of the suite's own lifetime, since environments differ in what a usual budget is. A lifetime that is not a
@@ -35,8 +36,9 @@ from metadisco.envs.gridworld.hand_designed import HAND_DESIGNED
 from metadisco.envs.gridworld.levels import LABYRINTHS, GridLevels
 from metadisco.envs.gridworld.mazes import MAZES
 from metadisco.envs.host import Hosted
-from metadisco.evaluation import environments
-from metadisco.evaluation.catalog import GRID_SUITES, GROUPS, UPPER_ANCHORS
+from metadisco.evaluation import any_environment, environments
+from metadisco.evaluation.catalog import GRID_SUITES, GROUPS, UNSCALED, UPPER_ANCHORS
+from metadisco.evaluation.environments import EnvironmentConfig
 from metadisco.evaluation.test_sets import Designed, Generated, GridSuite, Mazes, TestSet
 from metadisco.lives.life import InnerLoop
 
@@ -84,12 +86,13 @@ class Suite(Protocol):
 @own_defaults
 @dataclass(frozen=True)
 class EnvSuite:
-    """One environment of `metadisco.evaluation.environments`, at its own level, with its own agents.
+    """One environment, at its own level, with its own agents.
 
-    Scores are 0 for the random policy and 1 for what `EnvironmentConfig.upper_anchor` says.
+    Scores are 0 for the random policy and 1 for what `EnvironmentConfig.upper_anchor` says, or returns where no scale
+    is known.
 
     Attributes:
-        name: of the environment.
+        name: of `metadisco.evaluation.environments`, or one that `metadisco.evaluation.any_environment` takes.
 
     Example:
         >>> EnvSuite("CartPole-v1").build(lifetime=4).upper_anchor
@@ -101,12 +104,21 @@ class EnvSuite:
     @property
     def description(self) -> str:
         """One line."""
-        return f"{self.name} with networks of its own; 1 is {UPPER_ANCHORS[environments.upper_anchor(self.name)]}"
+        anchor = self.config.upper_anchor
+        scale = "scores are returns" if anchor == UNSCALED else f"1 is {UPPER_ANCHORS[anchor]}"
+        return f"{self.name} with networks of its own; {scale}"
+
+    @property
+    def config(self) -> EnvironmentConfig:
+        """The environment with its agent, budget and scale."""
+        if any_environment.is_named_so(self.name):
+            return any_environment.environment(self.name)
+        return environments.environment(self.name)
 
     @property
     def lifetime(self) -> int:
         """Agent updates: the usual budget."""
-        return environments.environment(self.name).lifetime
+        return self.config.lifetime
 
     @property
     def env(self) -> Environment:
@@ -116,12 +128,12 @@ class EnvSuite:
     @property
     def inner(self) -> InnerLoop:
         """The reference agent of the environment."""
-        return environments.environment(self.name).inner
+        return self.config.inner
 
     def build(self, lifetime: int | None = None, num_levels: int | None = None) -> TestSet:
         """One task. Raises ConfigError for a lifetime below 1, or where a library of the environment is missing."""
         del num_levels  # there is one
-        chosen = environments.environment(self.name)
+        chosen = self.config
         if isinstance(chosen.inner.env, Hosted):
             chosen.inner.env.source.check()
         lifetime = chosen.lifetime if lifetime is None else lifetime
@@ -309,9 +321,15 @@ def suite(name: str) -> Suite:
     Raises:
         config.ConfigError: where there is none of that name; lists the valid ones and the nearest match.
     """
-    if name not in SUITES:
-        raise config.ConfigError(f"unknown suite {name!r}.{config.nearest(name, [*SUITES, *GROUPS])}")
-    return SUITES[name]
+    if name in SUITES:
+        return SUITES[name]
+    if any_environment.is_named_so(name):
+        named = EnvSuite(name)
+        _ = named.config  # raises where there is no such environment
+        return named
+    near = any_environment.near(name)
+    others = f" In a library there is {', '.join(near)}." if near else ""
+    raise config.ConfigError(f"unknown suite {name!r}.{others}{config.nearest(name, [*SUITES, *GROUPS])}")
 
 
 def _lifetime(name: str, suite: Suite, wanted: str, factor: Fraction) -> int | None:

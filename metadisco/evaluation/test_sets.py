@@ -22,6 +22,7 @@ from metadisco.envs.gridworld.dynamics import GridLevel, GridWorld
 from metadisco.envs.gridworld.hand_designed import HAND_DESIGNED
 from metadisco.envs.gridworld.levels import GridLevels, embed
 from metadisco.envs.gridworld.mazes import MAZES, maze
+from metadisco.evaluation.catalog import UNSCALED
 from metadisco.lives.life import InnerLoop
 
 MIN_RANGE = 0.05  # least optimal - random return of a level in a suite
@@ -144,12 +145,17 @@ class TestSet:
     random_return: np.ndarray  # [N] float32
     upper_return: np.ndarray  # [N] float32, of what `upper_anchor` says
     inner: InnerLoop | None = None  # the agents that are tested; None for those of meta-training
-    upper_anchor: str = "optimal"  # what has the score 1, one of UPPER_ANCHORS
+    upper_anchor: str = "optimal"  # what has the score 1, one of UPPER_ANCHORS, or UNSCALED
 
     @property
     def num_tasks(self) -> int:
         """N."""
         return len(self.names)
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether scores have a scale; else they are returns."""
+        return self.upper_anchor != UNSCALED
 
 
 @own_defaults

@@ -19,7 +19,7 @@ from metadisco.curricula.tasks import LevelDistribution
 from metadisco.envs.base import Environment, Level
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.host import Hosted
-from metadisco.evaluation import agents_under_test, environments, suites
+from metadisco.evaluation import agents_under_test, any_environment, environments, suites
 from metadisco.evaluation.agents_under_test import TrainedObjective
 from metadisco.evaluation.evaluation import milestones
 from metadisco.lives import host
@@ -76,8 +76,9 @@ def train_agent(
 
     Args:
         discovered: the objective, or what `metadisco.load` takes.
-        environment: the name of a suite of one environment, such as `CartPole-v1`, of which its reference agent learns,
-            or of grid worlds, of which it is the first level; or a distribution of levels, one of which is drawn.
+        environment: the name of a suite of one environment, such as `CartPole-v1`, or of any, such as
+            `gymnax:FourRooms-misc` or `my_module:make_env`; or of grid worlds, of which it is the first level; or a
+            distribution of levels, one of which is drawn.
         updates: agent updates, the lifetime; by default that of the suite.
         seed: of the agent, and of the level that is drawn.
         num_points: evaluations on the way, at most one an update.
@@ -150,14 +151,14 @@ def _of_suite(discovered: Discovered, name: str) -> tuple[InnerLoop, Level, int]
 
 
 def _usual(discovered: Discovered, env: Environment) -> InnerLoop:
-    """The agent of meta-training in grid worlds, the reference agent of a known environment elsewhere."""
+    """The agent of meta-training in grid worlds, elsewhere the reference agent or the usual one for the spaces."""
     for inner in agents_under_test.trained_with(discovered):
         if inner.env == env or (isinstance(inner.env, GridWorld) and isinstance(env, GridWorld)):
             return inner
     for name in environments.NAMES:
         if name not in environments.HOSTED and environments.environment(name).inner.env == env:
             return environments.with_objective(discovered.objective, environments.environment(name).inner)
-    raise ValueError(f"no agent is known for {env}: give one, inner=InnerLoop(env, torso, objective, learner)")
+    return environments.with_objective(discovered.objective, any_environment.default_agent(env))
 
 
 def _train(

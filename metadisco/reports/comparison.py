@@ -105,7 +105,7 @@ def write(folder: Path, document: Mapping[str, Any], outcome: Results, *, overwr
     folder = folder.absolute()
     check_folder(folder, overwrite=overwrite)
     pictures = {
-        f"{kind}-{suite}.png": chart_style.png(figure)
+        f"{kind}-{suite.replace(':', '-')}.png": chart_style.png(figure)
         for suite, agents in outcome.items()
         for kind, figure in figures(agents, document["scores"][suite]).items()
     }
@@ -122,6 +122,8 @@ def figures(agents: Mapping[str, results.Evaluation], rows: Mapping[str, Any]) -
         return {}
     curves = {agent: plots.learning_curve(each) for agent, each in trained.items()}
     lifetime = next(iter(trained.values())).lifetime
+    if not results.are_scaled(rows):
+        return {"learning": plots.learning(curves, lifetime=lifetime, upper_anchor=None)}
     return {
         "aggregates": plots.aggregates({agent: rows[agent] for agent in trained}, MEASURES),
         "profiles": plots.profile({agent: each.scores[-1] for agent, each in trained.items()}),

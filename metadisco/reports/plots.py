@@ -192,26 +192,29 @@ def duel(baseline: np.ndarray, discovered: np.ndarray, *, agent: str = "a2c") ->
 
 
 @styled
-def learning(curves: Mapping[str, Curve], *, lifetime: int, upper_anchor: str = "optimal") -> "Figure":
+def learning(curves: Mapping[str, Curve], *, lifetime: int, upper_anchor: str | None = "optimal") -> "Figure":
     """Learning curves of agents over their lifetime.
 
     Args:
         curves: agent -> IQM of normalised scores with its interval; x in [0, 1].
         lifetime: agent updates.
-        upper_anchor: what has the score 1.
+        upper_anchor: what has the score 1; None where scores are returns.
     """
-    longest = max(len(name(agent)) for agent in [*curves, upper_anchor])
+    anchors = [] if upper_anchor is None else [upper_anchor]
+    longest = max(len(name(agent)) for agent in [*curves, *anchors])
     figure, axes = new_axes(right=min(0.80, 1 - (12 + 5.8 * longest) / WIDTH))
     hues = colors(curves)
     draw_curves(axes, curves, hues)
-    axes.axhline(1.0, color=color(upper_anchor), linewidth=1.2, linestyle=(0, (2, 2)))
     axes.set_xlim(0, 1)
-    highest = 1.05 if upper_anchor == "optimal" else min(max(axes.get_ylim()[1], 1.05), HIGHEST)
-    axes.set_ylim(max(axes.get_ylim()[0], LOWEST), highest)
     axes.set_xlabel(f"fraction of the lifetime of {lifetime} agent updates")
-    title_axes(axes, "IQM of normalised scores")
+    title_axes(axes, "IQM of normalised scores" if anchors else "IQM of returns")
     ends = [(curve.middle[-1], name(agent), hues[agent]) for agent, curve in curves.items()]
-    label_ends(axes, [*ends, (1.0, name(upper_anchor), color(upper_anchor))])
+    for anchor in anchors:
+        axes.axhline(1.0, color=color(anchor), linewidth=1.2, linestyle=(0, (2, 2)))
+        highest = 1.05 if anchor == "optimal" else min(max(axes.get_ylim()[1], 1.05), HIGHEST)
+        axes.set_ylim(max(axes.get_ylim()[0], LOWEST), highest)
+        ends.append((1.0, name(anchor), color(anchor)))
+    label_ends(axes, ends)
     return figure
 
 

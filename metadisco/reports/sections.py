@@ -97,8 +97,10 @@ def distribution(results: Results) -> Markup:
         if scores:
             medians = ", ".join(f"{chart_style.name(agent)} {np.median(each):.2f}" for agent, each in scores.items())
             spoken = f"Share of lives that score more than a threshold. Medians: {medians}."
-            one = UPPER_ANCHORS[upper_anchor(results[suite])]
-            caption = f"The higher the curve the better. Dotted: the random policy at 0 and {one} at 1."
+            caption = "The higher the curve the better."
+            if _scaled(agents):
+                one = UPPER_ANCHORS[upper_anchor(results[suite])]
+                caption += f" Dotted: the random policy at 0 and {one} at 1."
             charts.append(chart(plots.profile(scores), f"profile-{len(blocks)}", spoken, caption))
         beside = baseline({agent: {"iqm": float(stats.iqm(each))} for agent, each in scores.items()})
         if beside and "discovered" in scores and scores[beside].shape[0] > 1:  # one level would be one point
@@ -123,7 +125,8 @@ def learning(results: Results) -> Markup:
         lifetime = next(iter(agents.values())).lifetime
         ends = ", ".join(f"{chart_style.name(agent)} {curve.middle[-1]:.2f}" for agent, curve in curves.items())
         spoken = f"Learning curves of agents on {suite}. At the end: {ends}."
-        figure = plots.learning(curves, lifetime=lifetime, upper_anchor=upper_anchor(results[suite]))
+        anchor = upper_anchor(results[suite]) if _scaled(agents) else None
+        figure = plots.learning(curves, lifetime=lifetime, upper_anchor=anchor)
         charts.append(chart(figure, f"learning-{len(charts)}", spoken, _title(agents)))
     text = "Each agent is trained from scratch. IQM over levels and seeds, with its 95% bootstrap interval."
     return stack(note(text), grid(charts)) if charts else no_curves()
@@ -221,6 +224,10 @@ def levels(results: Results, suite: str | None) -> Markup:
         "objects there; dot: staying. Where the agent has learnt nothing, arrows are equal. Scores: of the agent shown."
     )
     return stack(note(key), part("grid", pictures, "levels"))
+
+
+def _scaled(agents: Mapping[str, Evaluation]) -> bool:
+    return all(each.is_scaled for each in agents.values())
 
 
 def chart(figure: "Figure", identifier: str, spoken: str, caption: str | Markup) -> Markup:

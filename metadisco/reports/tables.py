@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from metadisco.core import score_table
-from metadisco.evaluation.results import tested_on, upper_anchor
+from metadisco.evaluation.results import are_scaled, tested_on, upper_anchor
 from metadisco.reports import chart_style
 from metadisco.reports.markup import part
 from metadisco.reports.sections import number
@@ -27,7 +27,7 @@ def html_score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> Mar
             {
                 "agent": chart_style.name(agent),
                 "style": agent if agent in chart_style.NAMES else "other",
-                "glyph": _glyph(row),
+                "glyph": _glyph(row) if are_scaled(agents) else "",
                 "cells": [
                     decimal(row.get("iqm"), 3),
                     between,
@@ -36,7 +36,11 @@ def html_score_table(suite: str, agents: Mapping[str, Mapping[str, Any]]) -> Mar
                 "few": [row.get(name, "–") for name in ("num_tasks", "num_seeds")],
             }
         )
-    scale = {"zero": _place(0.0), "one": _place(1.0), "anchor": chart_style.name(upper_anchor(agents))}
+    scale = {
+        "zero": _place(0.0),
+        "one": _place(1.0),
+        "anchor": chart_style.name(upper_anchor(agents)) if are_scaled(agents) else "",
+    }
     return part("scores", suite=suite, about=_about(agents), rows=rows, **scale)
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 # Bottom to top. Imports go down only; docs/architecture.md says what each subpackage holds.
 ROOMS = (
     *("core", "runs", "envs", "agents", "objectives", "checkpoints", "lives", "curricula", "meta_optimizers"),
-    *("meta_training", "evaluation", "presets", "reports", "commands", "testing", "", "cli", "__main__"),
+    *("testing", "meta_training", "evaluation", "presets", "reports", "commands", "", "cli", "__main__"),
 )
 INDEPENDENT = {"curricula", "meta_optimizers"}  # neither imports the other
 
