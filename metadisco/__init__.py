@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.lives.critic import Critic
     from metadisco.lives.learner import Learner
     from metadisco.lives.life import InnerLoop
+    from metadisco.meta_optimizers.averaging import Averaged
     from metadisco.meta_optimizers.evolution import Evolution
     from metadisco.meta_optimizers.gradient import MetaGradient
     from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
@@ -96,6 +97,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AgentUnderTest",
+    "Averaged",
     "Box",
     "ConfigError",
     "Critic",
@@ -223,6 +225,7 @@ _HOMES = {
     "lives.critic": "Critic",
     "lives.learner": "Learner",
     "lives.life": "InnerLoop",
+    "meta_optimizers.averaging": "Averaged",
     "meta_optimizers.evolution": "Evolution",
     "meta_optimizers.gradient": "MetaGradient",
     "meta_optimizers.lowrank_evolution": "LowRankEvolution",

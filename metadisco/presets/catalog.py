@@ -74,6 +74,12 @@ PRESETS: dict[str, Entry] = {
         ("grid-unseen", "labyrinths", "mazes"),
         is_projected=True,
     ),
+    "exploring-a2c-long": Entry(
+        "the same for hours, with twice the tasks, from schedules that also see how long episodes are",
+        None,
+        500,
+        ("grid-unseen", "labyrinths", "mazes"),
+    ),
     "scheduled-ppo-grid": Entry(
         "the schedule of PPO's coefficients on general grid worlds by ES, lifetimes 16..256",
         15,

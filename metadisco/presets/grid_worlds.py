@@ -1,11 +1,12 @@
 """Presets on grid worlds: LPG and TA-LPG for tabular agents, by evolution and by meta-gradients."""
 
 from dataclasses import replace
+from typing import cast
 
 from metadisco.agents.learned_optimizer import ResidualOPEN
 from metadisco.agents.networks import Table
 from metadisco.agents.optimizers import SGD, RMSProp
-from metadisco.core.config import replace_fields
+from metadisco.core.config import replace_field, replace_fields
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.self_evolving import SelfEvolvingCurriculum
@@ -15,6 +16,7 @@ from metadisco.lives.critic import Critic
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER, TABLE_PPO, TABLE_PPO_LEARNER
+from metadisco.meta_optimizers.averaging import Averaged
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.gradient import MetaGradient
 from metadisco.meta_optimizers.online_evolution import NoiseReuseES, OnlineEvolution, PersistentES
@@ -39,7 +41,7 @@ from metadisco.meta_training.trainer import Trainer
 from metadisco.objectives.base import Objective
 from metadisco.objectives.exploring_a2c import ExploringA2C
 from metadisco.objectives.lpg import LPG
-from metadisco.objectives.scheduled_a2c import ScheduledA2C
+from metadisco.objectives.scheduled_a2c import ALL_INPUTS, ScheduledA2C
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
 from metadisco.objectives.with_optimizer import WithOptimizer
 from metadisco.presets.base import Preset, catalogued
@@ -180,6 +182,20 @@ def exploring_a2c() -> Preset:
         name="labyrinths",
     )
     return _long_run("exploring-a2c", replace(trainer, domains=(general, far)))
+
+
+def exploring_a2c_long() -> Preset:
+    """`exploring_a2c` for longer: twice the tasks, schedules that see how long episodes are, a mean of the search."""
+    shorter = exploring_a2c().trainer
+    domains = tuple(_seeing_episodes(replace(domain, num_tasks=2 * domain.num_tasks)) for domain in shorter.domains)
+    search = Evolution(
+        sigma=Decay(0.1, rate=0.999), learning_rate=Decay(0.03, rate=0.993, floor=2e-3), shaping=PairwiseRoot()
+    )
+    return _long_run("exploring-a2c-long", EvolutionTrainer(domains, Averaged(search), num_steps=500))
+
+
+def _seeing_episodes(domain: Domain) -> Domain:
+    return cast(Domain, replace_field(domain, "inner.objective.a2c.inputs", ALL_INPUTS))
 
 
 def scheduled_a2c_nres() -> Preset:

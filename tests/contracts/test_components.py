@@ -23,6 +23,7 @@ from metadisco.curricula.task_features import LevelNumbers
 from metadisco.curricula.tasks import TaskMixture
 from metadisco.envs.base import Box, EnvSpec
 from metadisco.envs.gymnax_adapter import ENVIRONMENTS, Gymnax
+from metadisco.meta_optimizers.averaging import Averaged
 from metadisco.meta_optimizers.evolution import Evolution
 from metadisco.meta_optimizers.gradient import MetaGradient
 from metadisco.meta_optimizers.lowrank_evolution import LowRankEvolution
@@ -131,6 +132,7 @@ def test_curriculum(curriculum):
     [
         (Evolution(**FAST), 150, 0.8),
         (LowRankEvolution(**FAST), 150, 0.8),
+        (Averaged(Evolution(**FAST), rate=0.1), 150, 0.8),
         *(
             pytest.param(Evolution(strategy=strategy, **WIDE), 60, 0.5, marks=pytest.mark.slow)
             for strategy in ("SNES", "PGPE", "CMA_ES", "Sep_CMA_ES")
