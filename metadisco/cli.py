@@ -263,6 +263,9 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--updates", type=int, help="the usual budget there, in agent updates [default: 128]")
     tune.set_defaults(run=_tune)
 
+    doctor = commands.add_parser("doctor", help="say what this installation is, and what is wrong or missing")
+    doctor.set_defaults(run=_doctor)
+
     listing = commands.add_parser("list", help="list presets, suites, objectives, checkpoints or a preset's settings")
     listing.add_argument("kind", choices=["presets", "suites", "objectives", "checkpoints", "settings"])
     of: Any = listing.add_argument("preset", nargs="?", help="whose settings, for `list settings`")
@@ -440,6 +443,13 @@ def _tune(known: argparse.Namespace) -> int:
 
     tuning.tune(known.environment, num_seeds=known.seeds, updates=known.updates, seed=known.seed, console=_console())
     return 0
+
+
+def _doctor(known: argparse.Namespace) -> int:
+    from metadisco.commands.doctor import doctor
+
+    del known
+    return doctor(_console())
 
 
 def _inspect(known: argparse.Namespace) -> int:
