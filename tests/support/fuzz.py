@@ -312,7 +312,8 @@ class Cases:
         """A run that was begun and whose files were damaged; what is refused or only looked at leaves it as it is."""
         folder = self.fresh("run")
         shutil.copytree(self.run, folder)
-        self.damage(folder, "config.json")
+        others = "evaluation.json", "objective/objective.json"
+        self.damage(folder, self.rng.choice(("config.json", "config.json", *others)))
         run = ["discover", "smoke", "--out", str(folder)]
         ask = self.rng.choices(
             ([*run, "--resume", "--dry-run"], [*run, "--resume"], run, ["report", str(folder)]), (4, 4, 1, 1)
@@ -421,11 +422,14 @@ def zeros(make: Callable[[], Any]) -> Any:
 
 
 def begun_run(folder: Path) -> Path:
-    """A run that has its first checkpoint and a line in its log, without a meta-step done."""
+    """A run that has its first checkpoint, a line in its log, and an objective and scores, without a meta-step done."""
     trainer = registry.preset("smoke").trainer
     with run_folder.opened(folder, trainer, 0, False, {"preset": "smoke"}) as home:
         Checkpoints(home / "checkpoints").save(0, zeros(lambda: trainer.init(first_key(jax.random.key(0)))))
         (home / "metrics.jsonl").write_text('{"step": 1, "fitness": 0.5, "seconds": 2.0}\n')
+        shutil.copytree(ZOO / "quickstart", home / "objective")
+        scores = json.loads((ZOO / "quickstart" / "objective.json").read_bytes())["evaluation"]
+        (home / "evaluation.json").write_text(json.dumps(scores))
     return folder
 
 
