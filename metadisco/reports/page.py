@@ -135,7 +135,8 @@ def read(folder: str | os.PathLike) -> Run:
     curves = Results(found("curves.npz", results.load_curves) if scores else {})
     portable = found("objective/objective.json", _read_provenance)
     rows = run_folder.read_metrics(folder / "metrics.jsonl")
-    origin = {**document["provenance"], **portable}
+    begun = document["provenance"]
+    origin = {**(begun if isinstance(begun, Mapping) else {}), **portable}
     return Run(folder.name, document, rows, scores, curves, origin, tuple(damaged))
 
 

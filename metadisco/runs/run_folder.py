@@ -243,9 +243,8 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
                 f"{path} has format version {document['format_version']}; this metadisco reads {FORMAT_VERSION}."
             )
         parts = {name: document[name] for name in ("trainer", "seed", "provenance")}
-        for name, kind in (("trainer", dict), ("seed", int), ("provenance", dict)):
-            if not isinstance(parts[name], kind):
-                raise ValueError(f"{name} is {parts[name]!r}")
+        if not isinstance(parts["trainer"], dict):
+            raise ValueError(f"trainer is {parts['trainer']!r}, not a table of settings")
         return document | parts | {"trainer": moved.current(parts["trainer"])}
     except FileNotFoundError as error:
         raise RunError(f"{folder} is not a run folder: it has no config.json.") from error

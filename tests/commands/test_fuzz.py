@@ -40,13 +40,13 @@ def failures(cases, num, most=20):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("ignore:.*begun with jax")
+@pytest.mark.filterwarnings("ignore:.*begun with jax", "ignore:Skipping checkpoint")
 def test_random_input_succeeds_or_is_refused_in_a_sentence(cases):
     assert failures(cases(0, fuzz.QUICK_PRESETS), FAST) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.filterwarnings("ignore:.*begun with jax")
+@pytest.mark.filterwarnings("ignore:.*begun with jax", "ignore:Skipping checkpoint")
 def test_much_random_input_succeeds_or_is_refused_in_a_sentence(cases):
     assert failures(cases(1, fuzz.PRESETS), SLOW) == []
