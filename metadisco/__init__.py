@@ -1,12 +1,14 @@
 """Discover reinforcement-learning algorithms: meta-train an objective, test it on what it never saw, ship it.
 
 A name is imported when it is first used: JAX and what is built on it take seconds, and `metadisco --help` needs none.
+Even `typing` takes a while at the start of a process, in which a Ctrl-C would print a traceback (`metadisco.__main__`).
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as that of `typing` is when a program runs
 
 if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
+    from typing import Any
+
     from metadisco.agents.learned_optimizer import OPEN, ResidualOPEN
     from metadisco.agents.networks import CNN, MLP, Table
     from metadisco.agents.optimizers import SGD, Adam, RMSProp
@@ -259,8 +261,10 @@ _HOME_OF = {name: f"metadisco.{home}" for home, names in _HOMES.items() for name
 _ROOMS = {"reports", "runs", "testing"} | {home.partition(".")[0] for home in _HOMES}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """A public name, or a room of the package, imported now."""
+    import importlib
+
     if name == "Battery":  # what TestSet was called in version 0.1
         name = "TestSet"
     if name in _HOME_OF:

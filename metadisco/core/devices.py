@@ -8,6 +8,8 @@ import jax
 
 from metadisco.core.sharding import num_usable_cores
 
+# Compiler options of a program that runs for less time than compiling it takes: XLA is told not to try hard.
+QUICK_COMPILATION = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 _MAPS = Path("/proc/self/maps")
 _LIMIT = Path("/proc/sys/vm/max_map_count")
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import jax
 import jax.numpy as jnp
 
+from metadisco.core.config import check_counts
 from metadisco.core.files import leaf_types
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.types import Key, Task
@@ -109,8 +110,7 @@ class FixedLifetime:
     num_updates: int = 64
 
     def __post_init__(self) -> None:
-        if self.num_updates < 1:
-            raise ValueError(f"FixedLifetime.num_updates must be at least 1, got {self.num_updates}")
+        check_counts(self, "num_updates")
 
     def sample(self, key: Key) -> jax.Array:
         """The lifetime. [] int32."""
@@ -147,10 +147,10 @@ class LogUniformLifetime:
     longest: int = 250
 
     def __post_init__(self) -> None:
-        if not 1 <= self.shortest <= self.longest:
+        check_counts(self, "shortest", "longest")
+        if self.shortest > self.longest:
             raise ValueError(
-                f"LogUniformLifetime needs 1 <= shortest <= longest, got shortest={self.shortest}, "
-                f"longest={self.longest}"
+                f"LogUniformLifetime needs shortest <= longest, got shortest={self.shortest}, longest={self.longest}"
             )
 
     @property

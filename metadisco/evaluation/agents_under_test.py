@@ -91,10 +91,15 @@ def trainer_of(discovered: Discovered) -> Trainer:
         raise config.ConfigError(
             "this checkpoint does not say what agents it was meta-trained with: no provenance.trainer"
         )
+    return decoded(data)
+
+
+def decoded(data: object) -> Trainer:
+    """A trainer from what `config.to_data` made of it. Raises ConfigError where it is none."""
     trainer = config.from_data(data)
     if not isinstance(trainer, Trainer):
         raise config.ConfigError(
-            f"provenance.trainer is a {type(trainer).__name__}, not an EvolutionTrainer, GradientTrainer or "
+            f"the trainer is a {type(trainer).__name__}, not an EvolutionTrainer, GradientTrainer or "
             "OnlineEvolutionTrainer"
         )
     return trainer

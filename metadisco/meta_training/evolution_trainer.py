@@ -71,9 +71,8 @@ class EvolutionTrainer:
                 f"EvolutionTrainer.meta_optimizer must have ask and tell, got {self.meta_optimizer}; use Evolution or "
                 "LowRankEvolution, or GradientTrainer for meta-gradients"
             )
-        shapes = [jax.eval_shape(domain.inner.objective.init, jax.random.key(0)) for domain in self.domains]
-        learned = [_learned_part(domain.inner.objective) for domain in self.domains]
-        if any(each != shapes[0] for each in shapes) or any(each != learned[0] for each in learned):
+        first, *others = (domain.inner.objective for domain in self.domains)
+        if any(each != first and not _learn_the_same(each, first) for each in others):
             raise ValueError(f"the objectives of all domains must learn the same; those of {', '.join(names)} differ")
 
     @property
@@ -224,6 +223,11 @@ def MetaTrainer(  # noqa: N802 - a constructor of EvolutionTrainer
         4
     """
     return EvolutionTrainer((Domain(inner, curriculum, num_tasks, score, slots),), meta_optimizer, num_steps)
+
+
+def _learn_the_same(one: Objective, other: Objective) -> bool:
+    shapes = [jax.eval_shape(each.init, jax.random.key(0)) for each in (one, other)]
+    return shapes[0] == shapes[1] and _learned_part(one) == _learned_part(other)
 
 
 def _learned_part(objective: Objective) -> Any:

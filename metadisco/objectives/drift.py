@@ -9,13 +9,14 @@ Equations are functions of l = log r: from it, r - 1 is exact also near r = 1, a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from metadisco.core.config import check_positive
+from metadisco.core.devices import QUICK_COMPILATION
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.lowrank import project
 from metadisco.core.types import Key, MetaParams
@@ -259,15 +260,16 @@ def violations(
         >>> violations(PPODrift(), ())
         {'negative': 0.0, 'at_one': 0.0, 'slope_at_one': 0.0}
     """
-    advantage = jnp.linspace(-largest_advantage, largest_advantage, 61)
-    fraction = jnp.array([0.0, 0.5, 1.0])[:, None]
+    advantage = np.linspace(-largest_advantage, largest_advantage, 61, dtype=np.float32)
+    fraction: Any = np.array([0.0, 0.5, 1.0], np.float32)[:, None]
 
-    def at(log_ratio: jax.Array | float) -> jax.Array:
-        log_ratio = jnp.broadcast_to(jnp.asarray(log_ratio, jnp.float32), (3, advantage.size))
+    def at(log_ratio: jax.Array) -> jax.Array:
+        log_ratio = jnp.broadcast_to(log_ratio, (3, advantage.size))
         return rule.penalty(meta_params, log_ratio, jnp.broadcast_to(advantage, log_ratio.shape), fraction)
 
-    log_ratios = jnp.linspace(-largest_log_ratio, largest_log_ratio, 121)
-    penalties = jax.jit(jax.vmap(at))(jnp.concatenate([log_ratios, jnp.array([0.0, _STEP, -_STEP])]))
+    log_ratios = np.linspace(-largest_log_ratio, largest_log_ratio, 121)
+    all_at = jax.jit(jax.vmap(at), compiler_options=QUICK_COMPILATION)
+    penalties = all_at(np.concatenate([log_ratios, [0.0, _STEP, -_STEP]]).astype(np.float32))
     grid, (at_one, above, below) = np.asarray(penalties[:-3]), np.asarray(penalties[-3:])
     slopes = np.stack([above - at_one, below - at_one]) / _STEP
     return {

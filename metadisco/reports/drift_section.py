@@ -25,7 +25,7 @@ CONDITIONS = "Conditions of mirror learning, measured for log r and A from −3 
 
 def has_drift(trainer: Mapping[str, Any]) -> bool:
     """Whether a run with these settings, as in its `config.json`, learns a drift."""
-    return moved.current_name(objective_of(trainer).get("class", "")) == config.class_name_of(MirrorLearning)
+    return moved.current_name(str(objective_of(trainer).get("class"))) == config.class_name_of(MirrorLearning)
 
 
 def drift(folder: Path) -> Markup:

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from markupsafe import Markup
 
-from metadisco.core import config
 from metadisco.core.files import CheckpointError
 from metadisco.core.types import Task
 from metadisco.curricula.level_files import Levels, load_levels
@@ -23,7 +22,7 @@ from metadisco.curricula.tasks import TaskDistribution
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gridworld.features import level_features
 from metadisco.envs.gridworld.rendering import render_image
-from metadisco.evaluation import stats
+from metadisco.evaluation import agents_under_test, stats
 from metadisco.reports import chart_style, plots
 from metadisco.reports.markup import NOTHING, grid, missing, note, part, stack
 from metadisco.reports.sections import QUANTILES, chart, png
@@ -86,7 +85,7 @@ def kept_levels(folder: Path, trainer: Mapping[str, Any]) -> Markup:
     Raises:
         config.ConfigError: where the settings name something that is not known here.
     """
-    domains = config.from_data(trainer).domains
+    domains = agents_under_test.decoded(trainer).domains
     if len(domains) > 1:
         return NOTHING
     curriculum, env = domains[0].curriculum, domains[0].inner.env

@@ -51,7 +51,8 @@ class Run:
     def objective(self) -> str:
         """What the objective is called."""
         data = run_folder.objective_of(self.config["trainer"])
-        rule = data.get("drift", data)  # of mirror learning only the drift is learned
+        drift = data.get("drift")
+        rule = drift if isinstance(drift, Mapping) else data  # of mirror learning only the drift is learned
         kind = str(rule.get("class", "objective")).rpartition(":")[2].removesuffix("Drift")
         return f"TA-{kind}" if rule.get("lifetime_features") or rule.get("temporal") else kind
 
@@ -134,7 +135,8 @@ def read(folder: str | os.PathLike) -> Run:
     curves = Results(found("curves.npz", results.load_curves) if scores else {})
     portable = found("objective/objective.json", _read_provenance)
     rows = run_folder.read_metrics(folder / "metrics.jsonl")
-    origin = {**document["provenance"], **portable}
+    begun = document["provenance"]
+    origin = {**(begun if isinstance(begun, Mapping) else {}), **portable}
     return Run(folder.name, document, rows, scores, curves, origin, tuple(damaged))
 
 
@@ -247,6 +249,7 @@ def _provenance(run: Run) -> Markup:
     rows.append(("minutes of meta-training", f"{run.seconds / 60:.1f}"))
     if "minutes" in run.origin:
         rows.append(("minutes in all", str(run.origin["minutes"])))
-    versions = run.origin.get("versions", {})
-    rows.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))
+    versions = run.origin.get("versions")
+    if isinstance(versions, Mapping):
+        rows.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))
     return part("facts", rows)

@@ -243,6 +243,8 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
                 f"{path} has format version {document['format_version']}; this metadisco reads {FORMAT_VERSION}."
             )
         parts = {name: document[name] for name in ("trainer", "seed", "provenance")}
+        if not isinstance(parts["trainer"], dict):
+            raise ValueError(f"trainer is {parts['trainer']!r}, not a table of settings")
         return document | parts | {"trainer": moved.current(parts["trainer"])}
     except FileNotFoundError as error:
         raise RunError(f"{folder} is not a run folder: it has no config.json.") from error
@@ -346,7 +348,12 @@ def _whole_rows(path: Path, step: int) -> Iterator[tuple[Row, int]]:
 def objective_of(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
     """The objective in a trainer's settings, as in `config.json`: of several environments that of the first.
 
-    Empty where there is none.
+    Empty where there is none that can be read.
     """
-    domains = trainer.get("domains") or [{}]
-    return domains[0].get("inner", {}).get("objective", {})
+    domains = trainer.get("domains")
+    first = domains[0] if isinstance(domains, list) and domains else {}
+    return _table(_table(_table(first).get("inner")).get("objective"))
+
+
+def _table(data: Any) -> Mapping[str, Any]:
+    return data if isinstance(data, Mapping) else {}

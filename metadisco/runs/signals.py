@@ -26,8 +26,8 @@ def heard_at_once() -> Iterator[None]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     numbers = (signal.SIGINT, signal.SIGTERM) if os.getpid() == 1 else (signal.SIGINT,)
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # first, so that no signal is left to nobody
     before = {number: signal.signal(number, _leave_to_thread) for number in numbers}
-    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     thread = threading.Thread(target=_hear, args=(reader,), name="signals", daemon=True)
     thread.start()
     _is_heard.set()
@@ -35,9 +35,9 @@ def heard_at_once() -> Iterator[None]:
         yield
     finally:
         _is_heard.clear()
-        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
         os.close(writer)
         thread.join()
         os.close(reader)

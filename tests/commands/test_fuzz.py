@@ -1,12 +1,15 @@
 """Whatever is typed and whatever has become of files: success, or exit code 2 and a sentence."""
 
+import functools
 import itertools
 
 import pytest
 
 from metadisco.core import config
 from metadisco.evaluation import meta_test
+from metadisco.presets import registry
 from metadisco.reports import inspection
+from metadisco.runs import loop
 from tests.support import fuzz
 
 FAST, SLOW = 300, 10_000
@@ -24,8 +27,11 @@ def cases(tmp_path, monkeypatch):
         fuzz.stop()
 
     monkeypatch.setattr(meta_test, "run_tests", refuse_or_stop)
+    monkeypatch.setattr(loop, "compile_chunk", fuzz.stop)
+    for name, make in registry.PRESETS.items():  # each takes a tenth of a second to be made
+        monkeypatch.setitem(registry.PRESETS, name, functools.cache(make))
     monkeypatch.setattr(inspection, "inspect", lambda *_, **__: None)
-    return lambda seed: fuzz.Cases(tmp_path, seed)
+    return lambda seed, presets: fuzz.Cases(tmp_path, seed, presets)
 
 
 def failures(cases, num, most=20):
@@ -34,13 +40,13 @@ def failures(cases, num, most=20):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("ignore:.*begun with jax")
+@pytest.mark.filterwarnings("ignore:.*begun with jax", "ignore:Skipping checkpoint")
 def test_random_input_succeeds_or_is_refused_in_a_sentence(cases):
-    assert failures(cases(0), FAST) == []
+    assert failures(cases(0, fuzz.QUICK_PRESETS), FAST) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.filterwarnings("ignore:.*begun with jax")
+@pytest.mark.filterwarnings("ignore:.*begun with jax", "ignore:Skipping checkpoint")
 def test_much_random_input_succeeds_or_is_refused_in_a_sentence(cases):
-    assert failures(cases(1), SLOW) == []
+    assert failures(cases(1, fuzz.PRESETS), SLOW) == []

@@ -33,7 +33,14 @@ def test_level_and_lifetime_are_independent_draws():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: FixedLifetime(0), lambda: LogUniformLifetime(0, 5), lambda: LogUniformLifetime(6, 5)]
+    "make",
+    [
+        lambda: FixedLifetime(0),
+        lambda: FixedLifetime(2**31),
+        lambda: LogUniformLifetime(0, 5),
+        lambda: LogUniformLifetime(6, 5),
+        lambda: LogUniformLifetime(6, 10**30),
+    ],
 )
 def test_impossible_lifetimes_are_refused(make):
     with pytest.raises(ValueError, match="Lifetime"):

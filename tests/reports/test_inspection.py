@@ -131,6 +131,14 @@ def test_entropy_begins_at_that_of_a_fresh_table(found):
     assert np.all(np.isfinite(found.entropy))
 
 
+def test_what_needs_no_agents_compiles_one_program(lpg, caplog):
+    """It is answered at once: compiling is what takes time, also of every single operation outside a program."""
+    with jax.log_compiles(), caplog.at_level("DEBUG"):
+        inspect(lpg, lives=False)
+    compiled = [record.getMessage() for record in caplog.records if "Finished XLA compilation" in record.getMessage()]
+    assert len(compiled) == 1, compiled
+
+
 def test_an_objective_for_other_spaces_is_not_measured():
     @dataclass(frozen=True)
     class Continuous(Known):

@@ -98,3 +98,15 @@ def test_tensorboard_events_are_written(tmp_path):
     pytest.importorskip("tensorboardX")
     run(Toy(), tmp_path / "run")
     assert any(path.stat().st_size > 100 for path in (tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_a_config_whose_trainer_is_none_is_said_to_be_damaged(tmp_path):
+    document = {"format_version": run_folder.FORMAT_VERSION, "trainer": 1.5, "seed": 0, "provenance": {}}
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    with pytest.raises(RunError, match=r"damaged: trainer is 1.5"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("trainer", [{}, {"domains": 3}, {"domains": [None]}, {"domains": [{"inner": [1]}]}])
+def test_a_trainer_without_an_objective_has_none(trainer):
+    assert run_folder.objective_of(trainer) == {}

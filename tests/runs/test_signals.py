@@ -4,9 +4,12 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 BUSY = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"  # minutes in C, as compiling is: no handler runs meanwhile
 CODE = f"""
 import hashlib, os, signal, sys
@@ -81,3 +84,28 @@ def test_an_interrupt_of_the_command_before_meta_training_is_never_lost(tmp_path
     assert time.monotonic() - asked < 10
     assert "Traceback" not in said
     assert "interrupted" in said or "Stopping" in said
+
+
+def test_an_interrupt_is_heard_before_the_command_line_is_imported():
+    """The handler is there when the import of `metadisco.cli` begins, and what comes before it takes no time."""
+    code = """
+import os, signal, sys
+from metadisco.__main__ import main
+slow = {"argparse", "dataclasses", "importlib.metadata", "pathlib", "typing"} & set(sys.modules)
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "metadisco.cli":
+            print(slow, flush=True)
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupted())
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 130
+    assert done.stderr.strip() == "metadisco: interrupted"
+    assert done.stdout == "set()\n"
+
+
+def test_the_command_is_the_module_with_that_handler():
+    (script,) = (tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]).items()
+    assert script == ("metadisco", "metadisco.__main__:main")

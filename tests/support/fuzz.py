@@ -7,14 +7,16 @@ import random
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from metadisco import cli
+from metadisco.checkpoints.checkpoint import ZOO, zoo_names
 from metadisco.commands import settings
 from metadisco.core.files import CheckpointError, hash_document, hash_file
 from metadisco.curricula import buffer as level_buffer
@@ -25,7 +27,8 @@ from metadisco.runs.compiled_steps import first_key
 from metadisco.runs.train_state import Checkpoints
 
 LONGEST_SECONDS = 30.0
-PRESETS = ("smoke", "quickstart", "ta-lpg-grid", "groove-grid", "lpo-quick", "scheduled-a2c")
+QUICK_PRESETS = ("smoke", "quickstart", "ta-lpg-grid", "scheduled-a2c")
+PRESETS = (*QUICK_PRESETS, "groove-grid", "lpo-quick")  # these take seconds to trace, and to import
 WORDS = [
     *(
         "",
@@ -180,9 +183,9 @@ def digests(folder: Path) -> dict[str, str]:
 class Cases:
     """Makes random cases in a folder of its own, in which the process must be."""
 
-    def __init__(self, home: Path, seed: int) -> None:
+    def __init__(self, home: Path, seed: int, presets: Sequence[str] = PRESETS) -> None:
         self.home, self.rng = home, random.Random(seed)
-        self.paths = {name: settings.settings(registry.preset(name).trainer) for name in PRESETS}
+        self.paths = {name: settings.settings(registry.preset(name).trainer) for name in presets}
         self.run = begun_run(home / "run")
         self.levels = saved_levels(home / "levels")
         self.number = 0
@@ -207,7 +210,7 @@ class Cases:
             (
                 lambda: rng.choice(WORDS),
                 lambda: rng.choice(WORDS),
-                lambda: rng.choice(PRESETS),
+                lambda: rng.choice(list(self.paths)),
                 lambda: str(rng.randint(-3, 300)),
                 lambda: f"{rng.gauss(0, 10):.4g}",
                 lambda: self.damaged_text(rng.choice(WORDS + SUITES)),
@@ -242,7 +245,7 @@ class Cases:
         rng = self.rng
         name = rng.choice((*OPTIONS, "discover", "evaluate", self.word()))
         first = {
-            "discover": PRESETS,
+            "discover": list(self.paths),
             "evaluate": ("quickstart", "lpo-quick", "a=quickstart"),
             "list": ("presets", "settings"),
         }
@@ -262,7 +265,7 @@ class Cases:
 
     def setting(self) -> Case:
         """A setting that there is, with any value."""
-        name = self.rng.choice(PRESETS)
+        name = self.rng.choice(list(self.paths))
         arguments = ["discover", name]
         for _ in range(self.rng.randint(1, 3)):
             path, value, _ = self.rng.choice(self.paths[name])
@@ -272,7 +275,7 @@ class Cases:
 
     def toml(self) -> Case:
         """A file of settings."""
-        name = self.rng.choice(PRESETS)
+        name = self.rng.choice(list(self.paths))
         lines = []
         for _ in range(self.rng.randint(1, 4)):
             path = self.rng.choice(self.paths[name]).path
@@ -292,10 +295,8 @@ class Cases:
 
     def checkpoint(self) -> Case:
         """A shipped objective whose files were damaged or edited."""
-        from metadisco.checkpoints.checkpoint import ZOO
-
         folder = self.fresh("checkpoint")
-        shutil.copytree(ZOO / self.rng.choice(("quickstart", "lpo-quick")), folder)
+        shutil.copytree(ZOO / self.rng.choice([name for name in zoo_names() if name in self.paths]), folder)
         self.damage(folder, "objective.json")
         ask = self.rng.choice(
             (
@@ -308,20 +309,35 @@ class Cases:
         return command(ask)
 
     def run_folder(self) -> Case:
-        """A run that was begun and whose files were damaged; a dry run of going on must leave it as it is."""
+        """A run that was begun and whose files were damaged; what is refused or only looked at leaves it as it is."""
         folder = self.fresh("run")
         shutil.copytree(self.run, folder)
-        self.damage(folder, "config.json")
-        arguments = ["discover", "smoke", "--out", str(folder), "--resume", "--dry-run"]
+        others = "evaluation.json", "objective/objective.json"
+        self.damage(folder, self.rng.choice(("config.json", "config.json", *others)))
+        run = ["discover", "smoke", "--out", str(folder)]
+        ask = self.rng.choices(
+            ([*run, "--resume", "--dry-run"], [*run, "--resume"], run, ["report", str(folder)]), (4, 4, 1, 1)
+        )[0]
 
         def call() -> int:
-            before = digests(folder)
-            code = cli.main(arguments)
-            if digests(folder) != before:
-                raise AssertionError("a dry run has changed the folder")
-            return code
+            before, goes_on = digests(folder), False
+            try:
+                return cli.main(ask)
+            except ReachedError:
+                goes_on = True
+                raise
+            finally:
+                self.check_unharmed(before, digests(folder), goes_on)
 
-        return Case(repr(arguments), call)
+        return Case(repr(ask), call)
+
+    def check_unharmed(self, before: dict[str, str], after: dict[str, str], goes_on: bool) -> None:
+        """Raise AssertionError where a file of a run was lost or changed. Going on may cut the log and save again."""
+        allowed = ("metrics.jsonl", "error.txt", "heartbeat.json") if goes_on else ("report.html",)
+        changed = [path for path in before if not path.endswith(allowed) and after.get(path) != before[path]]
+        new = [] if goes_on else [path for path in after if path not in before and not path.endswith(allowed)]
+        if changed or new:
+            raise AssertionError(f"files of the run were changed: {changed}, made: {new}")
 
     def level_folder(self) -> Case:
         """Levels as files, read from Python."""
@@ -400,18 +416,25 @@ class Cases:
         path.write_text(json.dumps(document))
 
 
+def zeros(make: Callable[[], Any]) -> Any:
+    """What a function would return, with zeros in all arrays: nothing is compiled for it."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(make))
+
+
 def begun_run(folder: Path) -> Path:
-    """A run that has its first checkpoint and a line in its log, without a meta-step done."""
+    """A run that has its first checkpoint, a line in its log, and an objective and scores, without a meta-step done."""
     trainer = registry.preset("smoke").trainer
     with run_folder.opened(folder, trainer, 0, False, {"preset": "smoke"}) as home:
-        state = jax.jit(trainer.init)(first_key(jax.random.key(0)))
-        Checkpoints(home / "checkpoints").save(0, state)
+        Checkpoints(home / "checkpoints").save(0, zeros(lambda: trainer.init(first_key(jax.random.key(0)))))
         (home / "metrics.jsonl").write_text('{"step": 1, "fitness": 0.5, "seconds": 2.0}\n')
+        shutil.copytree(ZOO / "quickstart", home / "objective")
+        scores = json.loads((ZOO / "quickstart" / "objective.json").read_bytes())["evaluation"]
+        (home / "evaluation.json").write_text(json.dumps(scores))
     return folder
 
 
 def saved_levels(folder: Path) -> Path:
     """Levels in files, none of which was ever played."""
     tasks = registry.preset("smoke").trainer.domains[0].curriculum.tasks
-    buffer = level_buffer.empty(jax.jit(tasks.sample)(jax.random.key(0)), 4)
+    buffer = level_buffer.empty(zeros(lambda: tasks.sample(jax.random.key(0))), 4)
     return level_files.save_levels(level_files.Levels(buffer, tasks), folder)

@@ -109,7 +109,7 @@ def _pull(answer: Response) -> np.ndarray:
 def _sensitivity(ask: Responder, drawn: Probe, answer: Response) -> dict[str, tuple[float, float]]:
     shares = {}
     for name in INPUTS:
-        exchanged = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), getattr(drawn, name))
+        exchanged = jax.tree.map(lambda leaf: np.roll(leaf, 1, axis=0), getattr(drawn, name))
         other = ask(drawn.replace(**{name: exchanged}))  # type: ignore[attr-defined]  # flax
         push = _share(np.asarray(answer.push), np.asarray(other.push))
         shares[name] = (push, _share(_pull(answer), _pull(other)))
@@ -126,13 +126,13 @@ def _share(one: np.ndarray, two: np.ndarray) -> float:
 def _moment(drawn: Probe, fraction: float, lifetime: int) -> Probe:
     """The same probes at another moment."""
     return drawn.replace(  # type: ignore[attr-defined]  # flax
-        fraction=jnp.full_like(drawn.fraction, fraction), lifetime=jnp.full_like(drawn.lifetime, lifetime)
+        fraction=np.full_like(drawn.fraction, fraction), lifetime=np.full_like(drawn.lifetime, lifetime)
     )
 
 
 def _schedule(ask: Responder, drawn: Probe) -> Schedule:
     nothing = _quiet(drawn)
-    nothing = nothing.replace(**jax.tree.map(jnp.zeros_like, {"now": nothing.now, "next": nothing.next}))
+    nothing = nothing.replace(**jax.tree.map(np.zeros_like, {"now": nothing.now, "next": nothing.next}))
 
     def over_lives(probe: Probe) -> list[list[Response]]:
         return [[ask(_moment(probe, fraction, lifetime)) for fraction in FRACTIONS] for lifetime in LIFETIMES]
@@ -153,14 +153,14 @@ def _schedule(ask: Responder, drawn: Probe) -> Schedule:
 def _quiet(drawn: Probe) -> Any:
     """The probes without rewards, ends and changes of the policy, in the middle of a life."""
     still = drawn.replace(  # type: ignore[attr-defined]  # flax
-        reward=0.0 * drawn.reward, chance=jnp.full_like(drawn.chance, 0.5), change=0.0 * drawn.change
+        reward=0.0 * drawn.reward, chance=np.full_like(drawn.chance, 0.5), change=0.0 * drawn.change
     )
     return _moment(still, 0.5, LIFETIMES[1])
 
 
 def _by_reward(ask: Responder, drawn: Probe) -> tuple[np.ndarray, np.ndarray | None]:
     """The push at the last step of a rollout against its reward and the action's probability, and y_hat there."""
-    answer = ask(jax.jit(_of_rewards)(drawn))
+    answer = ask(_of_rewards(drawn))
     shape = (len(PROBS), len(REWARDS))
     pushes = np.asarray(answer.push)[:, -1].mean(axis=-1).reshape(shape).T
     if not isinstance(answer.targets, LPGTargets):
@@ -170,19 +170,26 @@ def _by_reward(ask: Responder, drawn: Probe) -> tuple[np.ndarray, np.ndarray | N
 
 def _of_rewards(drawn: Probe) -> Probe:
     """A quiet probe for each of PROBS and REWARDS, of its first action and the reward of its last step."""
-    alone: Any = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), _quiet(drawn))  # all else equal
-    probs = jnp.repeat(jnp.array(PROBS), len(REWARDS))
+    alone: Any = jax.tree.map(lambda leaf: np.broadcast_to(leaf[:1], leaf.shape), _quiet(drawn))  # all else equal
+    probs = np.repeat(np.array(PROBS, np.float32), len(REWARDS))
     rest = (1.0 - probs) / (probes.NUM_ACTIONS - 1)
-    logits = jnp.log(jnp.concatenate([probs[:, None], *[rest[:, None]] * (probes.NUM_ACTIONS - 1)], axis=1))
-    logits = jnp.broadcast_to(logits[:, None, None], alone.logits[0].shape)
-    reward = alone.reward.at[:, -1].set(jnp.tile(jnp.asarray(REWARDS), len(PROBS))[:, None])
-    return alone.replace(reward=reward, logits=(logits, jnp.zeros_like(alone.logits[1])))  # type: ignore[no-any-return]
+    logits = np.log(np.stack([probs, *[rest] * (probes.NUM_ACTIONS - 1)], axis=1))
+    logits = np.broadcast_to(logits[:, None, None], alone.logits[0].shape)
+    reward = _with_last(alone.reward, np.tile(REWARDS, len(PROBS))[:, None])
+    return alone.replace(reward=reward, logits=(logits, np.zeros_like(alone.logits[1])))  # type: ignore[no-any-return]
+
+
+def _with_last(reward: np.ndarray, value: Any) -> np.ndarray:
+    """Rewards [P, T, B] with another one at the last step."""
+    changed = np.array(reward)
+    changed[:, -1] = value
+    return changed
 
 
 def _credit(ask: Responder, drawn: Probe) -> np.ndarray:
     """By how much a reward at the last step changes the push on it and on the steps before. [2, T]."""
-    quiet = jax.jit(_quiet)(drawn)
-    pushes = [ask(quiet.replace(reward=quiet.reward.at[:, -1].set(size))).push for size in (0.0, 1.0, -1.0)]
+    quiet = _quiet(drawn)
+    pushes = [ask(quiet.replace(reward=_with_last(quiet.reward, size))).push for size in (0.0, 1.0, -1.0)]
     changes = np.stack([push - pushes[0] for push in pushes[1:]]).mean(axis=(1, 3))
     return changes[:, ::-1].reshape(2, NUM_STEPS)
 

@@ -19,6 +19,7 @@ from flax import struct
 from metadisco.agents import distributions
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Constant
+from metadisco.core.devices import QUICK_COMPILATION
 from metadisco.core.types import Heads, MetaParams, Outputs, Progress, Trajectory
 from metadisco.envs.base import Discrete, EnvSpec
 from metadisco.objectives.base import Objective, Predictions
@@ -71,25 +72,28 @@ def heads_of(objective: Objective) -> Heads | None:
 
 
 def draw(seed: int, heads: Heads, num: int = NUM_PROBES) -> Probe:
-    """Probes, leading axis `num`. They are drawn by NumPy, which has nothing to compile."""
+    """Probes, leading axis `num`. They are arrays of NumPy, which has nothing to compile."""
     rng, shape = np.random.default_rng(seed), (num, NUM_STEPS, NUM_WORKERS)
     others = [head for head in heads if head != "logits"]
 
-    def normal(*axes: int) -> jax.Array:
-        return jnp.asarray(rng.normal(size=(*shape, *axes)), jnp.float32)
+    def normal(*axes: int) -> Any:
+        return rng.normal(size=(*shape, *axes)).astype(np.float32)
+
+    def uniform(*axes: int) -> Any:
+        return rng.uniform(size=axes).astype(np.float32)
 
     logits = normal(NUM_ACTIONS)
     action = np.argmax(logits + rng.gumbel(size=logits.shape), axis=-1)
-    lifetime = np.exp(rng.uniform(np.log(LIFETIMES[0]), np.log(LIFETIMES[-1]), size=num))
+    lifetime: Any = np.exp(rng.uniform(np.log(LIFETIMES[0]), np.log(LIFETIMES[-1]), size=num))
     return Probe(
         reward=normal(),
-        chance=jnp.asarray(rng.uniform(size=shape), jnp.float32),
-        logits=(logits, jnp.asarray(action, jnp.int32)),
-        change=jnp.float32(0.2) * normal(NUM_ACTIONS),
+        chance=uniform(*shape),
+        logits=(logits, action.astype(np.int32)),
+        change=np.float32(0.2) * normal(NUM_ACTIONS),
         now={head: normal(heads[head]) for head in others},
         next={head: normal(heads[head]) for head in others},
-        fraction=jnp.asarray(rng.uniform(size=num), jnp.float32),
-        lifetime=jnp.asarray(np.round(lifetime), jnp.int32),
+        fraction=uniform(num),
+        lifetime=np.round(lifetime).astype(np.int32),
     )
 
 
@@ -128,7 +132,9 @@ class Responder:
 
     def __init__(self, objective: Objective, meta_params: MetaParams) -> None:
         """Of an objective with its meta-parameters."""
-        self._ask = jax.jit(jax.vmap(lambda probe: respond(objective, meta_params, probe)))
+        self._ask = jax.jit(
+            jax.vmap(lambda probe: respond(objective, meta_params, probe)), compiler_options=QUICK_COMPILATION
+        )
 
     def __call__(self, probes: Probe) -> Response:
         """Responses, leading axis as that of the probes, on the host."""
