@@ -9,7 +9,8 @@ Equations are functions of l = log r: from it, r - 1 is exact also near r = 1, a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -260,23 +261,28 @@ def violations(
         >>> violations(PPODrift(), ())
         {'negative': 0.0, 'at_one': 0.0, 'slope_at_one': 0.0}
     """
-    advantage = np.linspace(-largest_advantage, largest_advantage, 61, dtype=np.float32)
-    fraction: Any = np.array([0.0, 0.5, 1.0], np.float32)[:, None]
-
-    def at(log_ratio: jax.Array) -> jax.Array:
-        log_ratio = jnp.broadcast_to(log_ratio, (3, advantage.size))
-        return rule.penalty(meta_params, log_ratio, jnp.broadcast_to(advantage, log_ratio.shape), fraction)
-
-    log_ratios = np.linspace(-largest_log_ratio, largest_log_ratio, 121)
-    all_at = jax.jit(jax.vmap(at), compiler_options=QUICK_COMPILATION)
-    penalties = all_at(np.concatenate([log_ratios, [0.0, _STEP, -_STEP]]).astype(np.float32))
-    grid, (at_one, above, below) = np.asarray(penalties[:-3]), np.asarray(penalties[-3:])
+    log_ratios = np.append(np.linspace(-largest_log_ratio, largest_log_ratio, 121), [0.0, _STEP, -_STEP])
+    advantages = np.linspace(-largest_advantage, largest_advantage, 61)
+    penalties = np.asarray(_penalties(rule, meta_params, log_ratios.astype(np.float32), advantages.astype(np.float32)))
+    grid, (at_one, above, below) = penalties[:-3], penalties[-3:]
     slopes = np.stack([above - at_one, below - at_one]) / _STEP
     return {
         "negative": float(np.max(np.maximum(-grid, 0.0))),
         "at_one": float(np.max(np.abs(at_one))),
         "slope_at_one": float(np.max(np.abs(slopes))),
     }
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=QUICK_COMPILATION)
+def _penalties(rule: Drift, meta_params: MetaParams, log_ratios: jax.Array, advantages: jax.Array) -> jax.Array:
+    """D at every log r [R] and A [A], at n/N = 0, 1/2 and 1. [R, 3, A] float32."""
+    fraction = jnp.array([0.0, 0.5, 1.0])[:, None]
+
+    def at(log_ratio: jax.Array) -> jax.Array:
+        log_ratio = jnp.broadcast_to(log_ratio, (3, advantages.size))
+        return rule.penalty(meta_params, log_ratio, jnp.broadcast_to(advantages, log_ratio.shape), fraction)
+
+    return jax.vmap(at)(log_ratios)
 
 
 def verdicts(found: Mapping[str, float]) -> dict[str, str]:

@@ -89,7 +89,7 @@ def check_same(what: str, left: Any, right: Any, why: str, *, tolerance: float =
     ours, theirs = named_leaves(left), named_leaves(right)
     demand(ours.keys() == theirs.keys(), f"{what} has other parts: {sorted(ours)} and {sorted(theirs)}. {why}")
     for name, leaf in ours.items():
-        one, other = _as_numpy(leaf), _as_numpy(theirs[name])
+        one, other = as_numpy(leaf), as_numpy(theirs[name])
         demand(
             one.shape == other.shape and one.dtype == other.dtype,
             f"{what}{name} is {one.dtype}{list(one.shape)} and {other.dtype}{list(other.shape)}. {why}",
@@ -149,10 +149,11 @@ def check_plain(what: str, batched: Any, function: Callable[..., Any], *argument
         function: of one example.
         *arguments: trees with the same leading axis.
     """
+    expected, given = first_of((batched, arguments))
     check_same(
         what,
-        jax.tree.map(lambda leaf: leaf[0], batched),
-        function(*(jax.tree.map(lambda leaf: leaf[0], each) for each in arguments)),
+        expected,
+        function(*given),
         "The first is under jax.jit and jax.vmap, the second of a plain call with the same arguments: it must depend "
         "on its arguments only, and draw random numbers from its key only",
     )
@@ -172,8 +173,21 @@ def shapes_of(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 def stack_of(make: Callable[[jax.Array], Any], num: int, seed: int = 0) -> Any:
     """`num` examples side by side, from one key each."""
-    return jax.vmap(make)(jax.random.split(jax.random.key(seed), num))
+    return jax.jit(lambda: jax.vmap(make)(jax.random.split(jax.random.key(seed), num)))()
 
 
-def _as_numpy(leaf: Any) -> np.ndarray:
+@jax.jit
+def first_of(batched: Any) -> Any:
+    """The first of the examples along the leading axis, in one program in the place of one for each kind of leaf."""
+    return jax.tree.map(lambda leaf: leaf[0], batched)
+
+
+def differ(left: Any, right: Any) -> bool:
+    """Whether any number of two trees of the same structure differs."""
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right))
+    return any(np.any(as_numpy(one) != as_numpy(other)) for one, other in pairs)
+
+
+def as_numpy(leaf: Any) -> np.ndarray:
+    """A leaf as an array of NumPy, a key as its numbers."""
     return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)

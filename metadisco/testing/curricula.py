@@ -40,7 +40,7 @@ def check_curriculum(curriculum: Curriculum, *, num_tasks: int = 4, num_steps: i
     curriculum.check(num_tasks)
     name = type(curriculum).__name__
     keys = jax.random.split(jax.random.key(0), 2 * num_steps + 1)
-    state = jax.tree.map(jnp.asarray, curriculum.init(keys[-1]))
+    state = jax.jit(curriculum.init)(keys[-1])
     _check_shapes(name, curriculum, state, num_tasks)
 
     propose = Counted(_propose, static=(0, 3))

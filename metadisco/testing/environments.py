@@ -57,14 +57,18 @@ def check_environment(env: Environment, level: Level, *, num_steps: int = 32, ru
     )
     contract.check_same(f"a walk in {name}", steps, again, "The same keys and level must give the same walk")
     _check_walk(name, env, steps)
-    first = jax.tree.map(lambda leaf: leaf[:, 0], steps)
+
+    @jax.jit
+    def at(step: int, walks: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[:, step], walks)
+
+    first, last_noise = at(0, steps), at(-1, steps["noise"])
 
     def plain(noise: Any, first_noise: Any, action: jax.Array) -> tuple:
         obs, state = env.reset(first_noise, level)
         return obs, state, env.step(noise, state, action, level)
 
     together = (first["obs"], first["state"], (first["next_obs"], first["next_state"], first["step"]))
-    last_noise = jax.tree.map(lambda leaf: leaf[:, -1], steps["noise"])
     contract.check_plain(f"reset and step of {name}: ", together, plain, first["noise"], last_noise, first["action"])
 
 
@@ -97,7 +101,7 @@ def _check_shapes(name: str, env: Environment, level: Level) -> None:
         many,
         "noise(key, (3, 2)) must have the leaves of noise(key, ()), begun by (3, 2)",
     )
-    action = jax.tree.map(lambda leaf: leaf[0], _actions(key, env.spec.action, 1))
+    action = jax.eval_shape(lambda: _actions(key, env.spec.action, 1)[0])
     obs, state = contract.shapes_of(f"{name}.reset", env.reset, one, level)
     next_obs, next_state, out = contract.shapes_of(f"{name}.step", env.step, one, state, action, level)
 
@@ -160,7 +164,7 @@ def _equal(left: Any, right: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Where two trees of leaves [*shape, ...] are equal. [*shape] bool."""
     equal = np.ones(shape, bool)
     for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right)):
-        same = np.asarray(one == other).reshape(*shape, -1)
+        same = (contract.as_numpy(one) == contract.as_numpy(other)).reshape(*shape, -1)
         equal &= np.all(same, axis=-1)
     return equal
 

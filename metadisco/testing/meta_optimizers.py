@@ -57,7 +57,7 @@ def check_meta_optimizer(meta_optimizer: Any, *, num_steps: int = 100, improveme
     by_gradient = hasattr(meta_optimizer, "descend")
     _check_refusal(name, meta_optimizer)
     key = jax.random.key(0)
-    state = meta_optimizer.init(key, jax.tree.map(jnp.asarray, START), NUM_TASKS)
+    state = jax.jit(meta_optimizer.init, static_argnums=2)(key, jax.tree.map(jnp.asarray, START), NUM_TASKS)
     contract.check_same(
         f"the first meta-parameters of {name}",
         _meta_params(meta_optimizer, state),
@@ -140,8 +140,13 @@ def _check_candidates(name: str, meta_optimizer: Any, state: Any) -> None:
     """R candidates for each of N tasks."""
     replicas = meta_optimizer.replicas
     demand(type(replicas) is int and replicas >= 1, f"{name}.replicas is {replicas!r}: it must be an integer from 1")
-    population, _ = meta_optimizer.ask(jax.random.key(0), state, NUM_TASKS)
-    dense = jax.vmap(lambda member: jax.tree.map(jnp.sum, member), in_axes=(lowrank.in_axes(population),))(population)
+
+    def members() -> Any:
+        population, _ = meta_optimizer.ask(jax.random.key(0), state, NUM_TASKS)
+        in_axes = (lowrank.in_axes(population),)
+        return jax.vmap(lambda member: jax.tree.map(jnp.sum, member), in_axes=in_axes)(population)
+
+    dense = contract.shapes_of(f"{name}.ask", members)
     counts = {leaf.shape[0] for leaf in jax.tree.leaves(dense)}
     demand(
         counts == {replicas * NUM_TASKS},

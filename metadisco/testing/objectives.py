@@ -59,7 +59,7 @@ def check_objective(objective: Objective, spec: EnvSpec = SPEC) -> None:
 
     update = Counted(jax.vmap(_update, in_axes=(None, 0, 0, 0, 0)))
     result = update(objective, population, states, experiences, progress)
-    contract.check_metrics(name, jax.tree.map(lambda leaf: leaf[0], result["metrics"]))
+    contract.check_metrics(name, contract.first_of(result["metrics"]))
     _check_told(name, objective, result, population, states, experiences, progress)
     if jax.tree.leaves(states):
         _check_states(name, objective, population, update, (experiences, progress), result)
@@ -72,7 +72,7 @@ def check_objective(objective: Objective, spec: EnvSpec = SPEC) -> None:
             f"the head {head!r} of {name} has no derivative, so it never learns: use it in `loss`, through `outputs`, "
             "or leave it out of `heads`",
         )
-    for what, changed in _hard_cases(experiences).items():
+    for what, changed in jax.jit(_hard_cases)(experiences).items():
         hard = update(objective, population, states, changed, progress)
         for part in ("state", "loss", "gradient", "moved"):
             contract.check_finite(f"the {part} of {name}", hard[part], f"It happens where {what}")
@@ -101,14 +101,14 @@ def _check_init(name: str, objective: Objective) -> MetaParams:
             jnp.issubdtype(drawn.dtype, jnp.floating) and not drawn.weak_type,
             f"meta_params{leaf} of {name} is {drawn.dtype}: it must be floating point, of an explicit dtype",
         )
-    begun = objective.init(key)
+    # One program, for which init is called three times, so that numbers that are not drawn from the key show.
+    begun, again, other = jax.jit(lambda *keys: [objective.init(each) for each in keys])(key, key, jax.random.key(1))
     contract.check_finite(f"the meta-parameters of {name}", begun, "Look at its init")
-    contract.check_same(f"init of {name}", begun, objective.init(key), "The same key must give the same numbers")
+    contract.check_same(f"init of {name}", begun, again, "The same key must give the same numbers")
     if not jax.tree.leaves(begun):
         return jax.tree.map(lambda leaf: jnp.stack([leaf] * NUM_EXAMPLES), begun)
-    other = objective.init(jax.random.key(1))
     demand(
-        any(np.any(np.asarray(a != b)) for a, b in zip(jax.tree.leaves(begun), jax.tree.leaves(other))),
+        contract.differ(begun, other),
         f"init of {name} gives the same numbers for two keys: draw them from the key that it is given",
     )
     demand(
@@ -140,7 +140,7 @@ def _check_init_state(name: str, objective: Objective, agent: Agent, experiences
     except ValueError as error:
         raise AssertionError(str(error)) from error
     keys, agent_params = jax.random.split(jax.random.key(2), NUM_EXAMPLES), experiences[1].agent_params
-    states = jax.vmap(begin)(keys, agent_params)
+    states = jax.jit(jax.vmap(begin))(keys, agent_params)
     contract.check_finite(f"the state of {name}", states, "An agent with such a state counts as diverged")
     contract.check_plain(f"init_state of {name}: ", states, begin, keys, agent_params)
     return states
@@ -152,7 +152,7 @@ def _check_states(
     """An update after the first one, with the state that the first one left."""
     experiences, progress = data
     trajectory, predictions, outputs = experiences
-    moved = jax.tree.map(lambda leaf: leaf + 0.3, predictions.agent_params)
+    moved = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 0.3, tree))(predictions.agent_params)
     later = (trajectory, predictions.replace(agent_params=moved), outputs), progress
     states = result["state"]
     second = update(objective, population, states, *later)
@@ -162,13 +162,9 @@ def _check_states(
         "the dtype of every array that is made in init_state and targets, such as jnp.zeros((), jnp.float32)",
     )
     _check_told(name, objective, second, population, states, *later)
-    third = update(objective, population, jax.tree.map(_other, states), *later)
+    third = update(objective, population, jax.jit(lambda tree: jax.tree.map(_other, tree))(states), *later)
     demand(
-        any(
-            np.any(np.asarray(one != other))
-            for part in ("targets", "gradient")
-            for one, other in zip(jax.tree.leaves(second[part]), jax.tree.leaves(third[part]))
-        ),
+        any(contract.differ(second[part], third[part]) for part in ("targets", "gradient")),
         f"the state of {name} has no effect on what an agent learns: use it in `targets`, or return () "
         "from `init_state`",
     )
@@ -219,13 +215,12 @@ def _check_meta_params(name: str, objective: Objective, population: Any, update:
     """
     result = update(objective, population, *data)
     leaves, structure = jax.tree.flatten(population)
+    noisy = jax.tree.leaves(jax.jit(lambda: _moved(jax.random.key(0), population, 1.0))())
     for i, leaf in enumerate(named_leaves(population)):
-        noise = jax.random.normal(jax.random.key(i), leaves[i].shape, leaves[i].dtype)
-        changed = jax.tree.unflatten(structure, [each + noise if i == j else each for j, each in enumerate(leaves)])
+        changed = jax.tree.unflatten(structure, [noisy[j] if i == j else each for j, each in enumerate(leaves)])
         told = update(objective, changed, *data)
-        ours, others = (jax.tree.leaves((each["gradient"], each["state"], each["moved"])) for each in (told, result))
         demand(
-            any(np.any(np.asarray(one != other)) for one, other in zip(ours, others)),
+            any(contract.differ(told[part], result[part]) for part in ("gradient", "state", "moved")),
             f"meta_params{leaf} of {name} make no difference to what an agent learns: use them, or leave them out",
         )
 

@@ -89,7 +89,7 @@ def test_objective(objective, spec):
 
 
 def test_grid_world():
-    check_environment(LEVELS.env, LEVELS.sample(jax.random.key(0)))
+    check_environment(LEVELS.env, jax.jit(LEVELS.sample)(jax.random.key(0)))
 
 
 def test_probe():

@@ -1,9 +1,9 @@
 """Normalisation of what an agent sees."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -23,13 +23,19 @@ VECTORS = EnvSpec(Box((3,)), Discrete(2))
 def rollout(seed=0, num_steps=7, num_workers=4):
     """Random experience of large and shifted scale."""
     rng = np.random.default_rng(seed)
-    obs = jnp.asarray(rng.normal([5.0, -100.0, 0.0], [1.0, 30.0, 1e-3], (num_steps, num_workers, 3)), jnp.float32)
-    ends = jnp.asarray(rng.random((2, num_steps, num_workers)) < 0.2)
-    reward = jnp.asarray(rng.normal(3.0, 20.0, (num_steps, num_workers)), jnp.float32)
-    action = jnp.zeros((num_steps, num_workers), jnp.int32)
-    return Trajectory(obs, action, jnp.zeros(action.shape), reward, ends[0], ends[1] & ~ends[0], obs + 1.0)
+    obs = rng.normal([5.0, -100.0, 0.0], [1.0, 30.0, 1e-3], (num_steps, num_workers, 3)).astype(np.float32)
+    ends = rng.random((2, num_steps, num_workers)) < 0.2
+    reward = rng.normal(3.0, 20.0, (num_steps, num_workers)).astype(np.float32)
+    action = np.zeros((num_steps, num_workers), np.int32)
+    log_prob, next_obs = np.zeros(action.shape, np.float32), obs + np.float32(1.0)
+    return Trajectory(obs, action, log_prob, reward, ends[0], ends[1] & ~ends[0], next_obs)
 
 
+observe = jax.jit(lambda normalizer, state, obs: normalizer.observe(state, obs), static_argnums=0)
+perceive = jax.jit(lambda normalizer, state, trajectory: normalizer.perceive(state, trajectory), static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
 def seen(normalizer, *trajectories):
     state = normalizer.init(VECTORS, num_workers=4)
     for trajectory in trajectories:
@@ -39,27 +45,34 @@ def seen(normalizer, *trajectories):
 
 def test_moments_of_parts_are_those_of_the_whole():
     values = np.random.default_rng(0).normal(1000.0, 3.0, (30, 4, 2)).astype(np.float32)
-    moments = no_moments((2,))
-    for part in np.split(values, [1, 11]):
-        moments = include(moments, jnp.asarray(part))
-    np.testing.assert_allclose(moments.mean, values.mean((0, 1)), rtol=1e-6)
-    np.testing.assert_allclose(moments.deviation, values.astype(np.float64).std((0, 1)), rtol=1e-4)
+
+    @jax.jit
+    def of_parts(*parts):
+        moments = no_moments((2,))
+        for part in parts:
+            moments = include(moments, part)
+        return moments.mean, moments.deviation
+
+    mean, deviation = of_parts(*np.split(values, [1, 11]))
+    np.testing.assert_allclose(mean, values.mean((0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(deviation, values.astype(np.float64).std((0, 1)), rtol=1e-4)
 
 
 def test_deviation_is_one_of_what_never_varied():
-    moments = no_moments(())
+    moments, more = no_moments(()), jax.jit(include)
+    deviation = jax.jit(lambda moments: moments.deviation)
+    assert float(deviation(moments)) == 1.0
     for _ in range(20):
-        moments = include(moments, jnp.full((50, 3), 1000.1))
+        moments = more(moments, np.full((50, 3), 1000.1, np.float32))
     np.testing.assert_allclose(moments.mean, 1000.1, rtol=1e-6)
-    assert float(moments.deviation) == 1.0
-    assert float(no_moments(()).deviation) == 1.0
+    assert float(deviation(moments)) == 1.0
 
 
 def test_observations_seen_so_far_have_mean_zero_and_deviation_one():
     first, second = rollout(0), rollout(1)
     normalizer = Normalizer(clip=100.0)
     state = seen(normalizer, first, second)
-    obs = np.concatenate([normalizer.observe(state, each.obs).reshape(-1, 3) for each in (first, second)])
+    obs = np.concatenate([np.reshape(observe(normalizer, state, each.obs), (-1, 3)) for each in (first, second)])
     np.testing.assert_allclose(obs.mean(0), 0.0, atol=1e-3)
     np.testing.assert_allclose(obs.std(0), 1.0, rtol=1e-3)
 
@@ -75,19 +88,19 @@ def test_rewards_are_scaled_by_the_deviation_of_discounted_returns():
     normalizer = Normalizer(gamma=0.9)
     state = seen(normalizer, first, second)
     expected = np.clip(np.asarray(second.reward) / np.std(so_far), -10.0, 10.0)
-    np.testing.assert_allclose(normalizer.perceive(state, second).reward, expected, rtol=1e-4)
+    np.testing.assert_allclose(perceive(normalizer, state, second).reward, expected, rtol=1e-4)
 
 
 def test_what_is_far_out_is_clipped():
     normalizer = Normalizer(clip=2.0)
     state = seen(normalizer, rollout())
-    assert float(jnp.max(jnp.abs(normalizer.observe(state, jnp.full((1, 3), 1e6))))) == 2.0
+    assert np.max(np.abs(observe(normalizer, state, np.full((1, 3), 1e6, np.float32)))) == 2.0
 
 
 @pytest.mark.parametrize("change", [{"observations": False}, {"rewards": False}, {"gamma": 0.5}, {"clip": 0.5}])
 def test_every_setting_matters(change):
     def perceived(normalizer):
-        trajectory = normalizer.perceive(seen(normalizer, rollout()), rollout(1))
+        trajectory = perceive(normalizer, seen(normalizer, rollout()), rollout(1))
         return np.concatenate([np.ravel(trajectory.obs), np.ravel(trajectory.reward)])
 
     assert not np.allclose(perceived(Normalizer()), perceived(replace(Normalizer(), **change)))
@@ -129,27 +142,36 @@ def grown():
 
 def test_learning_does_not_depend_on_the_scale(grown):
     inner, life = grown
-    obs = inner.normalizer.observe(life.normalizer, 1000.0 * jnp.eye(2))
-    outputs = inner.agent.apply(life.agent_params, obs)
+    obs = observe(inner.normalizer, life.normalizer, 1000.0 * np.eye(2, dtype=np.float32))
+    outputs = jax.jit(inner.agent.apply)(life.agent_params, obs)
     np.testing.assert_allclose(outputs["mean"], 0.5, atol=0.15)
-    assert jnp.all(outputs["log_std"] < -0.5)
+    assert np.all(np.asarray(outputs["log_std"]) < -0.5)
 
 
 def test_an_agent_learns_from_what_it_saw_when_it_acted(grown):
     inner, life = grown
-    _, update_batch, _ = inner.learn((), life)
-    outputs = inner.agent.apply(life.agent_params, update_batch.trajectory.obs)
-    log_prob = distributions.log_prob(outputs, update_batch.trajectory.action)
-    np.testing.assert_allclose(log_prob, update_batch.trajectory.log_prob, atol=1e-5)  # so the ratio begins at 1
+
+    @jax.jit
+    def log_probs(life):
+        _, update_batch, _ = inner.learn((), life)
+        outputs = inner.agent.apply(life.agent_params, update_batch.trajectory.obs)
+        return distributions.log_prob(outputs, update_batch.trajectory.action), update_batch.trajectory.log_prob
+
+    log_prob, when_it_acted = log_probs(life)
+    np.testing.assert_allclose(log_prob, when_it_acted, atol=1e-5)  # so the ratio begins at 1
 
 
 def test_fitness_and_the_reported_reward_are_those_of_the_environment(grown):
     inner, life = grown
-    policy = inner.agent.init(jax.random.key(0))  # of mean about 0 and deviation 1
-    life = replace(life, agent_params=policy)
-    _, metrics = inner.update((), life)
-    returns = inner.evaluate(jax.tree.map(lambda leaf: leaf[None], life), slots=1)
-    for reward in (metrics["reward"], returns.mean()):
+
+    @jax.jit
+    def rewards(life):
+        policy = inner.agent.init(jax.random.key(0))  # of mean about 0 and deviation 1
+        life = replace(life, agent_params=policy)
+        returns = inner.evaluate(jax.tree.map(lambda leaf: leaf[None], life), slots=1)
+        return inner.update((), life)[1]["reward"], returns.mean()
+
+    for reward in rewards(life):
         assert -6000.0 < float(reward) < -20.0  # -1000 (a - 1/2)^2
 
 

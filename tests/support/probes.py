@@ -1,6 +1,7 @@
 """Environments that need one skill each: whoever fails one lacks that skill. Levels are not used."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -124,6 +125,7 @@ def inner_loop(env, objective, learner=Learner(SGD(2.0), SGD(1.0)), torso=Table(
     return InnerLoop(env, torso, objective, learner, **settings)
 
 
+@partial(jax.jit, static_argnums=0)
 def begin(inner, lifetime=100):
     return inner.begin(jax.random.key(0), Task(jnp.zeros(()), jnp.int32(lifetime)))
 
