@@ -14,8 +14,6 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from metadisco import __version__
-
 OPTIONAL = {  # library -> (extra or package to install, what it is for)
     "ale_py": ("metadisco[atari]", "the suites atari-*"),
     "wandb": ("metadisco[wandb]", "--wandb"),
@@ -30,7 +28,7 @@ def doctor(console: Any) -> int:
     def say(name: str, text: str) -> None:
         console.print(f"{name + ':':<12} {text}", markup=False, highlight=False, soft_wrap=True)
 
-    say("metadisco", f"{__version__}, in {Path(__file__).parents[1]}")
+    say("metadisco", f"{_version('metadisco')}, in {Path(__file__).parents[1]}")
     say("python", f"{platform.python_version()}, {platform.platform()}")
     wrong = list(unmet(importlib.metadata.requires("metadisco") or []))
     for name in ("jax", "jaxlib", "flax", "optax", "evosax", "gymnax", "brax", "gymnasium"):
