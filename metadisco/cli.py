@@ -279,8 +279,12 @@ def _check_texts(known: argparse.Namespace) -> None:
     for name, value in vars(known).items():
         if any(text == "" for text in (value if isinstance(value, list) else [value])):
             option = {"start": "from"}.get(name, name.replace("_", "-"))
-            is_place = name in ("preset", "checkpoint", "checkpoints", "folder")
-            raise ValueError(f"the {option} is empty: name one" if is_place else f"--{option} is empty: leave it out")
+            is_place = name in ("preset", "checkpoint", "checkpoints", "folder", "environment")
+            raise ValueError(
+                f"the {option.removesuffix('s')} is empty: name one"
+                if is_place
+                else f"--{option} is empty: leave it out"
+            )
 
 
 def _check_seed(known: argparse.Namespace) -> None:
