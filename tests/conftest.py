@@ -3,7 +3,6 @@
 Processes that a test starts (the command line) inherit the platform, the compilation cache and the plotting backend.
 """
 
-import functools
 import gc
 import os
 from pathlib import Path
@@ -31,7 +30,6 @@ if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
 os.environ["MPLBACKEND"] = "Agg"
 
 import jax  # noqa: E402 - it reads the environment when it is imported
-from jax._src.interpreters import mlir  # noqa: E402
 
 from metadisco.core.devices import forget_if_many  # noqa: E402
 
@@ -45,16 +43,10 @@ jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST
 jax.config.update("jax_num_cpu_devices", 2)
 
 
-# A quarter of the time of compiling one operation goes into the context of MLIR, which JAX makes anew for each program.
-# The programs of a module share theirs.
-mlir.make_ir_context = functools.cache(mlir.make_ir_context)
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
-    """Drop the compiled programs of earlier modules before there are too many of them, and what they were made in."""
+    """Drop the compiled programs of earlier modules before there are too many of them."""
     yield
-    mlir.make_ir_context.cache_clear()
     forget_if_many()
 
 
