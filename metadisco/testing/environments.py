@@ -57,18 +57,14 @@ def check_environment(env: Environment, level: Level, *, num_steps: int = 32, ru
     )
     contract.check_same(f"a walk in {name}", steps, again, "The same keys and level must give the same walk")
     _check_walk(name, env, steps)
-
-    @jax.jit
-    def at(step: int, walks: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf[:, step], walks)
-
-    first, last_noise = at(0, steps), at(-1, steps["noise"])
+    first = jax.tree.map(lambda leaf: leaf[:, 0], steps)
 
     def plain(noise: Any, first_noise: Any, action: jax.Array) -> tuple:
         obs, state = env.reset(first_noise, level)
         return obs, state, env.step(noise, state, action, level)
 
     together = (first["obs"], first["state"], (first["next_obs"], first["next_state"], first["step"]))
+    last_noise = jax.tree.map(lambda leaf: leaf[:, -1], steps["noise"])
     contract.check_plain(f"reset and step of {name}: ", together, plain, first["noise"], last_noise, first["action"])
 
 

@@ -72,7 +72,7 @@ def check_objective(objective: Objective, spec: EnvSpec = SPEC) -> None:
             f"the head {head!r} of {name} has no derivative, so it never learns: use it in `loss`, through `outputs`, "
             "or leave it out of `heads`",
         )
-    for what, changed in jax.jit(_hard_cases)(experiences).items():
+    for what, changed in _hard_cases(experiences).items():
         hard = update(objective, population, states, changed, progress)
         for part in ("state", "loss", "gradient", "moved"):
             contract.check_finite(f"the {part} of {name}", hard[part], f"It happens where {what}")
@@ -101,12 +101,12 @@ def _check_init(name: str, objective: Objective) -> MetaParams:
             jnp.issubdtype(drawn.dtype, jnp.floating) and not drawn.weak_type,
             f"meta_params{leaf} of {name} is {drawn.dtype}: it must be floating point, of an explicit dtype",
         )
-    # One program, for which init is called three times, so that numbers that are not drawn from the key show.
-    begun, again, other = jax.jit(lambda *keys: [objective.init(each) for each in keys])(key, key, jax.random.key(1))
+    begun = objective.init(key)
     contract.check_finite(f"the meta-parameters of {name}", begun, "Look at its init")
-    contract.check_same(f"init of {name}", begun, again, "The same key must give the same numbers")
+    contract.check_same(f"init of {name}", begun, objective.init(key), "The same key must give the same numbers")
     if not jax.tree.leaves(begun):
         return jax.tree.map(lambda leaf: jnp.stack([leaf] * NUM_EXAMPLES), begun)
+    other = objective.init(jax.random.key(1))
     demand(
         contract.differ(begun, other),
         f"init of {name} gives the same numbers for two keys: draw them from the key that it is given",
@@ -140,7 +140,7 @@ def _check_init_state(name: str, objective: Objective, agent: Agent, experiences
     except ValueError as error:
         raise AssertionError(str(error)) from error
     keys, agent_params = jax.random.split(jax.random.key(2), NUM_EXAMPLES), experiences[1].agent_params
-    states = jax.jit(jax.vmap(begin))(keys, agent_params)
+    states = jax.vmap(begin)(keys, agent_params)
     contract.check_finite(f"the state of {name}", states, "An agent with such a state counts as diverged")
     contract.check_plain(f"init_state of {name}: ", states, begin, keys, agent_params)
     return states
@@ -152,7 +152,7 @@ def _check_states(
     """An update after the first one, with the state that the first one left."""
     experiences, progress = data
     trajectory, predictions, outputs = experiences
-    moved = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 0.3, tree))(predictions.agent_params)
+    moved = jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(0.3), predictions.agent_params)
     later = (trajectory, predictions.replace(agent_params=moved), outputs), progress
     states = result["state"]
     second = update(objective, population, states, *later)
@@ -162,7 +162,7 @@ def _check_states(
         "the dtype of every array that is made in init_state and targets, such as jnp.zeros((), jnp.float32)",
     )
     _check_told(name, objective, second, population, states, *later)
-    third = update(objective, population, jax.jit(lambda tree: jax.tree.map(_other, tree))(states), *later)
+    third = update(objective, population, jax.tree.map(_other, states), *later)
     demand(
         any(contract.differ(second[part], third[part]) for part in ("targets", "gradient")),
         f"the state of {name} has no effect on what an agent learns: use it in `targets`, or return () "
@@ -215,9 +215,11 @@ def _check_meta_params(name: str, objective: Objective, population: Any, update:
     """
     result = update(objective, population, *data)
     leaves, structure = jax.tree.flatten(population)
-    noisy = jax.tree.leaves(jax.jit(lambda: _moved(jax.random.key(0), population, 1.0))())
     for i, leaf in enumerate(named_leaves(population)):
-        changed = jax.tree.unflatten(structure, [noisy[j] if i == j else each for j, each in enumerate(leaves)])
+        noise = np.random.default_rng(i).normal(size=leaves[i].shape).astype(leaves[i].dtype)
+        changed = jax.tree.unflatten(
+            structure, [np.asarray(each) + noise if i == j else each for j, each in enumerate(leaves)]
+        )
         told = update(objective, changed, *data)
         demand(
             any(contract.differ(told[part], result[part]) for part in ("gradient", "state", "moved")),
@@ -228,11 +230,12 @@ def _check_meta_params(name: str, objective: Objective, population: Any, update:
 def _hard_cases(experiences: Any) -> dict[str, Any]:
     """Edge cases of rollouts."""
     trajectory, predictions, outputs = experiences
-    none, ends = jnp.zeros_like(trajectory.terminated), jnp.ones_like(trajectory.terminated)
-    sure = {head: 50.0 * output for head, output in outputs.items() if head == "logits"}
+    none, ends = (np.full(trajectory.terminated.shape, each) for each in (False, True))
+    reward = np.asarray(trajectory.reward)
+    sure = {head: np.float32(50.0) * np.asarray(output) for head, output in outputs.items() if head == "logits"}
     return {
-        "nothing is rewarded": (trajectory.replace(reward=0.0 * trajectory.reward), predictions, outputs),
-        "rewards are large": (trajectory.replace(reward=1e3 * trajectory.reward), predictions, outputs),
+        "nothing is rewarded": (trajectory.replace(reward=np.zeros_like(reward)), predictions, outputs),
+        "rewards are large": (trajectory.replace(reward=np.float32(1e3) * reward), predictions, outputs),
         "every step ends an episode": (trajectory.replace(terminated=ends, truncated=none), predictions, outputs),
         "the policy is all but certain of its actions": (trajectory, predictions, outputs | sure),
     }
