@@ -58,3 +58,9 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture
+def empty_home(tmp_path, monkeypatch):
+    """No scale of an environment was measured: those of whoever runs the tests are not seen, and none is left there."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))

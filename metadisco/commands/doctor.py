@@ -14,6 +14,8 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
+from metadisco.core.provenance import installed_version
+
 OPTIONAL = {  # library -> (extra or package to install, what it is for)
     "ale_py": ("metadisco[atari]", "the suites atari-*"),
     "wandb": ("metadisco[wandb]", "--wandb"),
@@ -28,11 +30,11 @@ def doctor(console: Any) -> int:
     def say(name: str, text: str) -> None:
         console.print(f"{name + ':':<12} {text}", markup=False, highlight=False, soft_wrap=True)
 
-    say("metadisco", f"{_version('metadisco')}, in {Path(__file__).parents[1]}")
+    say("metadisco", f"{installed_version('metadisco')}, in {Path(__file__).parents[1]}")
     say("python", f"{platform.python_version()}, {platform.platform()}")
     wrong = list(unmet(importlib.metadata.requires("metadisco") or []))
     for name in ("jax", "jaxlib", "flax", "optax", "evosax", "gymnax", "brax", "gymnasium"):
-        say(name, _version(name) or "not installed")
+        say(name, installed_version(name) or "not installed")
     try:
         for line in _devices():
             say("device", line)
@@ -58,7 +60,7 @@ def unmet(requirements: list[str]) -> Iterator[str]:
     for requirement in map(Requirement, requirements):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        found, wanted = _version(requirement.name), f"{requirement.name}{requirement.specifier}"
+        found, wanted = installed_version(requirement.name), f"{requirement.name}{requirement.specifier}"
         if found is None:
             yield f'{requirement.name} is not installed: pip install "{wanted}"'
         elif not requirement.specifier.contains(found, prereleases=True):
@@ -69,22 +71,16 @@ def _devices() -> Iterator[str]:
     """Each device with its memory, after it has computed something."""
     import jax
 
+    from metadisco.meta_training.memory_estimate import available_bytes
+
     for device in jax.devices():
         begun = time.monotonic()
         total = float(jax.jit(lambda x: (x @ x).sum())(jax.device_put(jax.numpy.ones((64, 64)), device)))
         if total != 64.0**3:
             raise ValueError(f"{device} has {total} where {64.0**3} is right")
-        memory = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else _memory()
+        memory = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else available_bytes()
         size = f", {memory / 2**30:.0f} GiB" if memory else ""
         yield f"{device} ({device.device_kind}{size}), compiles and computes in {time.monotonic() - begun:.1f} s"
-
-
-def _memory() -> int | None:
-    """Bytes of the machine."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
 
 
 def _cache() -> str:
@@ -98,10 +94,3 @@ def _cache() -> str:
     sizes = [path.stat().st_size for path in folder.iterdir() if path.is_file()]
     writable = "" if os.access(folder, os.W_OK) else ", which cannot be written: set JAX_COMPILATION_CACHE_DIR"
     return f"{folder}, {len(sizes):,} compilations, {sum(sizes) / 2**20:,.0f} MiB{writable}"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -53,7 +53,7 @@ def tune(name: str, *, num_seeds: int = 4, updates: int | None = None, seed: int
     if updates is not None:
         config.check_whole("--updates", updates, 1)
     known = any_environment.environment(name)
-    if known in map(environments.environment, environments.NAMES):
+    if known == environments.reference_of(known.inner.env):
         raise config.ConfigError(f"{name} has a scale of its own: evaluate on it as it is")
     env = known.inner.env
     usual, lifetime = any_environment.default_agent(env), updates or any_environment.LIFETIME

@@ -18,7 +18,7 @@ import jax
 def provenance(**details: Any) -> dict[str, Any]:
     """Describe where a result comes from: command, date, commit, versions, hardware, and `details` such as the seed."""
     packages = ("metadisco", "jax", "jaxlib", "flax", "optax", "evosax", "gymnax", "orbax-checkpoint")
-    installed = {package: _version(package) for package in packages}
+    installed = {package: installed_version(package) for package in packages}
     devices = [device.device_kind for device in jax.devices()]
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -49,7 +49,8 @@ def code_digest(modules: Iterable[str] = ()) -> str:
     return digest.hexdigest()[:16]
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """The version of a package, None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

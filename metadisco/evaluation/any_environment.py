@@ -13,6 +13,7 @@ has measured what a random policy and PPO get there, its scores are returns.
 
 import contextlib
 import difflib
+import functools
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -21,8 +22,7 @@ from typing import Any, cast
 import jax
 
 from metadisco.agents.convolutions import StridedCNN
-from metadisco.agents.networks import CNN, MLP, Separate, Table, Tanh
-from metadisco.agents.optimizers import Adam
+from metadisco.agents.networks import CNN, Table
 from metadisco.core import config
 from metadisco.curricula.tasks import DefaultLevel, LevelDistribution, OneLevel
 from metadisco.envs import brax_adapter, gymnax_adapter
@@ -62,13 +62,13 @@ def environment(name: str) -> EnvironmentConfig:
             contract of environments; says what to do.
 
     Example:
-        >>> environment("gymnax:FourRooms-misc").upper_anchor
-        'unscaled'
+        >>> environment("gymnax:CartPole-v1") == environments.environment("CartPole-v1")
+        True
     """
     env, levels = _made(name)
-    for known in map(environments.environment, environments.NAMES):
-        if (known.inner.env, known.levels) == (env, levels):
-            return known
+    known = environments.reference_of(env)
+    if known is not None and known.levels == levels:
+        return known
     inner, scale = default_agent(env), scales.read().get(name)
     if scale is None:
         return EnvironmentConfig(inner, levels, LIFETIME, 0.0, 1.0, UNSCALED)
@@ -88,9 +88,9 @@ def default_agent(env: Environment) -> InnerLoop:
     ppo = PPO(value_weight=0.5, entropy_weight=0.01 if is_discrete else 0.0)
     inner = InnerLoop(
         env=env,
-        torso=Separate(MLP((64, 64), Tanh()), MLP((64, 64), Tanh())),
+        torso=environments.two_networks(),
         objective=ppo,
-        learner=_adam(1e-3, num_minibatches=4 if is_discrete else 8),
+        learner=environments.ppo_learner(1e-3, num_minibatches=4 if is_discrete else 8),
         num_workers=16 if is_discrete else 64,
         num_steps=64 if is_discrete else 32,
         num_test_workers=16,
@@ -99,7 +99,7 @@ def default_agent(env: Environment) -> InnerLoop:
     )
     if len(observation.shape) == 3:  # images need no normalization; their network is shared by policy and value
         is_small = min(observation.shape[:2]) <= SMALL_IMAGE
-        learner = _adam(3e-3 if is_small else 2.5e-4, num_minibatches=8)
+        learner = environments.ppo_learner(3e-3 if is_small else 2.5e-4, num_minibatches=8)
         torso = CNN((16,), (64,)) if is_small else StridedCNN()
         inner = replace(inner, torso=torso, learner=learner, normalizer=None, num_workers=64 if is_small else 8)
     if isinstance(env, Hosted):  # stepped one after the other: fewer workers, longer rollouts
@@ -121,7 +121,9 @@ def near(name: str) -> list[str]:
     return [by_plain[close] for close in difflib.get_close_matches(plain, by_plain, n=3, cutoff=0.75)]
 
 
+@functools.cache
 def _made(name: str) -> tuple[Environment, LevelDistribution]:
+    """An environment and its levels, made once: those of the user's own are checked, and hosted ones begun, for it."""
     library, _, rest = name.partition(":")
     return _OF_LIBRARIES[library](rest) if library in _OF_LIBRARIES else _own(name)
 
@@ -205,11 +207,6 @@ def _tabular(env: Environment, num_observations: int, *, is_discrete: bool) -> I
             f"for at most {LARGEST_TABLE:,} and discrete actions; let the environment return arrays"
         )
     return InnerLoop(env, Table(), TABLE_PPO, TABLE_PPO_LEARNER, num_workers=32, num_steps=20, num_test_workers=32)
-
-
-def _adam(rate: float, *, num_minibatches: int) -> Learner:
-    adam = Adam(rate, anneal=True)
-    return Learner(adam, adam, num_epochs=4, num_minibatches=num_minibatches)
 
 
 def _library_names() -> Iterable[str]:

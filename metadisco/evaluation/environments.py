@@ -112,12 +112,14 @@ def as_seen_by(inner: InnerLoop, env: Environment) -> Environment:
 ONE_STEP_LEARNER = Learner(Adam(1e-2, anneal=True), Adam(1e-2, anneal=True))
 
 
-def _learner(rate: float, *, num_epochs: int = 4, num_minibatches: int = 4) -> Learner:
+def ppo_learner(rate: float, *, num_epochs: int = 4, num_minibatches: int = 4) -> Learner:
+    """PPO's learner for networks: Adam at a rate that falls to 0 over the life."""
     adam = Adam(rate, anneal=True)
     return Learner(adam, adam, num_epochs=num_epochs, num_minibatches=num_minibatches)
 
 
-def _pair(width: int = 64) -> Separate:
+def two_networks(width: int = 64) -> Separate:
+    """For vectors: two hidden layers of tanh units for the policy, and two for the value."""
     return Separate(MLP((width, width), Tanh()), MLP((width, width), Tanh()))
 
 
@@ -125,9 +127,9 @@ def _control(env: Environment) -> InnerLoop:
     """Low-dimensional observations, a choice of actions: two networks of 64 tanh units twice."""
     return InnerLoop(
         env=env,
-        torso=_pair(),
+        torso=two_networks(),
         objective=PPO(value_weight=0.5, entropy_weight=0.01),
-        learner=_learner(1e-3),
+        learner=ppo_learner(1e-3),
         num_workers=16,
         num_steps=64,
         num_test_workers=32,
@@ -143,7 +145,7 @@ def _minatar(name: str, *, max_test_steps: int = 1024) -> EnvironmentConfig:
         env=env,
         torso=CNN((16,), (64,)),
         objective=PPO(value_weight=0.5, entropy_weight=0.01),
-        learner=_learner(3e-3, num_minibatches=8),
+        learner=ppo_learner(3e-3, num_minibatches=8),
         num_workers=64,
         num_steps=64,
         num_test_workers=32,
@@ -179,9 +181,9 @@ def _brax(name: str, lifetime: int, *, gamma: float = 0.99) -> EnvironmentConfig
     env = Brax(name)
     inner = InnerLoop(
         env=env,
-        torso=_pair(),
+        torso=two_networks(),
         objective=PPO(gamma=gamma, value_weight=0.5, entropy_weight=0.0),
-        learner=_learner(1e-3, num_minibatches=8),
+        learner=ppo_learner(1e-3, num_minibatches=8),
         num_workers=64,
         num_steps=32,
         num_test_workers=16,
@@ -197,7 +199,7 @@ def _atari(game: str) -> EnvironmentConfig:
         env=Hosted(Atari(game)),
         torso=StridedCNN(),
         objective=PPO(value_weight=1.0, entropy_weight=0.01),
-        learner=_learner(2.5e-4, num_epochs=3),
+        learner=ppo_learner(2.5e-4, num_epochs=3),
         num_workers=8,
         num_steps=128,
         num_test_workers=10,
@@ -263,3 +265,9 @@ HOSTED: tuple[str, ...] = tuple(name for name in NAMES if name.startswith("atari
 def environment(name: str) -> EnvironmentConfig:
     """The environment of this name. Raises KeyError for a name that is not in `NAMES`."""
     return _MAKERS[name]()
+
+
+def reference_of(env: Environment) -> EnvironmentConfig | None:
+    """The environment with its reference agent, None where it has none; those that the host steps are left out."""
+    known = (environment(name) for name in NAMES if name not in HOSTED)
+    return next((each for each in known if each.inner.env == env), None)

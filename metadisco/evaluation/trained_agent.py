@@ -155,10 +155,9 @@ def _usual(discovered: Discovered, env: Environment) -> InnerLoop:
     for inner in agents_under_test.trained_with(discovered):
         if inner.env == env or (isinstance(inner.env, GridWorld) and isinstance(env, GridWorld)):
             return inner
-    for name in environments.NAMES:
-        if name not in environments.HOSTED and environments.environment(name).inner.env == env:
-            return environments.with_objective(discovered.objective, environments.environment(name).inner)
-    return environments.with_objective(discovered.objective, any_environment.default_agent(env))
+    known = environments.reference_of(env)
+    inner = any_environment.default_agent(env) if known is None else known.inner
+    return environments.with_objective(discovered.objective, inner)
 
 
 def _train(

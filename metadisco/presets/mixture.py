@@ -4,11 +4,12 @@ from dataclasses import replace
 
 from metadisco.core import config
 from metadisco.curricula.randomization import DomainRandomization
-from metadisco.curricula.tasks import LifetimeDistribution, LogUniformLifetime, Tasks
+from metadisco.curricula.tasks import DrawsTasks, LifetimeDistribution, LogUniformLifetime, Tasks
 from metadisco.envs.host import Hosted
-from metadisco.evaluation import any_environment, environments, suites
+from metadisco.evaluation import suites
 from metadisco.evaluation.catalog import UNSCALED
 from metadisco.evaluation.environments import EnvironmentConfig, with_objective
+from metadisco.evaluation.suites import EnvSuite
 from metadisco.meta_training.domain import Domain
 from metadisco.meta_training.evolution_trainer import EvolutionTrainer
 from metadisco.presets.base import Preset
@@ -66,20 +67,17 @@ def on_environments(preset: Preset, names: list[str]) -> Preset:
 
 
 def _environment(name: str) -> EnvironmentConfig:
-    if any_environment.is_named_so(name):
-        found = any_environment.environment(name)
-    elif name in environments.NAMES:
-        found = environments.environment(name)
-    else:
-        suites.suite(name)  # raises with near names, where it is not a suite of grid worlds
+    suite = suites.suite(name)
+    if not isinstance(suite, EnvSuite):
         raise config.ConfigError(f"{name} is not an environment with agents of its own; leave --environments out")
+    found = suite.config
     if isinstance(found.inner.env, Hosted):
         raise config.ConfigError(f"{name} is stepped on the host: objectives are tested on it, not meta-trained")
     return found
 
 
 def _lifetimes(domain: Domain) -> LifetimeDistribution | None:
-    tasks = getattr(domain.curriculum, "tasks", None)
+    tasks = domain.curriculum.tasks if isinstance(domain.curriculum, DrawsTasks) else None
     return tasks.lifetimes if isinstance(tasks, Tasks) else None
 
 

@@ -7,12 +7,9 @@ from metadisco.commands import tuning
 from metadisco.commands.tuning import Tried
 from metadisco.evaluation import scales, suites
 
+pytestmark = pytest.mark.usefixtures("empty_home")
+
 HERE = "tests.evaluation.test_any_environment:make"
-
-
-@pytest.fixture(autouse=True)
-def empty_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 
 
 @pytest.mark.parametrize(

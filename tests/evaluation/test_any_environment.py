@@ -20,6 +20,8 @@ from metadisco.evaluation.agents_under_test import AgentUnderTest
 from metadisco.evaluation.scales import Scale
 from tests.support import probes
 
+pytestmark = pytest.mark.usefixtures("empty_home")
+
 HERE = "tests.evaluation.test_any_environment"
 MEASURED = Scale(random_return=-1.0, upper_return=3.0, lifetime=7, rate_factor=3.0, num_seeds=2)
 
@@ -58,11 +60,6 @@ def broken():
 
 def a_number():
     return 3
-
-
-@pytest.fixture(autouse=True)
-def empty_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 
 
 @pytest.mark.parametrize(

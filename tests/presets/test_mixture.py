@@ -10,12 +10,9 @@ from metadisco.evaluation.scales import Scale
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.presets import mixture, registry
 
+pytestmark = pytest.mark.usefixtures("empty_home")
+
 OWN = "tests.evaluation.test_any_environment:make"
-
-
-@pytest.fixture(autouse=True)
-def empty_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 
 
 def test_each_environment_has_its_own_agents_and_scale_and_a_share_of_the_tasks():
