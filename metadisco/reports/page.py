@@ -193,7 +193,7 @@ def _verdict(run: Run) -> Markup:
 
 def _strongest_of(agents: Mapping[str, Any]) -> str:
     """Among which baselines the one that is named is the strongest; empty where there is one."""
-    names = [name.upper() for name in HAND_WRITTEN if name in agents]
+    names = [chart_style.name(name).removeprefix("tuned ") for name in HAND_WRITTEN if name in agents]
     if len(names) < 2:
         return ""
     return f", the {'stronger' if len(names) == 2 else 'strongest'} of {', '.join(names[:-1])} and {names[-1]}"

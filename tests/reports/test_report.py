@@ -301,6 +301,10 @@ def test_the_yardstick_is_the_strongest_of_the_hand_written(unfinished):
     results.write_json(unfinished / "evaluation.json", {"grid-unseen": agents})
     text = reports.write(unfinished).read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert "worse than tuned PPO at 0.90 (0.89 to 0.91), the strongest of A2C, PPO and DPO." in text
+    with_bonus = {"a2c": agents["a2c"], "a2c-count": agents["dpo"], **agents}
+    results.write_json(unfinished / "evaluation.json", {"grid-unseen": with_bonus})
+    text = reports.write(unfinished).read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "the strongest of A2C, A2C + bonus of counts, PPO and DPO." in text
 
 
 def test_levels_are_compared_with_the_strongest_of_the_hand_written(run, tmp_path):
