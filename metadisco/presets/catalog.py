@@ -41,13 +41,27 @@ class Entry:
 
 PRESETS: dict[str, Entry] = {
     "quickstart": Entry(
-        "the schedule of A2C's coefficients on general grid worlds by ES, lifetimes 16..256",
+        "schedules of A2C's coefficients and of a bonus for what is rare, on general grid worlds and labyrinths by ES, "
+        "lifetimes 16..256",
+        11,
+        120,
+        ("grid-unseen", "grid-unseen@16", "grid-unseen@256", "labyrinths"),
+        is_projected=True,
+    ),
+    "smoke": Entry("everything once, tiny; the result is worthless", 1, 30, ("grid-tiny",)),
+    "exploring-a2c": Entry(
+        "the quickstart's objective for hours, with twice the tasks",
+        None,
+        300,
+        ("grid-unseen", "labyrinths", "mazes"),
+    ),
+    "scheduled-a2c-quick": Entry(
+        "the schedule of A2C's coefficients without a bonus, on general grid worlds by ES, lifetimes 16..256",
         11,
         100,
         ("grid-unseen", "grid-unseen@16", "grid-unseen@256"),
         is_projected=True,
     ),
-    "smoke": Entry("everything once, tiny; the result is worthless", 1, 30, ("grid-tiny",)),
     "scheduled-a2c": Entry(
         "the schedule of A2C's coefficients on general grid worlds by ES, lifetimes 16..1000",
         90,
@@ -65,20 +79,6 @@ PRESETS: dict[str, Entry] = {
         100,
         _DRIFT,
         is_projected=True,
-    ),
-    "exploring-a2c": Entry(
-        "schedules of A2C's coefficients and of a bonus for what is rare, on general grid worlds and labyrinths by ES, "
-        "lifetimes 16..256",
-        12,
-        120,
-        ("grid-unseen", "labyrinths", "mazes"),
-        is_projected=True,
-    ),
-    "exploring-a2c-long": Entry(
-        "the same for hours, with twice the tasks, from schedules that also see how long episodes are",
-        None,
-        500,
-        ("grid-unseen", "labyrinths", "mazes"),
     ),
     "scheduled-ppo-grid": Entry(
         "the schedule of PPO's coefficients on general grid worlds by ES, lifetimes 16..256",

@@ -1,12 +1,11 @@
 """Presets on grid worlds: LPG and TA-LPG for tabular agents, by evolution and by meta-gradients."""
 
-from dataclasses import replace
-from typing import cast
+from typing import Any
 
 from metadisco.agents.learned_optimizer import ResidualOPEN
 from metadisco.agents.networks import Table
 from metadisco.agents.optimizers import SGD, RMSProp
-from metadisco.core.config import replace_field, replace_fields
+from metadisco.core.config import replace_fields
 from metadisco.curricula.plr import PrioritizedLevelReplay
 from metadisco.curricula.randomization import DomainRandomization
 from metadisco.curricula.self_evolving import SelfEvolvingCurriculum
@@ -61,21 +60,18 @@ def _grid_trainer(
 ) -> EvolutionTrainer:
     """Tabular agents on the general grid-world distribution, by antithetic task pairs."""
     levels = GridLevels()
-    inner = InnerLoop(
-        env=levels.env,
-        torso=Table(),
-        objective=objective,
-        learner=learner,
-        num_workers=num_workers,
-        num_test_workers=32,
-    )
     return MetaTrainer(
-        inner=inner,
+        inner=_life(levels, objective, learner, num_workers),
         curriculum=DomainRandomization(Tasks(levels, lifetimes)),
         meta_optimizer=Evolution(sigma=sigma, learning_rate=learning_rate, shaping=PairwiseRoot()),
         num_tasks=num_tasks,
         num_steps=num_steps,
     )
+
+
+def _life(levels: GridLevels | EmbeddedLevels, objective: Objective, learner: Learner, num_workers: int) -> InnerLoop:
+    """Of a tabular agent on such levels."""
+    return InnerLoop(levels.env, Table(), objective, learner, num_workers=num_workers, num_test_workers=32)
 
 
 # Of the tuned A2C for tables (`metadisco.lives.tuned`). Gradients are normalized, so their limit is for accidents only.
@@ -97,16 +93,26 @@ def _scheduled_a2c(*, lifetimes: LogUniformLifetime, num_steps: int, learning_ra
 
 
 def quickstart() -> Preset:
-    """A schedule for A2C in ten minutes on two cores."""
-    return catalogued(
-        "quickstart",
-        _scheduled_a2c(
-            lifetimes=LogUniformLifetime(16, 256),
-            num_steps=100,
-            learning_rate=Decay(0.03, rate=0.985),
-        ),
-        minutes=11.0,
-    )
+    """A2C and a bonus of counts by schedules, where rewards are near and where they are far, in ten minutes."""
+    search = Evolution(sigma=Decay(0.1), learning_rate=Decay(0.03, rate=0.985), shaping=PairwiseRoot())
+    return catalogued("quickstart", _exploring_a2c(search, num_tasks=96, num_steps=120), minutes=11.0)
+
+
+def _exploring_a2c(search: Evolution, *, num_tasks: int, num_steps: int) -> EvolutionTrainer:
+    """On general grid worlds and, half as many tasks, in labyrinths; the result is a running mean of the search."""
+    # At A2C with a bonus of counts, tuned for both kinds of levels (docs/results/tune_a2c_count.json).
+    a2c = ScheduledA2C(gamma=0.98, gae_lambda=0.98, entropy_weight=0.01, inputs=ALL_INPUTS)
+    objective = ExploringA2C(a2c, bonus=0.1, power=1.0)
+    lifetimes = LogUniformLifetime(16, 256)
+
+    def domain(name: str, levels: GridLevels | EmbeddedLevels, num_tasks: int, **settings: Any) -> Domain:
+        inner = _life(levels, objective, _SCHEDULED_A2C_LEARNER, num_workers=32)
+        curriculum = DomainRandomization(Tasks(levels, lifetimes))
+        return Domain(inner, curriculum, num_tasks=num_tasks, name=name, **settings)
+
+    general = domain("general", GridLevels(), num_tasks, reference_return=2.0)
+    far = domain("labyrinths", LABYRINTHS, num_tasks // 2)
+    return EvolutionTrainer((general, far), Averaged(search), num_steps=num_steps)
 
 
 def smoke() -> Preset:
@@ -148,8 +154,16 @@ def _long_run(name: str, trainer: Trainer, *, validate_every: int = 25) -> Prese
     return catalogued(name, trainer, num_seeds=1, validate_every=validate_every)
 
 
+def scheduled_a2c_quick() -> Preset:
+    """A schedule for A2C without a bonus."""
+    return _long_run(
+        "scheduled-a2c-quick",
+        _scheduled_a2c(lifetimes=LogUniformLifetime(16, 256), num_steps=100, learning_rate=Decay(0.03, rate=0.985)),
+    )
+
+
 def scheduled_a2c() -> Preset:
-    """The quickstart's objective, for longer and on longer lives."""
+    """The same for longer and on longer lives."""
     return _long_run(
         "scheduled-a2c",
         _scheduled_a2c(
@@ -161,41 +175,11 @@ def scheduled_a2c() -> Preset:
 
 
 def exploring_a2c() -> Preset:
-    """A2C and a bonus of counts by schedules, where rewards are near and where they are far."""
-    lifetimes = LogUniformLifetime(16, 256)
-    trainer = _grid_trainer(
-        # At A2C with a bonus of counts, tuned for both kinds of levels (docs/results/tune_a2c_count.json).
-        objective=ExploringA2C(ScheduledA2C(gamma=0.98, gae_lambda=0.98, entropy_weight=0.01), bonus=0.1, power=1.0),
-        learner=_SCHEDULED_A2C_LEARNER,
-        lifetimes=lifetimes,
-        num_workers=32,
-        num_tasks=96,
-        num_steps=120,
-        sigma=Decay(0.1),
-        learning_rate=Decay(0.03, rate=0.985),
-    )
-    general = replace(trainer.domains[0], name="general", reference_return=2.0)
-    far = Domain(
-        inner=replace(general.inner, env=LABYRINTHS.env),
-        curriculum=DomainRandomization(Tasks(LABYRINTHS, lifetimes)),
-        num_tasks=48,
-        name="labyrinths",
-    )
-    return _long_run("exploring-a2c", replace(trainer, domains=(general, far)))
-
-
-def exploring_a2c_long() -> Preset:
-    """`exploring_a2c` for longer: twice the tasks, schedules that see how long episodes are, a mean of the search."""
-    shorter = exploring_a2c().trainer
-    domains = tuple(_seeing_episodes(replace(domain, num_tasks=2 * domain.num_tasks)) for domain in shorter.domains)
+    """The quickstart's objective, for longer and with twice the tasks."""
     search = Evolution(
         sigma=Decay(0.1, rate=0.999), learning_rate=Decay(0.03, rate=0.993, floor=2e-3), shaping=PairwiseRoot()
     )
-    return _long_run("exploring-a2c-long", EvolutionTrainer(domains, Averaged(search), num_steps=500))
-
-
-def _seeing_episodes(domain: Domain) -> Domain:
-    return cast(Domain, replace_field(domain, "inner.objective.a2c.inputs", ALL_INPUTS))
+    return _long_run("exploring-a2c", _exploring_a2c(search, num_tasks=192, num_steps=300))
 
 
 def scheduled_a2c_nres() -> Preset:

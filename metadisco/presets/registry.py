@@ -10,11 +10,11 @@ from metadisco.presets.base import Preset
 PRESETS: dict[str, Callable[[], Preset]] = {
     "quickstart": grid_worlds.quickstart,
     "smoke": grid_worlds.smoke,
+    "exploring-a2c": grid_worlds.exploring_a2c,
+    "scheduled-a2c-quick": grid_worlds.scheduled_a2c_quick,
     "scheduled-a2c": grid_worlds.scheduled_a2c,
     "scheduled-a2c-nres": grid_worlds.scheduled_a2c_nres,
     "scheduled-ppo-quick": drifts.scheduled_ppo,
-    "exploring-a2c": grid_worlds.exploring_a2c,
-    "exploring-a2c-long": grid_worlds.exploring_a2c_long,
     "scheduled-ppo-grid": grid_worlds.scheduled_ppo_grid,
     "open-quick": drifts.open_quick,
     "open-grid": grid_worlds.open_grid,
