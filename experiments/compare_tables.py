@@ -1,6 +1,6 @@
 """Discovered objectives for tables beside tuned A2C, PPO and DPO, over meta-training runs, at several lifetimes.
 
-    python -m experiments.compare_tables runs/tables/quickstart/seed* --json docs/results/tables.json
+    python -m experiments.compare_tables runs/tables/scheduled-a2c-quick/seed* --json docs/results/tables.json
 
 The runs named are of one setting and different seeds; intervals are over them. Hand-written algorithms need no
 meta-training: the levels and the agents' keys are the same for everybody, so a difference is that of each run to one
@@ -33,7 +33,7 @@ TUNED = {algorithm: Path(f"docs/results/tune_{algorithm}.json") for algorithm in
 NUM_AGENTS = 2  # on each level
 MEASURES = {"iqm": stats.iqm, "cvar": stats.cvar}
 CALLED = {"iqm": "IQM", "cvar": "worst 10% of levels"}
-PAGE = Path("docs/results/index.md")
+PAGE = Path("docs/results/grid-worlds.md")
 BEGIN, END = "<!-- written by experiments/compare_tables.py -->", "<!-- end of what was found -->"
 
 

@@ -4,7 +4,7 @@
     python -m experiments.compare_zoo --cards    # writes the zoo anew from what was measured before
     python -m experiments.compare_zoo --only quickstart --suites grid-tiny grid-unseen    # one of them
 
-Writes docs/results/zoo.json, the table of docs/results/index.md and the scores of the cards. Nothing is tuned here.
+Writes docs/results/zoo.json, the table of docs/results/zoo.md and the scores of the cards. Nothing is tuned here.
 The `objective.json` of a shipped objective keeps its headline suites: those of its own meta-test, which are in
 docs/results/NAME.json, and the small one by which a test sees that the numbers come out again. Its card has them all.
 Each suite is measured once and kept in a folder, so the script can be stopped at any time and goes on where it was; a
@@ -27,7 +27,7 @@ from metadisco.evaluation import agents_under_test, meta_test, results
 from metadisco.reports import comparison
 
 RESULTS = Path("docs/results")
-PAGE = RESULTS / "index.md"
+PAGE = RESULTS / "zoo.md"
 QUICK = "grid-tiny"  # quick enough for a test to see whether it is so
 BEGIN, END = "<!-- written by experiments/compare_zoo.py -->", "<!-- end of the table -->"
 GRIDS, NETWORKS = ("a2c", "ppo", "dpo"), ("ppo", "dpo")

@@ -177,7 +177,10 @@ def cell(found: dict | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "objectives", nargs="*", default=["a2c", "quickstart"], help="a2c or names of the zoo [default: a2c quickstart]"
+        "objectives",
+        nargs="*",
+        default=["a2c", "scheduled-a2c-quick"],
+        help="a2c or names of the zoo [default: a2c scheduled-a2c-quick]",
     )
     parser.add_argument("--out", type=Path, default=Path("docs/results/score_noise.json"), help="where the numbers go")
     parser.add_argument("--levels", type=int, default=64, help="of the general distribution [default: 64]")

@@ -50,6 +50,8 @@ PANELS = {  # metric -> what its chart is called
     "value_weight": "weight of the value's loss",
     "drift_weight": "factor of the drift D",
     "advantage_offset": "share of the mean advantage that is subtracted",
+    "bonus": "bonus of an observation met once",
+    "bonus_power": "power by which the bonus falls with visits",
 }
 
 
