@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from experiments import tune
-from experiments.pages import write_between
+from experiments.pages import write_between, write_json
 from metadisco.checkpoints import checkpoint
 from metadisco.core.devices import prepare_jax
-from metadisco.core.files import write_atomically
 from metadisco.core.provenance import provenance
 from metadisco.core.score_table import Table, decimal, interval, markdown
 from metadisco.evaluation import evaluation, stats, suites
@@ -84,7 +83,7 @@ def go_on(parser: argparse.ArgumentParser, path: Path | None, setting: dict) -> 
     def keep(**rows: list[dict]) -> None:
         if path:
             document = {"setting": setting, "provenance": provenance(), "scores": table, **rows}
-            write_atomically(path, (json.dumps(document, indent=2) + "\n").encode())
+            write_json(path, document)
 
     return table, keep
 
