@@ -164,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
         "my_module:make_env",
     )
     discover.add_argument(
+        "--no-test", action="store_true", help="end with the objective; metadisco evaluate RUN tests it at another time"
+    )
+    discover.add_argument(
         "--sweep",
         action="append",
         default=[],
@@ -355,6 +358,8 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
     preset = registry.preset(known.preset)
     if known.environments is not None:
         preset = mixture.on_environments(preset, known.environments)
+    if known.no_test:
+        preset = replace(preset, suites=())
     file: Mapping[str, object] = {} if known.settings is None else settings.read(known.settings)
     for fields in (file, _overrides(rest)):  # in turn: a file may name an objective, and the command line a field of it
         preset = replace(preset, trainer=config.replace_fields(preset.trainer, fields))

@@ -153,7 +153,7 @@ def discover(
     if run.status == "interrupted":
         console.print(f"Stopped after meta-step {run.step}; everything is saved. Go on with --resume.")
         return Discovery(None, folder, run.exit_code)
-    if _is_tested(folder, run.step):
+    if _is_finished(preset, folder, run.step):
         return _already_finished(preset, folder, run, console)
     meta_params = trainer.meta_params(run.state)
     with clear_errors(folder):
@@ -227,15 +227,15 @@ def preview(
     ]
 
 
-def _is_tested(folder: Path, step: int) -> bool:
-    """Whether the folder has the objective of this meta-step with its scores, and they can be read."""
+def _is_finished(preset: Preset, folder: Path, step: int) -> bool:
+    """Whether the folder has the objective of this meta-step with the scores that are asked for, and can be read."""
     try:
         discovered = checkpoint.load(folder / "objective")
         scores = parse_json((folder / "evaluation.json").read_bytes())
     except (OSError, ValueError):
         return False
     of_this_step = discovered.provenance.get("meta_steps") == step and discovered.evaluation == scores
-    return of_this_step and (folder / "curves.npz").exists()
+    return of_this_step and bool(scores or not preset.suites) and (folder / "curves.npz").exists()
 
 
 def _already_finished(preset: Preset, folder: Path, run: loop.Result, console: Any) -> Discovery:
@@ -250,7 +250,7 @@ def _already_finished(preset: Preset, folder: Path, run: loop.Result, console: A
         "spent": "Its environment steps are used up: more --env-steps with --resume train on.",
     }.get(run.status, f"To train on from its objective: metadisco discover {preset.name} --from {folder} --out NEW.")
     console.print(
-        f"{folder} is finished and tested, and stays as it is. {how}\nreport:    {page}",
+        f"{folder} is finished{' and tested' if preset.suites else ''}, and stays as it is. {how}\nreport:    {page}",
         soft_wrap=True,
         highlight=False,
     )
@@ -280,7 +280,7 @@ def finish(
     origin = provenance(preset=preset.name, seed=seed, meta_steps=step, **began, trainer=config.to_data(trainer))
     untested = Discovered(inner_loops(trainer)[0].objective, meta_params, origin)
     checkpoint.save(untested, folder / "objective", overwrite=True)  # whatever becomes of the test
-    then = "Now the meta-test:" if preset.suites else "There is no suite to test it on."
+    then = "Now the meta-test:" if preset.suites else "It is not tested."
     console.print(f"Meta-training is done after {counted(step, 'meta-step')}. {then}")
     tests = plan([_objective(preset, meta_params)], preset.suites, baselines=preset.baselines)
     outcome = run_tests(tests, num_seeds=preset.num_seeds, seed=seed, console=console)

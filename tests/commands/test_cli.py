@@ -15,6 +15,8 @@ import pytest
 
 import metadisco
 from metadisco import cli
+from metadisco.checkpoints import checkpoint
+from metadisco.commands import discovery
 from metadisco.core import config
 from metadisco.evaluation import suites
 from metadisco.evaluation.agents_under_test import inner_loops
@@ -235,6 +237,17 @@ def test_a_finished_run_is_not_trained_on_or_tested_again_and_says_how_to_go_on(
     (copy / "report.html").unlink()
     assert cli.main(["discover", "smoke", "--out", str(copy), "--seed", "3", "--resume", *FAST]) == 0
     assert (copy / "report.html").exists()
+
+
+def test_a_run_that_was_not_tested_is_finished_only_for_who_wants_no_test(run, tmp_path):
+    folder, preset = tmp_path / "untested", registry.preset("smoke")
+    shutil.copytree(run, folder)
+    discovered = checkpoint.load(folder / "objective")
+    checkpoint.save(replace(discovered, evaluation={}), folder / "objective", overwrite=True)
+    (folder / "evaluation.json").write_text("{}")
+    step = discovered.provenance["meta_steps"]
+    assert discovery._is_finished(replace(preset, suites=()), folder, step)
+    assert not discovery._is_finished(preset, folder, step)
 
 
 def test_a_warning_is_told_in_a_sentence_without_the_line_of_code_that_raised_it():

@@ -63,6 +63,11 @@ def test_a_dry_run_says_what_would_run_and_starts_nothing(file, tmp_path, capsys
     assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
 
 
+def test_a_dry_run_without_a_test_says_so(capsys):
+    assert cli.main(["discover", "smoke", "--no-test", "--dry-run"]) == 0
+    assert "tests: none" in capsys.readouterr().out
+
+
 def test_a_dry_run_of_a_sweep_counts_its_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["discover", "smoke", "--seeds", "3", "--sweep", "num_tasks=4,8", "--dry-run"]) == 0
