@@ -266,6 +266,12 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--updates", type=int, help="the usual budget there, in agent updates [default: 128]")
     tune.set_defaults(run=_tune)
 
+    watch = commands.add_parser("watch", help="follow runs and compare their curves in a local page")
+    watch.add_argument("folder", nargs="?", default="runs", help="a folder with runs, or a run [default: runs]")
+    watch.add_argument("--port", type=int, default=8765, help="of the page, 0 for any that is free [default: 8765]")
+    watch.add_argument("--host", default="127.0.0.1", help="address of the page [default: this machine alone]")
+    watch.set_defaults(run=_watch)
+
     doctor = commands.add_parser("doctor", help="say what this installation is, and what is wrong or missing")
     doctor.set_defaults(run=_doctor)
 
@@ -452,6 +458,12 @@ def _tune(known: argparse.Namespace) -> int:
 
     tuning.tune(known.environment, num_seeds=known.seeds, updates=known.updates, seed=known.seed, console=_console())
     return 0
+
+
+def _watch(known: argparse.Namespace) -> int:
+    from metadisco.commands import watching
+
+    return watching.watch(Path(known.folder), host=known.host, port=known.port, console=_console())
 
 
 def _doctor(known: argparse.Namespace) -> int:
