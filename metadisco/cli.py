@@ -177,6 +177,12 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", type=int, help="number of seeds per setting, from --seed upward; one table of all runs"
     )
     discover.add_argument(
+        "--trials",
+        type=int,
+        help="search what --sweep names by Optuna in this many runs, also ranges (--sweep FIELD=0.01..0.3), and test "
+        "the best [default of --out: runs/PRESET-search]",
+    )
+    discover.add_argument(
         "--settings",
         metavar="FILE.toml",
         help="settings by their paths; those on the command line come on top (metadisco list settings PRESET)",
@@ -372,6 +378,8 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
     for cap in ("minutes", "env_steps"):
         if getattr(known, cap) is not None:
             preset = replace(preset, **{cap: getattr(known, cap)})
+    if known.trials is not None:
+        return _search(known, preset, _overrides(rest))
     if known.sweep or known.seeds is not None:
         return _sweep(known, preset, _overrides(rest))
     out = known.out or f"runs/{preset.name}"
@@ -401,7 +409,7 @@ def _show_preview(rows: Sequence[tuple[str, str]], fields: Sequence[tuple[str, .
     console.print("\nNothing was started: this was --dry-run.", highlight=False)
 
 
-def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) -> int:
+def _swept(known: argparse.Namespace, overrides: dict[str, str]) -> dict[str, tuple[str, ...]]:
     from metadisco.commands import sweep
     from metadisco.core import config
 
@@ -409,6 +417,31 @@ def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) ->
     twice = sorted(set(fields) & set(overrides))
     if twice:
         raise config.ConfigError(f"{', '.join(twice)}: given with --sweep and as --{twice[0]}; give one of the two")
+    return fields
+
+
+def _search(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) -> int:
+    from metadisco.commands import search
+
+    if known.seeds is not None:
+        raise ValueError("--trials with --seeds: trials share one seed; leave out one of the two")
+    space = search.plan(preset, _swept(known, overrides))
+    if known.dry_run:
+        words = [("preset", f"{preset.name}: {preset.description}"), ("trials", str(known.trials))]
+        _show_preview([*words, *((name, each.in_words()) for name, each in space.items())], [])
+        return 0
+    out = known.out or f"runs/{preset.name}-search"
+    options = {name: getattr(known, name) for name in ("seed", "start", "resume")}
+    return search.run(preset, space, known.trials, out, **options, console=_console())
+
+
+def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) -> int:
+    from metadisco.commands import sweep
+
+    fields = _swept(known, overrides)
+    for name, values in fields.items():
+        if any(".." in value for value in values):
+            raise ValueError(f"--sweep {name}={','.join(values)}: a range needs --trials; or name its values, A,B,C")
     num_seeds = 1 if known.seeds is None else known.seeds
     if not 1 <= num_seeds <= 2**32 - known.seed:
         raise ValueError(f"--seeds must be 1 to {2**32 - known.seed}, got {num_seeds}")

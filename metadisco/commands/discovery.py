@@ -4,7 +4,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -76,6 +76,7 @@ def discover(
     other_code: bool = False,
     start: starts.Place | starts.Start | None = None,
     wandb: trackers.WandbMode | None = None,
+    hooks: Sequence[Hook] = (),
     console: Any = None,
 ) -> Discovery:
     """Meta-train an objective from random weights or from one that exists, test it and write a report.
@@ -94,6 +95,7 @@ def discover(
         other_code: also if other code began it.
         start: begin at the meta-parameters of this objective: a name in the zoo, a folder, a run's folder, or what
             `metadisco.load` returned. A run that is resumed keeps its beginning, and refuses another.
+        hooks: further ones than validation and snapshots of levels, see `metadisco.runs.hooks`.
         wandb: keep its curves as Weights & Biases does, too, in the run folder or online.
         console: `rich` console for progress and tables; a new one by default.
 
@@ -142,7 +144,7 @@ def discover(
         trainer,
         folder,
         options,
-        hooks(preset, seed),
+        [*usual_hooks(preset, seed), *hooks],
         track=track,
         begin=begin,
         announcement=announcement,
@@ -345,7 +347,7 @@ def _objective(preset: Preset, meta_params: MetaParams = ()) -> TrainedObjective
     return TrainedObjective("discovered", inner_loops(preset.trainer), meta_params)
 
 
-def hooks(preset: Preset, seed: int) -> list[Hook]:
+def usual_hooks(preset: Preset, seed: int) -> list[Hook]:
     """Validation and snapshots of levels, as far as a preset has them."""
     found: list[Hook] = []
     if preset.validate_every:
