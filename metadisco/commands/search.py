@@ -182,17 +182,7 @@ def run(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console, folder = terminal.console_for(console), Path(out)
     study = _study(folder, _described(preset, space, seed), resume)
-    states = optuna.trial.TrialState
-    while True:
-        begun = study.get_trials(deepcopy=False, states=(states.RUNNING,))
-        if begun:  # it was interrupted
-            trial = optuna.trial.Trial(study, begun[0]._trial_id)
-        elif len(study.trials) < num_trials:
-            # Seeded anew for each trial, so that a search that is resumed asks what it would have asked.
-            study.sampler = optuna.samplers.TPESampler(seed=(seed + 1_000_003 * len(study.trials)) % 2**32)
-            trial = study.ask()
-        else:
-            break
+    while (trial := _next_trial(study, num_trials, seed)) is not None:
         values = {name: each.suggest(trial, name) for name, each in space.items()}
         chosen = ", ".join(f"{name}={value}" for name, value in values.items())
         console.print(f"[bold]trial {trial.number}[/bold] of {num_trials}: {chosen}", highlight=False)
@@ -201,13 +191,28 @@ def run(
             return exit_code
         _write_table(study, folder)
     console.print(_write_table(study, folder), markup=False, highlight=False, soft_wrap=True)
-    if not study.get_trials(deepcopy=False, states=(states.COMPLETE,)):
-        console.print("No trial came to its end: lower --meta_optimizer's sigma or learning rate.", highlight=False)
+    if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+        console.print("No trial came to its end: lower the sigma or the learning rate.", highlight=False)
         return 1
     best = study.best_trial
     console.print(f"The best is trial {best.number}. table: {folder / TABLE}", soft_wrap=True, highlight=False)
     tested = _set(preset, {name: str(value) for name, value in best.params.items()})
     return discovery.discover(tested, _home(folder, best), seed=seed, resume=True, console=console).exit_code
+
+
+def _next_trial(study: Any, num_trials: int, seed: int) -> Any:
+    """The one that was interrupted, or a new one; None where there have been enough."""
+    import optuna
+
+    begun = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+    if begun:
+        return optuna.trial.Trial(study, begun[0]._trial_id)
+    done = len(study.trials)
+    if done >= num_trials:
+        return None
+    # Seeded anew for each trial, so that a search that is resumed asks what it would have asked.
+    study.sampler = optuna.samplers.TPESampler(seed=(seed + 1_000_003 * done) % 2**32)
+    return study.ask()
 
 
 def _home(folder: Path, trial: Any) -> Path:
