@@ -98,29 +98,37 @@ def test_every_head_of_the_agent_moves(objective):
         assert jnp.any(table != before.agent_params[name]), name
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"learner": Learner(SGD(1.0, 0.5), SGD(1.0, 0.5))},
-        {"learner": Learner(SGD(2.0, 0.5), SGD(2.0, 0.5))},
-        {"learner": Learner(SGD(2.0, 0.01), SGD(1.0, 0.5))},
-        {"learner": Learner(SGD(2.0, 0.5), SGD(1.0, 0.001))},
-        {"learner": Learner(Adam(), SGD(1.0, 0.5))},
-        {"num_workers": 5},
-        {"num_steps": 7},
-    ],
-)
+PLAIN = two_states.inner_loop(learner=Learner(SGD(2.0, 0.5), SGD(1.0, 0.5)), critic=None)
+RATES = {
+    "learner.policy.learning_rate": 1.0,
+    "learner.prediction.learning_rate": 2.0,
+    "learner.policy.max_grad_norm": 0.01,
+    "learner.prediction.max_grad_norm": 0.001,
+}
+A2C_NUMBERS = {"gamma": 0.5, "gae_lambda": 0.1, "value_weight": 0.1, "entropy_weight": 1.0}
+
+
+@pytest.mark.parametrize("path", RATES)
+def test_every_rate_of_the_inner_loop_matters(path):
+    two_states.assert_matters(PLAIN, path, RATES[path], RATES)
+
+
+@pytest.mark.parametrize("change", [{"learner": Learner(Adam(), SGD(1.0, 0.5))}, {"num_workers": 5}, {"num_steps": 7}])
 def test_every_setting_of_the_inner_loop_matters(change):
-    plain = two_states.inner_loop(learner=Learner(SGD(2.0, 0.5), SGD(1.0, 0.5)), critic=None)
-    two_states.assert_different(plain, replace(plain, **change))
+    two_states.assert_different(PLAIN, replace(PLAIN, **change))
 
 
-@pytest.mark.parametrize(
-    "change", [{"gamma": 0.5}, {"gae_lambda": 0.1}, {"value_weight": 0.1}, {"entropy_weight": 1.0}]
-)
-def test_every_setting_of_a2c_matters(change):
+@pytest.mark.parametrize("name", A2C_NUMBERS)
+def test_every_setting_of_a2c_matters(name):
     plain = two_states.inner_loop(A2C(), Learner(SGD(1.0, 100.0), SGD(1.0, 100.0)), critic=None)
-    two_states.assert_different(plain, replace(plain, objective=A2C(**change)))
+    numbers = {f"objective.{each}": value for each, value in A2C_NUMBERS.items()}
+    two_states.assert_matters(plain, f"objective.{name}", A2C_NUMBERS[name], numbers)
+
+
+def test_numbers_that_are_arguments_of_a_program_do_what_settings_do():
+    known = {"learner.policy.learning_rate": 2.0, "learner.policy.max_grad_norm": 0.5}
+    argument = two_states.params_after_updates(PLAIN, values=known)
+    small.assert_trees_close(argument, two_states.params_after_updates(PLAIN), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("torso", [MLP((8,)), CNN((4,), (8,))])
