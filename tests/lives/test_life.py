@@ -13,14 +13,23 @@ from metadisco.agents.optimizers import SGD, Adam
 from metadisco.core.trees import index
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.lives.learner import Learner
+from metadisco.lives.life import InitialCondition
 from metadisco.objectives.actor_critic import A2C
-from tests.support import small, two_states
+from tests.support import remembering, small, two_states
 
-INNER = small.inner_loop()
-TWINS = jnp.array([0, 1, 2, 3, 4, 0])
-INITIALS, POPULATION = jax.jit(  # one program
-    lambda: index((small.initials(5), small.population(small.OBJECTIVE, 5)), TWINS)
-)()
+# In the smallest environment, since how lives are batched does not depend on it.
+INNER = two_states.inner_loop(small.OBJECTIVE, Learner(SGD(40.0), SGD(4.0)), critic=None, num_test_workers=4)
+TWINS = np.array([0, 1, 2, 3, 4, 0])
+
+
+@jax.jit
+def beginnings():
+    """Initial conditions and meta-parameters; the last is the first once more."""
+    initials = InitialCondition(jax.random.split(jax.random.key(0), 5), remembering.tasks([4, 1, 3, 5, 2]))
+    return index((initials, small.population(small.OBJECTIVE, 5)), TWINS)
+
+
+INITIALS, POPULATION = beginnings()
 BEGIN, UPDATE = jax.jit(INNER.begin), jax.jit(INNER.update)
 
 

@@ -1,6 +1,5 @@
 """A stretch of a life: its gradient is the slope of its loss, and masks and remat change nothing."""
 
-import operator
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +13,7 @@ from metadisco.core.keys import KeyPurpose
 from metadisco.lives.learner import Learner
 from metadisco.meta_training.truncation import Unroll
 from metadisco.objectives.lpg import LPG
-from tests.support import small, two_states
+from tests.support import small, traced, two_states
 from tests.support.two_states import Linear, inner_loop, task
 
 THREE = Unroll(num_updates=3)
@@ -93,16 +92,15 @@ def test_the_number_of_updates_changes_the_gradient(three):
 @pytest.fixture(scope="module")
 def weighted():
     """The gradient as a function of settings that are numbers: one program for all their values."""
-    critic = {f"critic.{name}": operator.attrgetter(name)(INNER.critic) for name in CRITIC}
+    critic = traced.values_of(INNER, [f"critic.{name}" for name in CRITIC])
 
     @jax.jit
     def gradient(weights, critic, pair):
-        unroll, inner = two_states.with_values(THREE, weights), two_states.with_values(INNER, critic)
+        unroll, inner = traced.with_values(THREE, weights), traced.with_values(INNER, critic)
         return jax.grad(lambda meta_params: unroll.advance(inner, meta_params, pair)[0])(META_PARAMS)["w"]
 
     def change(of_critic=None, **weights):
-        weights = {name: getattr(THREE, name) for name in WEIGHTS} | weights
-        return gradient(weights, critic | (of_critic or {}), _pair())
+        return gradient(traced.values_of(THREE, WEIGHTS) | weights, critic | (of_critic or {}), _pair())
 
     return change
 

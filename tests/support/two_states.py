@@ -1,7 +1,5 @@
 """The smallest problem with something to learn, and an objective that hides nothing from a derivative."""
 
-import operator
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +16,7 @@ from metadisco.envs.base import Discrete, EnvSpec, Step
 from metadisco.lives.critic import Critic
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
+from tests.support import traced
 
 
 @dataclass(frozen=True)
@@ -77,19 +76,10 @@ def task(lifetime=20):
     return Task(jnp.array([0.2, 1.0]), jnp.asarray(lifetime, jnp.int32))
 
 
-def with_values(component, values):
-    """A copy with other numbers, by their paths; also traced ones, which no check could pass."""
-    component = copy(component)
-    for path, value in values.items():
-        name, _, rest = path.partition(".")
-        object.__setattr__(component, name, with_values(getattr(component, name), {rest: value}) if rest else value)
-    return component
-
-
 @partial(jax.jit, static_argnums=0)
 def params_after_updates(inner, num_updates=3, values=None):
     """The parameters of an agent that has done so many updates. Settings in `values` are arguments of the program."""
-    inner = with_values(inner, values or {})
+    inner = traced.with_values(inner, values or {})
     meta_params = inner.objective.init(jax.random.key(0))
     life = inner.begin(jax.random.key(0), task())
     return jax.lax.fori_loop(0, num_updates, lambda _, life: inner.update(meta_params, life)[0], life).agent_params
@@ -103,7 +93,7 @@ def assert_different(one, other):
 
 def assert_matters(inner, path, value, known):
     """Agents learn something else where a number is another one; `known` are the numbers that have the same program."""
-    known = {name: operator.attrgetter(name)(inner) for name in known}
+    known = traced.values_of(inner, known)
     left, right = (params_after_updates(inner, values=values) for values in (known, known | {path: value}))
     assert _differ(left, right)
 
