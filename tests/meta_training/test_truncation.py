@@ -53,7 +53,7 @@ def test_the_meta_gradient_through_an_update_of_lpg_is_the_slope_of_the_loss():
     """One update: later ones take what the agent shows for a constant, as published."""
     objective = LPG(width=4, num_predictions=3, embedding_width=4)
     inner = inner_loop(objective, Learner(SGD(40.0), SGD(4.0)))
-    two_states.check_slope(inner, objective.init(jax.random.key(3)), Unroll(num_updates=1))
+    two_states.check_slope(inner, jax.jit(objective.init)(jax.random.key(3)), Unroll(num_updates=1))
 
 
 def test_agent_and_critic_move(three):
@@ -63,7 +63,7 @@ def test_agent_and_critic_move(three):
         (before.life.agent_params, after.life.agent_params),
         (before.life.critic.params, after.life.critic.params),
     ):
-        assert all(jnp.any(left[name] != right[name]) for name in left)
+        assert all(np.any(np.asarray(left[name]) != right[name]) for name in left)
 
 
 def test_a_life_is_lived_as_without_meta_gradients(three):
@@ -86,7 +86,7 @@ def test_remat_changes_nothing(three):
 
 def test_the_number_of_updates_changes_the_gradient(three):
     _, gradient = _run(replace(THREE, num_updates=5))
-    assert jnp.max(jnp.abs(gradient["w"] - three[1]["w"])) > 1e-5
+    assert np.max(np.abs(np.asarray(gradient["w"]) - three[1]["w"])) > 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def weighted():
         return jax.grad(lambda meta_params: unroll.advance(inner, meta_params, pair)[0])(META_PARAMS)["w"]
 
     def change(of_critic=None, **weights):
-        return gradient(traced.values_of(THREE, WEIGHTS) | weights, critic | (of_critic or {}), _pair())
+        return np.asarray(gradient(traced.values_of(THREE, WEIGHTS) | weights, critic | (of_critic or {}), _pair()))
 
     return change
 
@@ -111,24 +111,24 @@ def test_numbers_that_are_traced_give_the_gradient_that_settings_give(weighted, 
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_every_weight_changes_the_gradient(name, weighted):
-    assert jnp.max(jnp.abs(weighted(**{name: 0.5}) - weighted())) > 1e-5
+    assert np.max(np.abs(weighted(**{name: 0.5}) - weighted())) > 1e-5
 
 
 @pytest.mark.parametrize("name", CRITIC)
 def test_every_setting_of_the_critic_changes_the_gradient(name, weighted):
-    assert jnp.max(jnp.abs(weighted({f"critic.{name}": CRITIC[name]}) - weighted())) > 1e-5
+    assert np.max(np.abs(weighted({f"critic.{name}": CRITIC[name]}) - weighted())) > 1e-5
 
 
 def test_the_critic_output_is_of_the_validation_rollout(three):
     (unroll_state, critic_output), _ = three[0][1]
-    trajectory, _, _ = INNER.act(unroll_state.life, KeyPurpose.VALIDATE)
-    small.assert_trees_close(critic_output, INNER.assess(unroll_state.life, trajectory), rtol=1e-5, atol=1e-6)
-    assert jnp.std(critic_output.advantage) > 0
+    expected = jax.jit(lambda life: INNER.assess(life, INNER.act(life, KeyPurpose.VALIDATE)[0]))(unroll_state.life)
+    small.assert_trees_close(critic_output, expected, rtol=1e-5, atol=1e-6)
+    assert np.std(critic_output.advantage) > 0
 
 
 def test_the_meta_gradient_through_adam_is_finite_where_agents_have_no_gradient():
     _, gradient = _run(inner=inner_loop(learner=Learner(Adam(), Adam())), meta_params={"w": jnp.zeros(4)})
-    assert jnp.all(jnp.isfinite(gradient["w"]))
+    assert np.all(np.isfinite(gradient["w"]))
 
 
 @pytest.mark.parametrize("change", [{"num_updates": 0}, {"pi_hat_weight": -1.0}, {"y_hat_weight": float("nan")}])
