@@ -98,12 +98,10 @@ def test_one_arm_trains_the_objective_as_the_plain_loop_does():
 def test_an_arm_on_which_no_life_finished_keeps_its_value():
     _, proposal = propose(ARMS, jax.random.key(0), VALUES, 20)
     finished = np.asarray(proposal.notes) == 2
-    after, before = (
-        np.asarray(observe(ARMS, VALUES, proposal, np.ones(20, np.float32), finished)[0].value),
-        VALUES.value,
-    )
-    np.testing.assert_array_equal(after[:2], np.asarray(before)[:2])
-    assert after[2] > np.asarray(before)[2]
+    state, _ = observe(ARMS, VALUES, proposal, np.ones(20, np.float32), finished)
+    before, after = np.asarray(VALUES.value), np.asarray(state.value)
+    np.testing.assert_array_equal(after[:2], before[:2])
+    assert after[2] > before[2]
 
 
 def follow(curriculum, best_arms, steps=40):
