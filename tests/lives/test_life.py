@@ -1,5 +1,6 @@
 """Lives: reproducible, independent of how they are batched, and never longer than their lifetime."""
 
+import functools
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -22,25 +23,30 @@ INNER = two_states.inner_loop(small.OBJECTIVE, Learner(SGD(40.0), SGD(4.0)), cri
 TWINS = np.array([0, 1, 2, 3, 4, 0])
 
 
-@jax.jit
+@functools.cache
 def beginnings():
     """Initial conditions and meta-parameters; the last is the first once more."""
-    initials = InitialCondition(jax.random.split(jax.random.key(0), 5), remembering.tasks([4, 1, 3, 5, 2]))
-    return index((initials, small.population(small.OBJECTIVE, 5)), TWINS)
+
+    @jax.jit  # one program
+    def draw():
+        initials = InitialCondition(jax.random.split(jax.random.key(0), 5), remembering.tasks([4, 1, 3, 5, 2]))
+        return index((initials, small.population(small.OBJECTIVE, 5)), TWINS)
+
+    return draw()
 
 
-INITIALS, POPULATION = beginnings()
 BEGIN, UPDATE = jax.jit(INNER.begin), jax.jit(INNER.update)
 
 
 @pytest.fixture(scope="module")
 def ended():
-    return jax.jit(lambda population, initials: INNER.live(population, initials, slots=2))(POPULATION, INITIALS)
+    initials, population = beginnings()
+    return jax.jit(lambda population, initials: INNER.live(population, initials, slots=2))(population, initials)
 
 
 def _alone(i):
     """One life, update by update."""
-    initial, meta_params = index((INITIALS, POPULATION), i)
+    initial, meta_params = index(beginnings(), i)
     life = BEGIN(initial.key, initial.task)
     while life.num_updates < life.task.lifetime:
         life, _ = UPDATE(meta_params, life)
@@ -49,7 +55,7 @@ def _alone(i):
 
 def test_everybody_lives_exactly_as_long_as_its_lifetime(ended):
     _, outcomes = ended
-    assert outcomes.num_updates.tolist() == INITIALS.task.lifetime.tolist()
+    assert outcomes.num_updates.tolist() == beginnings()[0].task.lifetime.tolist()
     assert len(set(outcomes.num_updates.tolist())) > 2
 
 
@@ -59,10 +65,11 @@ def test_a_life_in_a_population_equals_the_same_life_alone(ended, i):
 
 
 def test_advancing_in_parts_equals_advancing_at_once(ended):
-    lives = jax.jit(jax.vmap(INNER.begin))(INITIALS.key, INITIALS.task)
+    initials, population = beginnings()
+    lives = jax.jit(jax.vmap(INNER.begin))(initials.key, initials.task)
     advance = jax.jit(partial(INNER.advance, slots=5))
     for part in (2, 5):
-        lives, _ = advance(POPULATION, lives, jnp.minimum(INITIALS.task.lifetime, part))
+        lives, _ = advance(population, lives, np.minimum(initials.task.lifetime, part))
     small.assert_trees_close(lives, ended[0], rtol=1e-4, atol=1e-4)
 
 
