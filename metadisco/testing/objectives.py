@@ -188,7 +188,9 @@ def _check_told(name: str, objective: Objective, result: Any, *arguments: Any) -
 def _check_shapes(
     name: str, objective: Objective, population: Any, states: Any, experiences: Any, progress: Progress
 ) -> None:
-    one = jax.tree.map(lambda leaf: leaf[0], (population, states, experiences, progress))
+    one = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (population, states, experiences, progress)
+    )
     result = contract.shapes_of(f"targets or loss of {name}", lambda *given: _tell(objective, *given), *one)
     for leaf, shape in named_leaves(result["targets"]).items():
         demand(
