@@ -240,7 +240,9 @@ def _parser() -> argparse.ArgumentParser:
 
     distill = commands.add_parser("distill", help="put short formulas in the place of what a checkpoint has learned")
     distill.add_argument("checkpoint", help="name in the zoo or a folder")
-    distill.add_argument("--out", help="folder of the formulas [default: runs/NAME-formula]")
+    distill.add_argument(
+        "--out", help="folder of the formulas [default: formula/ in the folder of a run, else runs/NAME-formula]"
+    )
     distill.add_argument("--overwrite", action="store_true", help="replace an older checkpoint in that folder")
     distill.add_argument(
         "--suite",
@@ -510,9 +512,13 @@ def _distill(known: argparse.Namespace) -> int:
         seed=known.seed,
         search=regression.Search(generations=known.generations, max_length=known.length),
     )
-    out = Path(known.out or f"runs/{Path(known.checkpoint).name}-formula")
     distilling.distill(
-        known.checkpoint, out, known.suite, settings=settings, overwrite=known.overwrite, console=_console()
+        known.checkpoint,
+        Path(known.out) if known.out else None,
+        known.suite,
+        settings=settings,
+        overwrite=known.overwrite,
+        console=_console(),
     )
     return 0
 

@@ -9,17 +9,19 @@ from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.core.files import CheckpointError
 from metadisco.distillation import distillation, regression, rules
 from metadisco.distillation.distillation import Settings
+from metadisco.reports.formulas import FOLDER
 from metadisco.reports.inspection import formulas
 
 
 def distill(
-    name: str, out: Path, suites: Sequence[str], *, settings: Settings, overwrite: bool, console: Any
+    name: str, out: Path | None, suites: Sequence[str], *, settings: Settings, overwrite: bool, console: Any
 ) -> Discovered:
     """Distill a checkpoint, say what was found, and save it.
 
     Args:
         name: of the checkpoint, or its folder.
-        out: folder of the formulas.
+        out: folder of the formulas; None for `formula/` in a run's folder, where its report finds them, or else one in
+            `runs/` that is called after the checkpoint.
         suites: where agents live for the samples; the tasks of its meta-training where there are none.
         settings: how.
         overwrite: replace an older checkpoint in that folder.
@@ -30,6 +32,8 @@ def distill(
         config.ConfigError: where the checkpoint cannot be distilled, or a library is missing.
     """
     regression.check_installed()
+    is_run = (Path(name) / "config.json").is_file()
+    out = out or (Path(name) / FOLDER if is_run else Path("runs") / f"{Path(name).name}-formula")
     if out.exists() and not overwrite:  # known before the work is done
         raise CheckpointError(f"{out} exists already: name another --out, or pass --overwrite to replace it")
     discovered = checkpoint.load(name)
@@ -42,5 +46,6 @@ def distill(
     found, _ = distillation.distill(discovered, where, settings, name=Path(name).name, say=say)
     console.print(formulas.section(found))
     checkpoint.save(found, out, overwrite=overwrite)
-    say(f"Saved in {out}. Test it beside its original: metadisco evaluate {name} formula={out}")
+    shown = f" Its report shows the formulas: metadisco report {name}" if is_run and out.name == FOLDER else ""
+    say(f"Saved in {out}. Test it beside its original: metadisco evaluate original={name} formula={out}{shown}")
     return found

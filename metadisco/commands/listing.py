@@ -59,6 +59,10 @@ OBJECTIVES: dict[str, tuple[str, str]] = {
         "any of these, with a learned optimizer in place of Adam or SGD (arXiv:2407.07082)",
         "metadisco.WithOptimizer(metadisco.PPO(), metadisco.ResidualOPEN()); presets open-quick, open-grid",
     ),
+    "Formulas": (
+        "a drift, a schedule or a policy gradient that is a short formula: what a learned one is distilled into",
+        "metadisco distill CHECKPOINT; metadisco.FormulaDrift, metadisco.FormulaPolicyGradient",
+    ),
 }
 """Objectives by the names of their papers: what each is, and where it is found."""
 

@@ -17,7 +17,7 @@ from metadisco.distillation.fronts import Formula, Function
 from metadisco.distillation.sampling import Place, Samples
 from metadisco.evaluation import agents_under_test, suites
 from metadisco.evaluation.environments import as_seen_by
-from metadisco.objectives.drift import verdicts, violations
+from metadisco.objectives.drift import DPODrift, PPODrift, verdicts, violations
 from metadisco.objectives.mirror_learning import MirrorLearning
 
 MOST_SAMPLES = 60_000
@@ -158,10 +158,20 @@ def _distilled(function: Function, settings: Settings) -> Part:
 
 
 def _of_drift(original: Discovered, found: Discovered, samples: Samples) -> dict[str, Any]:
-    """What is to be known of a drift besides: R^2 of its slope, and whether it is one of mirror learning."""
-    inputs = [samples.columns[name][samples.held_out] for name in ("l", "A", "t")]
-    theirs, ours = (rules.slopes(each.drift_rule, each.meta_params, *inputs) for each in (original, found))
-    spread = float(np.var(theirs, dtype=float))
-    error = float(np.mean(np.square(ours - theirs, dtype=float)))
-    conditions = verdicts(violations(found.drift_rule, found.meta_params))
-    return {"r2_of_slope": 1.0 - error / spread if spread > 0.0 else 1.0, "conditions": conditions}
+    """What is to be known of a drift besides: R^2 of its slope, of PPO's and DPO's drifts, and the conditions."""
+    samples = rules.usual(samples)
+    told = [samples.columns[name][samples.held_out] for name in ("l", "A", "t")]
+    theirs, ours = (rules.slopes(each.drift_rule, each.meta_params, *told) for each in (original, found))
+    values = rules.penalties(original.drift_rule, original.meta_params, *told)
+    beside = {"PPO": PPODrift(), "DPO": DPODrift()}
+    return {
+        "r2_of_slope": r_squared(theirs, ours),
+        "r2_beside": {name: r_squared(values, rules.penalties(each, (), *told)) for name, each in beside.items()},
+        "conditions": verdicts(violations(found.drift_rule, found.meta_params)),
+    }
+
+
+def r_squared(values: np.ndarray, estimates: np.ndarray) -> float:
+    """The share of the variance that estimates explain; 1 where there is none to explain."""
+    spread = float(np.var(values, dtype=float))
+    return 1.0 - float(np.mean(np.square(estimates - values, dtype=float))) / spread if spread > 0.0 else 1.0

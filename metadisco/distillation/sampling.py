@@ -47,7 +47,7 @@ class Samples:
 
 
 Watch = Callable[[InnerLoop, MetaParams, Life, Trajectory, Life, UpdateBatch], dict[str, jax.Array]]
-"""Inner loop, meta-parameters, life before an update, rollout, life after it, data of the update -> [K, ...] by name."""
+"""Inner loop, meta-parameters, life before an update, rollout, life after it, its batch -> [K, ...] by name."""
 
 
 def places_of(domains: tuple[Domain, ...], inners: tuple[InnerLoop, ...], key: Key, num_lives: int) -> list[Place]:
