@@ -7,15 +7,18 @@ doi:10.1007/s10710-019-09371-3), which is an optional dependency. With one threa
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from metadisco.core import formulas
 from metadisco.core.config import ConfigError, check_counts
 from metadisco.core.formulas import Call, Expression, Input, Number
 
 _SYMBOLS = "add,sub,mul,fmin,fmax,tanh,square,constant,variable"
-_CALLS = {"Add": "add", "Sub": "sub", "Mul": "mul", "Fmin": "min", "Fmax": "max", "Tanh": "tanh", "Square": "square"}
+# By the names of nodes, which are what is computed: the types of fmin and fmax are exchanged in pyoperon 0.6.2.
+_CALLS = {"+": "add", "-": "sub", "*": "mul", "fmin": "min", "fmax": "max", "tanh": "tanh", "square": "square"}
 NEEDED = "symbolic regression needs pyoperon and sympy, which are not installed: pip install 'metadisco[distill]'"
 
 
@@ -98,22 +101,35 @@ def _one_search(
         random_state=seed % 2**31,
     ).fit(columns, values)
     by_hash = {key: names[int(name[1:]) - 1] for key, name in regressor.variables_.items()}  # X1, X2, ...
-    return [_read(solution["tree"].Nodes, by_hash) for solution in regressor.pareto_front_]
+    inputs = {name: columns[:, place].astype(np.float32) for place, name in enumerate(names)}
+    found = []
+    for solution in regressor.pareto_front_:
+        tree = _read(solution["tree"].Nodes, by_hash)
+        theirs = regressor.evaluate_model(solution["tree"], columns)
+        if _is_same(formulas.evaluate(tree, inputs, xp=np), theirs):
+            found.append(tree)
+    if not found:
+        raise ConfigError(
+            f"formulas of pyoperon {version('pyoperon')} are not understood: install that of constraints/"
+        )
+    return found
+
+
+def _is_same(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether a tree was read as the library means it; where large terms cancel, single samples may differ."""
+    return bool(np.median(np.abs(ours - theirs) / (1.0 + np.abs(theirs))) < 1e-3)
 
 
 def _read(nodes: Sequence[Any], names: dict[int, str]) -> Expression:
     """A tree of pyoperon: nodes in postfix order, the first argument the nearest to its function."""
     stack: list[Expression] = []
     for node in nodes:
-        kind = node.Type.name
-        if kind == "Constant":
+        if node.IsConstant:
             stack.append(Number(float(node.Value)))
-        elif kind == "Variable":  # which has a weight of its own
+        elif node.IsVariable:  # which has a weight of its own
             stack.append(Call("mul", (Number(float(node.Value)), Input(names[node.HashValue]))))
         else:
             arguments = [stack.pop() for _ in range(node.Arity)]
-            if node.Arity > 2:
-                raise ValueError(f"pyoperon has a {kind} of {node.Arity} arguments, where 1 or 2 are known")
-            stack.append(Call(_CALLS[kind], tuple(arguments)))
+            stack.append(Call(_CALLS[node.Name], tuple(arguments)))
     (tree,) = stack
     return tree

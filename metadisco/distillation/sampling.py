@@ -118,11 +118,13 @@ def watch_ratios(
     inner: InnerLoop, meta_params: MetaParams, before: Life, experience: Trajectory, after: Life, batch: UpdateBatch
 ) -> dict[str, jax.Array]:
     """Inputs of a drift at half of the epochs of an update and at its end: log r, A and n/N, [K] float32 each."""
-    half = replace(inner, learner=replace(inner.learner, num_epochs=max(1, inner.learner.num_epochs // 2)))
-    halfway, _, _ = half.learn_from(meta_params, before, experience)
-    trajectory, parts = batch.trajectory, []
+    trajectory, parts, num_epochs = batch.trajectory, [], inner.learner.num_epochs
     advantage = returns.normalize(batch.targets.advantage)
-    for life in (halfway, after):
+    lives = [after]
+    if num_epochs > 1:
+        half = replace(inner, learner=replace(inner.learner, num_epochs=num_epochs // 2))
+        lives.append(half.learn_from(meta_params, before, experience)[0])
+    for life in lives:
         outputs = inner.agent.apply(life.agent_params, trajectory.obs)
         log_ratio = distributions.log_prob(outputs, trajectory.action) - trajectory.log_prob
         fraction = jnp.broadcast_to(before.progress.fraction, log_ratio.shape)

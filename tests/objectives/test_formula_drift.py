@@ -65,5 +65,5 @@ def test_a_saved_formula_is_read_back(tmp_path):
 def test_a_wrong_formula_is_refused_where_it_is_written():
     with pytest.raises(ConfigError, match="unknown input 'ratio'"):
         FormulaDrift("ratio - 1", "r")
-    with pytest.raises(ValueError, match="FormulaDrift.threshold must be positive"):
+    with pytest.raises(ValueError, match=r"FormulaDrift.threshold must be positive"):
         FormulaDrift("r", "r", threshold=0.0)
