@@ -17,11 +17,11 @@ from metadisco.evaluation import results
 
 # name in the zoo -> options of `metadisco distill`, and of `metadisco evaluate`
 DRIFT = ["--suite", "Acrobot-v1", "--suite", "Pendulum-v1", "--seeds", "8"]
-GRID = ["--suite", "grid-unseen", "--levels", "32", "--seeds", "2"]
+GRID = ["--suite", "grid-unseen", "--levels", "16", "--seeds", "2", "--against", "a2c", "a2c-count"]
 PLAN = {
     "lpo-quick": ([], DRIFT),
     "ta-lpo-quick": ([], DRIFT),
-    "exploring-a2c": (["--lives", "32", "--tolerance", "0.02"], GRID),
+    "exploring-a2c": (["--lives", "24", "--restarts", "1", "--tolerance", "0.02"], GRID),
     "lpg-grid": ([], GRID),
 }
 

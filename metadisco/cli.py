@@ -260,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     distill.add_argument("--length", type=int, default=25, help="longest formula, in numbers, inputs and functions")
     distill.add_argument("--generations", type=int, default=40, help="of a search [default: 40]")
+    distill.add_argument("--restarts", type=int, default=2, help="searches, each with its own seed [default: 2]")
     distill.add_argument("--seed", type=int, default=0, help="of lives and searches [default: 0]")
     distill.set_defaults(run=_distill)
 
@@ -510,7 +511,7 @@ def _distill(known: argparse.Namespace) -> int:
         num_lives=known.lives,
         tolerance=known.tolerance,
         seed=known.seed,
-        search=regression.Search(generations=known.generations, max_length=known.length),
+        search=regression.Search(generations=known.generations, restarts=known.restarts, max_length=known.length),
     )
     distilling.distill(
         known.checkpoint,

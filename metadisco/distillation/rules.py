@@ -6,6 +6,7 @@ outputs, before what keeps a step positive or a discount below 1; LPG and A2C on
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.core import config, formulas
+from metadisco.core.devices import QUICK_COMPILATION
 from metadisco.core.formulas import Expression
 from metadisco.core.types import MetaParams
 from metadisco.distillation import sampling
@@ -131,13 +133,20 @@ def usual(samples: Samples) -> Samples:
 
 def penalties(drift: Drift, meta_params: MetaParams, l: np.ndarray, A: np.ndarray, t: np.ndarray) -> np.ndarray:
     """D at given log-ratios, advantages and fractions. [S] float32."""
-    return np.asarray(drift.penalty(meta_params, *map(jnp.asarray, (l, A, t))))
+    return np.asarray(_values_and_slopes(drift, meta_params, l, A, t)[0])
 
 
 def slopes(drift: Drift, meta_params: MetaParams, l: np.ndarray, A: np.ndarray, t: np.ndarray) -> np.ndarray:
     """dD/dl, which is what an agent feels of it. [S] float32."""
-    total = lambda l: jnp.sum(drift.penalty(meta_params, l, jnp.asarray(A), jnp.asarray(t)))  # noqa: E731
-    return np.asarray(jax.grad(total)(jnp.asarray(l)))
+    return np.asarray(_values_and_slopes(drift, meta_params, l, A, t)[1])
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=QUICK_COMPILATION)
+def _values_and_slopes(
+    drift: Drift, meta_params: MetaParams, l: jax.Array, A: jax.Array, t: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    values, pull_back = jax.vjp(lambda l: drift.penalty(meta_params, l, A, t), l)
+    return values, pull_back(jnp.ones_like(values))[0]
 
 
 @dataclass(frozen=True, eq=False)

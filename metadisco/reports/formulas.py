@@ -3,7 +3,7 @@
 A run of which a rule was distilled has the formulas in its folder `formula/`, and its report shows them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,20 @@ def parts(discovered: Discovered) -> dict[str, Mapping[str, Any]]:
     """What the distillation said of each formula, by its name; {} where the formulas come from elsewhere."""
     told = discovered.provenance.get("distillation")
     listed = told.get("parts") if isinstance(told, Mapping) else None
-    return {str(part["name"]): part for part in listed if "name" in part} if isinstance(listed, Sequence) else {}
+    return {part["name"]: part for part in listed if _is_told(part)} if isinstance(listed, list) else {}
+
+
+def _is_told(part: Any) -> bool:
+    """Whether a file says of a formula what `Part.as_data` writes: it may be of anybody's making."""
+    if not (isinstance(part, dict) and isinstance(part.get("name"), str) and isinstance(part.get("formula"), str)):
+        return False
+    front = part.get("front")
+    return isinstance(front, list) and all(
+        isinstance(each, dict)
+        and isinstance(each.get("formula"), str)
+        and all(isinstance(each.get(name), int | float) for name in ("length", "error"))
+        for each in front
+    )
 
 
 def number(value: Any) -> str:
@@ -73,8 +86,8 @@ def front_figure(distilled: Mapping[str, Any]) -> "Figure":
     points = [(each["length"], 1.0 - each["error"]) for each in distilled["front"]]
     lengths, shares = np.array(points).T
     axes.step(lengths, shares, where="post", color=PALETTE["discovered"], marker="o", markersize=4)
-    place = next(i for i, each in enumerate(distilled["front"]) if each["formula"] == distilled["formula"])
-    axes.plot(lengths[place], shares[place], color=PALETTE["a2c"], marker="o", markersize=8)
+    is_chosen = np.array([each["formula"] == distilled["formula"] for each in distilled["front"]])
+    axes.plot(lengths[is_chosen], shares[is_chosen], color=PALETTE["a2c"], marker="o", markersize=8, linestyle="")
     axes.set(xlabel="length: numbers, inputs and functions", ylim=(min(0.0, float(shares.min())), 1.02))
     title_axes(axes, f"R² of formulas of {distilled['name'].replace('_', ' ')}")
     return figure

@@ -52,7 +52,7 @@ def test_a_drift_is_distilled_on_the_command_line_and_shown(tmp_path, capsys):
     meta_params = jax.tree.map(lambda leaf: 20.0 * leaf, objective.init(jax.random.key(0)))
     original = Discovered(objective, meta_params, {"trainer": config.to_data(trainer)})
     name, out = str(checkpoint.save(original, tmp_path / "lpo")), tmp_path / "formula"
-    options = ["--lives", "4", "--generations", "2", "--length", "9", "--out", str(out)]
+    options = ["--lives", "4", "--generations", "2", "--restarts", "1", "--length", "9", "--out", str(out)]
     assert cli.main(["distill", name, *options]) == 0
     assert "Its formulas" in capsys.readouterr().out
     found = checkpoint.load(out)
