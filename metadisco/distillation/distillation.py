@@ -17,7 +17,7 @@ from metadisco.distillation.fronts import Formula, Function
 from metadisco.distillation.sampling import Place, Samples
 from metadisco.evaluation import agents_under_test, suites
 from metadisco.evaluation.environments import as_seen_by
-from metadisco.objectives.drift import DPODrift, PPODrift, verdicts, violations
+from metadisco.objectives.drift import DPODrift, Drift, PPODrift, verdicts, violations
 from metadisco.objectives.mirror_learning import MirrorLearning
 
 MOST_SAMPLES = 60_000
@@ -163,7 +163,7 @@ def _of_drift(original: Discovered, found: Discovered, samples: Samples) -> dict
     told = [samples.columns[name][samples.held_out] for name in ("l", "A", "t")]
     theirs, ours = (rules.slopes(each.drift_rule, each.meta_params, *told) for each in (original, found))
     values = rules.penalties(original.drift_rule, original.meta_params, *told)
-    beside = {"PPO": PPODrift(), "DPO": DPODrift()}
+    beside: dict[str, Drift] = {"PPO": PPODrift(), "DPO": DPODrift()}
     return {
         "r2_of_slope": r_squared(theirs, ours),
         "r2_beside": {name: r_squared(values, rules.penalties(each, (), *told)) for name, each in beside.items()},

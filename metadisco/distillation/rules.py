@@ -117,7 +117,8 @@ class DriftRule:
 
     def component(self, found: Mapping[str, Expression]) -> tuple[Objective, MetaParams]:
         """Mirror learning with the formulas for its drift."""
-        drift = FormulaDrift(**{name: formulas.text_of(each) for name, each in found.items()})
+        better, worse = (formulas.text_of(found[name]) for name in BRANCHES)
+        drift = FormulaDrift(better, worse)
         return replace(self.objective, drift=drift), drift.written
 
 
