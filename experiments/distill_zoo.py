@@ -70,11 +70,12 @@ def main() -> None:
     if unknown := set(names) - set(PLAN):
         parser.error(f"{', '.join(sorted(unknown))}: known are {', '.join(PLAN)}")
     known.runs.mkdir(parents=True, exist_ok=True)
-    measured = {}
-    for name in names:
-        measured[name] = measure(name, known.runs, known.seed)
-        print(markdown(name, measured[name]), flush=True)
-    results.write_json(known.out / "distill_zoo.json", measured | {"provenance": provenance()})
+    document = known.out / "distill_zoo.json"
+    for name in names:  # one after the other, beside what the document has of others
+        measured = measure(name, known.runs, known.seed) | {"provenance": provenance()}
+        print(markdown(name, measured), flush=True)
+        before = json.loads(document.read_text()) if document.exists() else {}
+        results.write_json(document, before | {name: measured})
 
 
 if __name__ == "__main__":
