@@ -76,6 +76,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.objectives.disco103 import Disco103
     from metadisco.objectives.drift import DPODrift, LPODrift, PPODrift
     from metadisco.objectives.exploring_a2c import ExploringA2C
+    from metadisco.objectives.formula_drift import FormulaDrift
+    from metadisco.objectives.formula_policy_gradient import FormulaPolicyGradient
     from metadisco.objectives.lpg import LPG
     from metadisco.objectives.mirror_learning import PPO, MirrorLearning
     from metadisco.objectives.scheduled_a2c import ScheduledA2C
@@ -119,6 +121,8 @@ __all__ = [
     "ExploringA2C",
     "FixedLifetime",
     "FixedSet",
+    "FormulaDrift",
+    "FormulaPolicyGradient",
     "Generated",
     "GradientTrainer",
     "GridFeatures",
@@ -249,6 +253,8 @@ _HOMES = {
     "objectives.count_bonus": "WithCountBonus",
     "objectives.drift": "DPODrift LPODrift PPODrift",
     "objectives.exploring_a2c": "ExploringA2C",
+    "objectives.formula_drift": "FormulaDrift",
+    "objectives.formula_policy_gradient": "FormulaPolicyGradient",
     "objectives.lpg": "LPG",
     "objectives.mirror_learning": "PPO MirrorLearning",
     "objectives.scheduled_a2c": "ScheduledA2C",

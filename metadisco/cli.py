@@ -247,11 +247,37 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--overwrite", action="store_true", help="replace pictures that are in the folder")
     inspect.set_defaults(run=_inspect)
 
+    distill = commands.add_parser("distill", help="put short formulas in the place of what a checkpoint has learned")
+    distill.add_argument("checkpoint", help="name in the zoo or a folder")
+    distill.add_argument(
+        "--out", help="folder of the formulas [default: formula/ in the folder of a run, else runs/NAME-formula]"
+    )
+    distill.add_argument("--overwrite", action="store_true", help="replace an older checkpoint in that folder")
+    distill.add_argument(
+        "--suite",
+        action="append",
+        default=[],
+        help="where agents live for the samples; may be repeated [default: the tasks of its meta-training]",
+    )
+    distill.add_argument("--lives", type=int, default=16, help="agents in each environment, at least 4 [default: 16]")
+    distill.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.01,
+        metavar="T",
+        help="the shortest formula is chosen whose 1 - R^2 is at most T above the best [default: 0.01]",
+    )
+    distill.add_argument("--length", type=int, default=25, help="longest formula, in numbers, inputs and functions")
+    distill.add_argument("--generations", type=int, default=40, help="of a search [default: 40]")
+    distill.add_argument("--restarts", type=int, default=2, help="searches, each with its own seed [default: 2]")
+    distill.add_argument("--seed", type=int, default=0, help="of lives and searches [default: 0]")
+    distill.set_defaults(run=_distill)
+
     report = commands.add_parser("report", help="write report.html of a run, finished or not")
     report.add_argument("folder", help="run folder")
     report.set_defaults(run=_report)
 
-    for command in (discover, evaluate, inspect, report):
+    for command in (discover, evaluate, inspect, distill, report):
         command.add_argument(
             "--allow",
             action="append",
@@ -524,6 +550,27 @@ def _inspect(known: argparse.Namespace) -> int:
         console.print("More: " + "; ".join(more) + ".", highlight=False, soft_wrap=True)
     for path in paths:
         print(path)
+    return 0
+
+
+def _distill(known: argparse.Namespace) -> int:
+    from metadisco.commands import distilling
+    from metadisco.distillation import distillation, regression
+
+    settings = distillation.Settings(
+        num_lives=known.lives,
+        tolerance=known.tolerance,
+        seed=known.seed,
+        search=regression.Search(generations=known.generations, restarts=known.restarts, max_length=known.length),
+    )
+    distilling.distill(
+        known.checkpoint,
+        Path(known.out) if known.out else None,
+        known.suite,
+        settings=settings,
+        overwrite=known.overwrite,
+        console=_console(),
+    )
     return 0
 
 

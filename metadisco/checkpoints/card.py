@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from metadisco.core import moved
-from metadisco.core.score_table import by_strength, counted, decimal, markdown, score_table
+from metadisco.core.score_table import Table, by_strength, counted, decimal, markdown, score_table
 
 COLUMNS = ("iqm", "optimality_gap", "cvar", "mean_return", "num_tasks", "num_seeds", "lifetime", "env_steps", "seed")
 ZOO_SCORES = "docs/results/zoo.json"  # of every shipped objective, in the repository
@@ -40,13 +40,15 @@ def card(document: dict[str, Any], name: str, place: str, scores: Mapping[str, A
     if document["features"]:
         features = ", ".join(f"`{feature}`" for feature in document["features"])
         sections.append(f"## Inputs\n\nIn order: {features}.")
+    if "distillation" in origin:
+        sections.append(f"## Formulas\n\n{_formulas(origin['distillation'])}")
     if "trainer" in origin:
         sections.append(f"## Training\n\n{_training(origin)}")
     if document["evaluation"]:
         sections.append("## Scores\n\n" + _scores(document["evaluation"]))
     if scores:
         sections.append(f"## Scores on further suites\n\n{_where(name, is_shipped)}\n\n{_scores(scores)}")
-    rest = {key: value for key, value in origin.items() if key not in ("trainer", "license")}
+    rest = {key: value for key, value in origin.items() if key not in ("trainer", "license", "distillation")}
     for title, content in (("Origin", rest), ("Trainer", origin.get("trainer"))):
         if content:
             sections.append(f"## {title}\n\n```json\n{json.dumps(content, indent=2)}\n```")
@@ -91,6 +93,18 @@ def headlines(evaluation: Mapping[str, Any], suites: Collection[str] = ()) -> li
             others = ", ".join(f"{name} {decimal(agents[name].get('iqm'), 2)}" for name in beside)
             lines.append(f"{suite}: IQM {decimal(agents['discovered'].get('iqm'), 2)} ({others})")
     return lines
+
+
+def _formulas(told: dict[str, Any]) -> str:
+    """The formulas of a rule that was distilled, and how well they stand for it."""
+    head, rows = ["", "formula", "length", "R²"], []
+    for each in told["parts"]:
+        rows.append([each["name"], f"`{each['formula']}`", str(each["length"]), decimal(each["r2"])])
+    of = f"Distilled from `{told['of']['name']}`, whose meta-parameters have the SHA-256 `{told['of']['sha256']}`."
+    text = (
+        "R² is the share of the variance that a formula explains where agents are, on lives that it was not fitted to."
+    )
+    return f"{of} {text}\n\n{markdown(Table(head, rows))}"
 
 
 def _license(said: dict[str, str]) -> str:

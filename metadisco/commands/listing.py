@@ -59,6 +59,14 @@ OBJECTIVES: dict[str, tuple[str, str]] = {
         "any of these, with a learned optimizer in place of Adam or SGD (arXiv:2407.07082)",
         "metadisco.WithOptimizer(metadisco.PPO(), metadisco.ResidualOPEN()); presets open-quick, open-grid",
     ),
+    "FormulaDrift": (
+        "PPO with a drift that is two short formulas, as a learned one is distilled into",
+        "metadisco.MirrorLearning(metadisco.FormulaDrift('A * (r - 1.2)', 'A * (r - 0.8)')); metadisco distill",
+    ),
+    "FormulaPolicyGradient": (
+        "A2C whose advantage is replaced by a short formula, as LPG is distilled into",
+        "metadisco.FormulaPolicyGradient('0.5 * advantage * (1 - prob)'); metadisco distill",
+    ),
 }
 """Objectives by the names of their papers: what each is, and where it is found."""
 

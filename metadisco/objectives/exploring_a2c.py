@@ -60,6 +60,7 @@ class ExploringA2C:
         width: hidden units of the net of the bonus.
         bonus: of an observation that was met once, at o = 0; positive.
         power: how fast it falls with visits, at o = 0; positive.
+        formulas: in place of the net of the bonus, a formula for each of `OUTPUTS`; see `metadisco.core.formulas`.
 
     Example:
         >>> import jax
@@ -71,16 +72,23 @@ class ExploringA2C:
     width: int = 4
     bonus: float = 0.1
     power: float = 1.0
+    formulas: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ValueError(f"ExploringA2C.width must be at least 1, got {self.width}")
         check_positive(self, "bonus", "power")
+        self.rule.check("ExploringA2C")
 
     @property
     def features(self) -> tuple[str, ...]:
         """Inputs of the net of the bonus, in order; that of the coefficients sees all but the last."""
         return (*self.a2c.features, NOVELTY)
+
+    @property
+    def rule(self) -> schedule.Rule:
+        """The net of the bonus, or its formulas."""
+        return schedule.Rule(self.features, OUTPUTS, self.width, self.formulas)
 
     def heads(self, spec: EnvSpec) -> Heads:
         """Those of A2C. Raises ValueError where actions are continuous or observations cannot be counted."""
@@ -90,8 +98,7 @@ class ExploringA2C:
     def init(self, key: Key) -> MetaParams:
         """Random hidden units, and outputs of zero: A2C, and the bonus by hand."""
         a2c_key, bonus_key = jax.random.split(key)
-        net = schedule.init(bonus_key, self.width, num_inputs=len(self.features), num_outputs=len(OUTPUTS))
-        return {"a2c": self.a2c.init(a2c_key), "bonus": net}
+        return {"a2c": self.a2c.init(a2c_key), "bonus": self.rule.init(bonus_key)}
 
     def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> Memory:
         """No reward and no observation was met."""
@@ -111,7 +118,7 @@ class ExploringA2C:
         rewards = observe(state.rewards, trajectory)
         visits, met = count_bonus.count(state.visits, trajectory.obs)
         told = self.a2c.see(rewards, predictions, trajectory, progress)
-        bonus, power = self.bonus_of(meta_params, jnp.append(told, 2.0 * jnp.mean(met**-0.5) - 1.0))
+        bonus, power = self.bonus_of(meta_params, with_novelty(told, met))
         reward = trajectory.reward / rewards.unit + bonus * met**-power
         said = self.a2c.coefficients(meta_params["a2c"], told)
         found = self.a2c.by(said, predictions, replace(trajectory, reward=reward))
@@ -119,9 +126,14 @@ class ExploringA2C:
         targets = ExploringTargets(found.advantage, found.value, found.coefficients, bonus, power)
         return targets, Memory(rewards, visits)
 
+    def told(self, state: Memory, predictions: Predictions, trajectory: Trajectory, progress: Progress) -> jax.Array:
+        """See `metadisco.objectives.schedule.Scheduled`."""
+        met = count_bonus.count(state.visits, trajectory.obs)[1]
+        return with_novelty(self.a2c.told(state.rewards, predictions, trajectory, progress), met)
+
     def bonus_of(self, meta_params: MetaParams, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Bonus and power, [] float32, by inputs in the order of `features`, [I] float32."""
-        said = schedule.outputs(meta_params["bonus"], inputs, OUTPUTS)
+        said = self.rule.say(meta_params["bonus"], inputs)
         return self.bonus * factor(said["bonus"]), self.power * factor(said["bonus_power"])
 
     def loss(
@@ -139,3 +151,8 @@ class ExploringA2C:
     def step_factors(self, targets: ExploringTargets) -> dict[str, jax.Array]:
         """See `metadisco.objectives.base.ScalesSteps`."""
         return self.a2c.step_factors(targets)
+
+
+def with_novelty(told: jax.Array, met: jax.Array) -> jax.Array:
+    """The inputs of A2C's net, and how new the observations are that were met so many times [T, B]."""
+    return jnp.append(told, 2.0 * jnp.mean(met**-0.5) - 1.0)

@@ -6,35 +6,87 @@ at zero, as it is initialized, it says 0 for everything.
 """
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
 from metadisco.agents import distributions
+from metadisco.core.config import ConfigError
+from metadisco.core.formulas import Expression, constants_in, evaluate, initial, parse
 from metadisco.core.lowrank import project
-from metadisco.core.types import Key, MetaParams, Outputs, Trajectory
+from metadisco.core.types import Key, MetaParams, Outputs, Progress, Trajectory
+from metadisco.objectives.base import ObjectiveState, Predictions
 
 SHARED_OUTPUTS = ("policy_step", "prediction_step", "entropy_weight", "gae_lambda", "gamma")  # of every actor-critic
 TYPICAL_LOG_LIFETIME = 3.7  # of 40 updates, the middle of the grid worlds' lifetimes
 FAST, SLOW = 0.5, 0.125  # rates of the two running means of rewards: two updates, and about eight
 
 
-def init(key: Key, width: int, *, num_inputs: int, num_outputs: int) -> MetaParams:
-    """Random hidden units, and outputs of zero."""
-    hidden = jax.nn.initializers.lecun_normal()(key, (num_inputs, width), jnp.float32)
-    return {
-        "hidden": hidden,
-        "hidden_bias": jnp.zeros(width),
-        "out": jnp.zeros((width, num_outputs)),
-        "out_bias": jnp.zeros(num_outputs),
-    }
+@dataclass(frozen=True)
+class Rule:
+    """What a schedule is: a net of one hidden layer, or a formula for each of its outputs.
+
+    Attributes:
+        inputs: their names, in order.
+        outputs: their names, in order.
+        width: hidden units of the net.
+        formulas: of the inputs, one for each output in order (`metadisco.core.formulas`); () for the net.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    width: int
+    formulas: tuple[str, ...] = ()
+
+    def check(self, name: str) -> None:
+        """Raise ConfigError unless the formulas are some; `name` is where they are set."""
+        if self.formulas and len(self.formulas) != len(self.outputs):
+            raise ConfigError(
+                f"{name}.formulas has {len(self.formulas)}: write one for each of {', '.join(self.outputs)}, or none"
+            )
+        _ = self.expressions
+
+    @property
+    def expressions(self) -> dict[str, Expression]:
+        """The formulas by output; {} for a net."""
+        return {name: parse(text, self.inputs) for name, text in zip(self.outputs, self.formulas)}
+
+    def init(self, key: Key) -> MetaParams:
+        """Random hidden units and outputs of zero, or constants near those that are written in the formulas."""
+        if self.formulas:
+            return initial(key, self.expressions)
+        return {
+            "hidden": jax.nn.initializers.lecun_normal()(key, (len(self.inputs), self.width), jnp.float32),
+            "hidden_bias": jnp.zeros(self.width),
+            "out": jnp.zeros((self.width, len(self.outputs))),
+            "out_bias": jnp.zeros(len(self.outputs)),
+        }
+
+    def say(self, meta_params: MetaParams, told: jax.Array) -> dict[str, jax.Array]:
+        """What is made of the inputs [I], by the names of the outputs. [] float32 each."""
+        if not self.formulas:
+            hidden = jnp.tanh(project(meta_params["hidden"], told) + meta_params["hidden_bias"])
+            return dict(zip(self.outputs, project(meta_params["out"], hidden) + meta_params["out_bias"], strict=True))
+        by_name = {name: told[place] for place, name in enumerate(self.inputs)}
+        return {
+            name: evaluate(each, by_name, constants_in(meta_params, name)) for name, each in self.expressions.items()
+        }
 
 
-def outputs(meta_params: MetaParams, told: jax.Array, names: tuple[str, ...]) -> dict[str, jax.Array]:
-    """What the net makes of its inputs, by the names of its outputs. [] float32 each."""
-    hidden = jnp.tanh(project(meta_params["hidden"], told) + meta_params["hidden_bias"])
-    return dict(zip(names, project(meta_params["out"], hidden) + meta_params["out_bias"], strict=True))
+@runtime_checkable
+class Scheduled(Protocol):
+    """An objective whose coefficients follow a schedule. Optional."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the inputs, in order."""
+
+    def told(
+        self, state: ObjectiveState, predictions: Predictions, trajectory: Trajectory, progress: Progress
+    ) -> jax.Array:
+        """The inputs at one update, as `targets` computes them from the same. [I] float32."""
 
 
 def follow(mean: jax.Array, value: jax.Array, rate: float, is_first: jax.Array) -> jax.Array:

@@ -157,6 +157,7 @@ class ScheduledA2C:
         entropy_weight: at o = 0.
         loss_scale: of the policy's loss at o = 0, positive.
         inputs: what the net sees, in order; some or all of `ALL_INPUTS`.
+        formulas: in place of the net, a formula of the inputs for each of `OUTPUTS`; see `metadisco.core.formulas`.
 
     Example:
         >>> import jax
@@ -171,6 +172,7 @@ class ScheduledA2C:
     entropy_weight: float = 0.0
     loss_scale: float = 1.0
     inputs: tuple[str, ...] = INPUTS
+    formulas: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -185,11 +187,17 @@ class ScheduledA2C:
             raise ValueError(
                 f"ScheduledA2C.inputs must be different names among {', '.join(ALL_INPUTS)}, got {self.inputs}"
             )
+        self.rule.check("ScheduledA2C")
 
     @property
     def features(self) -> tuple[str, ...]:
         """Inputs of the net, in order."""
         return self.inputs
+
+    @property
+    def rule(self) -> schedule.Rule:
+        """The net, or the formulas."""
+        return schedule.Rule(self.inputs, OUTPUTS, self.width, self.formulas)
 
     def heads(self, spec: EnvSpec) -> Heads:
         """A policy and a value. Raises ValueError where actions are continuous."""
@@ -202,7 +210,7 @@ class ScheduledA2C:
 
     def init(self, key: Key) -> MetaParams:
         """Random hidden units, and outputs of zero: A2C."""
-        return schedule.init(key, self.width, num_inputs=len(self.inputs), num_outputs=len(OUTPUTS))
+        return self.rule.init(key)
 
     def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> RewardHistory:
         """No reward has been seen."""
@@ -226,6 +234,12 @@ class ScheduledA2C:
         said = self.coefficients(meta_params, told)
         return self.by(said, predictions, replace(trajectory, reward=reward)), state
 
+    def told(
+        self, state: RewardHistory, predictions: Predictions, trajectory: Trajectory, progress: Progress
+    ) -> jax.Array:
+        """See `metadisco.objectives.schedule.Scheduled`."""
+        return self.see(observe(state, trajectory), predictions, trajectory, progress)
+
     def see(
         self, state: RewardHistory, predictions: Predictions, trajectory: Trajectory, progress: Progress
     ) -> jax.Array:
@@ -240,7 +254,7 @@ class ScheduledA2C:
 
     def coefficients(self, meta_params: MetaParams, inputs: jax.Array) -> Coefficients:
         """What the net makes of its inputs, in the order of `features`. [I] float32."""
-        said = schedule.outputs(meta_params, inputs, OUTPUTS)
+        said = self.rule.say(meta_params, inputs)
         return Coefficients(
             policy_step=factor(said["policy_step"]),
             prediction_step=factor(said["prediction_step"]),

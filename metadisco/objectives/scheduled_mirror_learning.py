@@ -135,6 +135,7 @@ class ScheduledMirrorLearning:
     Attributes:
         base: what it is at o = 0. Its gamma and lambda must be in (0, 1).
         width: hidden units.
+        formulas: in place of the net, a formula of the inputs for each of `OUTPUTS`; see `metadisco.core.formulas`.
 
     Example:
         >>> import jax
@@ -147,15 +148,22 @@ class ScheduledMirrorLearning:
 
     base: MirrorLearning = PPO()
     width: int = 8
+    formulas: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_counts(self, "width")
         schedule.check_base("ScheduledMirrorLearning.base", gamma=self.base.gamma, gae_lambda=self.base.gae_lambda)
+        self.rule.check("ScheduledMirrorLearning")
 
     @property
     def features(self) -> tuple[str, ...]:
         """Inputs of the net, in order."""
         return INPUTS
+
+    @property
+    def rule(self) -> schedule.Rule:
+        """The net, or the formulas."""
+        return schedule.Rule(INPUTS, OUTPUTS, self.width, self.formulas)
 
     def heads(self, spec: EnvSpec) -> Heads:
         """Those of `base`."""
@@ -164,8 +172,7 @@ class ScheduledMirrorLearning:
     def init(self, key: Key) -> MetaParams:
         """Of the net, whose outputs are 0, and of the drift."""
         net_key, drift_key = jax.random.split(key)
-        net = schedule.init(net_key, self.width, num_inputs=len(INPUTS), num_outputs=len(OUTPUTS))
-        return {"schedule": net, "drift": self.base.init(drift_key)}
+        return {"schedule": self.rule.init(net_key), "drift": self.base.init(drift_key)}
 
     def init_state(self, key: Key, agent: Agent, agent_params: AgentParams, num_workers: int) -> LearningHistory:
         """No update was made, and no reward has been seen."""
@@ -190,9 +197,16 @@ class ScheduledMirrorLearning:
         estimated = estimate(predictions, trajectory, gamma=said.gamma, gae_lambda=said.gae_lambda)
         return ScheduledMirrorTargets(estimated, schedule.at_all_steps(said, trajectory)), state
 
+    def told(
+        self, state: LearningHistory, predictions: Predictions, trajectory: Trajectory, progress: Progress
+    ) -> jax.Array:
+        """See `metadisco.objectives.schedule.Scheduled`."""
+        state = observe(state, trajectory.reward)
+        return inputs(state, predictions, trajectory, progress, gamma=self.base.gamma)
+
     def coefficients(self, meta_params: MetaParams, inputs: jax.Array) -> MirrorCoefficients:
         """What the net makes of its inputs, in the order of `features`. [6] float32."""
-        said, base = schedule.outputs(meta_params["schedule"], inputs, OUTPUTS), self.base
+        said, base = self.rule.say(meta_params["schedule"], inputs), self.base
         factors = {name: bounded(output, LARGEST_FACTOR[name]) for name, output in said.items()}
         return MirrorCoefficients(
             policy_step=factors["policy_step"],

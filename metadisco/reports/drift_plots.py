@@ -19,6 +19,7 @@ import numpy as np
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.core.files import write_atomically
 from metadisco.objectives.drift import DPODrift, Drift, LPODrift, PPODrift
+from metadisco.objectives.formula_drift import FormulaDrift
 from metadisco.objectives.mirror_learning import MirrorLearning
 from metadisco.reports import chart_style
 from metadisco.reports.chart_style import PALETTE, STYLE, styled
@@ -183,6 +184,8 @@ def name(rule: Drift) -> str:
     """What a drift is called in a picture."""
     if isinstance(rule, LPODrift):
         return "TA-LPO" if rule.temporal else "LPO"
+    if isinstance(rule, FormulaDrift):
+        return "formula"
     return f"this {type(rule).__name__.removesuffix('Drift')}"
 
 

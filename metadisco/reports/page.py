@@ -3,8 +3,8 @@
 It reads `config.json`, `metrics.jsonl`, `levels/`, `evaluation.json`, `curves.npz` and `objective/`; only the first has
 to be there, so a run that is still going has a report too. A file that is missing or cannot be read is noted
 in its place. Anything else that goes wrong is a mistake in this package, and is raised. The HTML is in `templates` (see
-`metadisco.reports.markup`), the pictures are in `metadisco.reports.sections`, `metadisco.reports.gallery` and
-`metadisco.reports.drift_section`.
+`metadisco.reports.markup`), the pictures are in `metadisco.reports.sections`, `metadisco.reports.gallery`,
+`metadisco.reports.drift_section` and `metadisco.reports.formulas`.
 """
 
 import os
@@ -21,7 +21,7 @@ from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.score_table import HAND_WRITTEN
 from metadisco.evaluation import results, stats, suites
 from metadisco.evaluation.results import Results
-from metadisco.reports import chart_style, drift_section, gallery, markup, sections, tables
+from metadisco.reports import chart_style, drift_section, formulas, gallery, markup, sections, tables
 from metadisco.reports.markup import NOTHING, missing, note, paragraph, part, stack
 from metadisco.reports.sections import number
 from metadisco.reports.tables import NO_BREAK, interval
@@ -83,6 +83,7 @@ def write(folder: str | os.PathLike) -> Path:
     parts: dict[str, tuple[str, Callable[[], Markup]]] = {
         "scores": ("Scores", lambda: _score_tables(run)),
         "drift": ("The drift", lambda: drift_section.drift(Path(folder)) if is_drift else NOTHING),
+        "formulas": ("As formulas", lambda: formulas.section(Path(folder))),
         "training": ("Meta-training", lambda: sections.training(run.rows, run.seconds)),
         "distribution": (
             "How scores are spread" if is_drift else "Scores level by level",

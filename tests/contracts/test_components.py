@@ -35,6 +35,8 @@ from metadisco.objectives.count_bonus import WithCountBonus
 from metadisco.objectives.disco103 import Disco103
 from metadisco.objectives.drift import DPODrift, LPODrift
 from metadisco.objectives.exploring_a2c import ExploringA2C
+from metadisco.objectives.formula_drift import FormulaDrift
+from metadisco.objectives.formula_policy_gradient import FormulaPolicyGradient
 from metadisco.objectives.mirror_learning import PPO, MirrorLearning
 from metadisco.objectives.scheduled_a2c import ScheduledA2C
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
@@ -74,6 +76,8 @@ PROGRESS = ALPGMM(
         (PPO(), CONTINUOUS),
         (MirrorLearning(DPODrift()), two_states.TwoStates.spec),
         (MirrorLearning(LPODrift(width=4, temporal=True)), two_states.TwoStates.spec),
+        (MirrorLearning(FormulaDrift("0.8 * A * (r - 1) - 0.1 * t", "A * l + 0.3")), two_states.TwoStates.spec),
+        (FormulaPolicyGradient("0.5 * advantage * (1 - prob) + 0.3 * td_error"), two_states.TwoStates.spec),
         (Remembering(), two_states.TwoStates.spec),
         (ScheduledA2C(width=4), two_states.TwoStates.spec),
         (WithCountBonus(PPO()), two_states.TwoStates.spec),

@@ -16,7 +16,18 @@ ROOT = Path(__file__).parents[2]
 # Bottom to top. Imports go down only; docs/architecture.md says what each subpackage holds.
 ROOMS = (
     *("core", "runs", "envs", "agents", "objectives", "checkpoints", "lives", "curricula", "meta_optimizers"),
-    *("testing", "meta_training", "evaluation", "presets", "reports", "commands", "", "cli", "__main__"),
+    *(
+        "testing",
+        "meta_training",
+        "evaluation",
+        "distillation",
+        "presets",
+        "reports",
+        "commands",
+        "",
+        "cli",
+        "__main__",
+    ),
 )
 INDEPENDENT = {"curricula", "meta_optimizers"}  # neither imports the other
 

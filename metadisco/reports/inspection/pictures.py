@@ -10,7 +10,7 @@ import numpy as np
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.objectives.mirror_learning import MirrorLearning
-from metadisco.reports import drift_plots
+from metadisco.reports import drift_plots, formulas
 from metadisco.reports.chart_style import PALETTE, label_ends, new_axes, styled, title_axes
 from metadisco.reports.inspection.measures import FRACTIONS, INPUTS, LIFETIMES, LIVED, PROBS, REWARDS, Inspection
 
@@ -137,7 +137,7 @@ def figures(discovered: Discovered, found: Inspection | None) -> dict[str, Calla
 
 @own_defaults
 def write(discovered: Discovered, found: Inspection | None, folder: Path, *, overwrite: bool = False) -> list[Path]:
-    """Write the pictures as PNG, and of a drift that changes over training a GIF too; say which files.
+    """Write the pictures as PNG, of a drift that changes over training a GIF too, and fronts; say which files.
 
     Args:
         discovered: from `metadisco.load`.
@@ -151,4 +151,8 @@ def write(discovered: Discovered, found: Inspection | None, folder: Path, *, ove
     charts = figures(discovered, found)
     contents = drift_plots.pictures(discovered) if isinstance(discovered.objective, MirrorLearning) else {}
     contents |= {f"{title}.png": functools.partial(drift_plots.png, draw) for title, draw in charts.items()}
+    for name, distilled in formulas.parts(discovered).items():
+        contents[f"front-{name}.png"] = functools.partial(
+            drift_plots.png, functools.partial(formulas.front_figure, distilled)
+        )
     return drift_plots.write_all(folder, contents, overwrite=overwrite)

@@ -12,6 +12,7 @@ from metadisco.evaluation import meta_test
 from metadisco.objectives.base import learned_optimizer
 from metadisco.objectives.drift import verdicts, violations
 from metadisco.objectives.mirror_learning import MirrorLearning
+from metadisco.reports.inspection import formulas
 from metadisco.reports.inspection.measures import INPUTS, LIFETIMES, LIVED, NUM_POINTS, Inspection
 from metadisco.reports.inspection.pictures import is_scheduled
 
@@ -42,7 +43,12 @@ WORDS = {  # feature -> what it is
     "l": "l = log r, where r = π/π_old is how far the policy has moved since it acted",
     "e": "e = 1 − r",
     "A": "A, the advantage, normalised: how much better the action was than expected",
-    "n/N": "n/N, how much of the agent's life is over: each of the others once more, times it",
+    "n/N": "n/N, how much of the agent's life is over",
+    "r": "r = π/π_old, how far the policy has moved since it acted",
+    "t": "t = n/N, how much of the agent's life is over",
+    "advantage": "generalised advantage by the agent's own values",
+    "td_error": "reward and discounted value of what followed, less the value: the one-step error of the value",
+    "value": "the agent's own value of the observation",
 }
 
 
@@ -59,6 +65,8 @@ def explain(discovered: Discovered, found: Inspection | None, console: Any, *, s
     console.print(_conditions(discovered), width=WIDTH)
     if isinstance(discovered.objective, MirrorLearning):
         console.print(_mirror_learning(discovered), width=WIDTH)
+    if (distilled := formulas.section(discovered)) is not None:
+        console.print(distilled, width=WIDTH)
     if found is None:
         console.print("Not measured: the objective does not take discrete actions, which the probes have.", width=WIDTH)
     else:
@@ -140,7 +148,8 @@ def _conditions(discovered: Discovered) -> Any:
     for name in parts if is_drift else features:
         table.add_row(Text(name), WORDS.get(name, _of_optimizer(name)))
     if is_drift:
-        table.add_row("all", Text(", ".join(name for name in features if not name.startswith("n/N"))))
+        once_more = "; each once more, times n/N" if "n/N" in parts else ""
+        table.add_row("all", Text(", ".join(name for name in features if not name.startswith("n/N")) + once_more))
     return _section("What it conditions on", table)
 
 
