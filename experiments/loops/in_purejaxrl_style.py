@@ -49,11 +49,11 @@ class Networks(nn.Module):
     def __call__(self, obs):
         outputs = {}
         for name, size in self.heads:
-            x, last = obs, 1.0 if name == "value" else 0.01
-            for layer in range(2):
-                init = nn.initializers.orthogonal(2**0.5)
-                x = nn.tanh(nn.Dense(self.width, kernel_init=init, name=f"{name}_{layer}")(x))
-            outputs[name] = nn.Dense(size, kernel_init=nn.initializers.orthogonal(last), name=f"{name}_2")(x)
+            x, scales = obs.reshape(obs.shape[0], -1), (2**0.5, 2**0.5, 1.0 if name == "value" else 0.01)
+            for layer, (width, scale) in enumerate(zip((self.width, self.width, size), scales)):
+                x = x if layer == 0 else nn.tanh(x)
+                x = nn.Dense(width, kernel_init=nn.initializers.orthogonal(scale), name=f"{name}_{layer}")(x)
+            outputs[name] = x
         return outputs
 
 
@@ -77,22 +77,17 @@ def make_update(rule, tx, config):
         factors = rule.step_factors(targets)
 
         def descend(carry, batch):
-            (params, opt_state), (trajectory, targets, epoch) = carry, batch
+            (params, opt_state), (trajectory, targets) = carry, batch
             gradients, _ = jax.grad(rule.loss, has_aux=True)(params, targets, trajectory, progress)
-            share = epoch[0, 0] / max(epochs - 1, 1)
-            told = {"progress": progress, "factors": factors, "epoch": share}
-            updates, opt_state = tx.update(gradients, opt_state, params, **told)
+            updates, opt_state = tx.update(gradients, opt_state, params, progress=progress, factors=factors)
             return (optax.apply_updates(params, updates), opt_state), None
 
-        def of_epoch(carry, numbered):
-            epoch, key = numbered
-            data = (trajectory, targets, jnp.full(trajectory.reward.shape, epoch))
-            order = jax.random.permutation(key, trajectory.reward.size).reshape(batches, -1, 1)
-            data = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[order], data)
-            return jax.lax.scan(descend, carry, data)
+        def of_epoch(carry, key):
+            order = jax.random.permutation(key, trajectory.reward.size).reshape(batches, -1)
+            flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[order], (trajectory, targets))
+            return jax.lax.scan(descend, carry, flat)
 
-        numbered = (jnp.arange(epochs), jax.random.split(key, epochs))
-        (params, opt_state), _ = jax.lax.scan(of_epoch, (params, opt_state), numbered)
+        (params, opt_state), _ = jax.lax.scan(of_epoch, (params, opt_state), jax.random.split(key, epochs))
         return params, opt_state, memory
 
     return update
@@ -149,10 +144,11 @@ def make_train(discovered, config=Config(), env_name="CartPole-v1"):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="one of metadisco.zoo_names(), a run's folder or a portable objective")
+    parser.add_argument("--env", default="CartPole-v1", help="of gymnax, with discrete actions [default: %(default)s]")
     parser.add_argument("--seed", type=int, default=0, help="[default: 0]")
     parser.add_argument("--updates", type=int, default=Config().num_updates, help="[default: %(default)s]")
     known = parser.parse_args()
-    train = make_train(metadisco.load(known.checkpoint), Config(num_updates=known.updates))
+    train = make_train(metadisco.load(known.checkpoint), Config(num_updates=known.updates), known.env)
     returns = jax.jit(train)(jax.random.key(known.seed))
     for part in range(8):
         begin, end = (known.updates * n // 8 for n in (part, part + 1))
