@@ -122,6 +122,10 @@ def test_package_and_project_have_the_same_version():
     assert released[0][0] == version.value
 
 
+def test_a_checkout_is_small():
+    assert sum(path.stat().st_size for path in repository_files()) < 5e6, "leave out what a command makes again"
+
+
 def functions() -> Iterator[tuple[str, str, int, int]]:
     """Of every function and method of the package: file, name, lines and number of arguments."""
     for path in sorted((ROOT / "metadisco").rglob("*.py")):
