@@ -173,7 +173,7 @@ def shapes_of(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 def stack_of(make: Callable[[jax.Array], Any], num: int, seed: int = 0) -> Any:
     """`num` examples side by side, from one key each."""
-    return jax.jit(jax.vmap(make))(jax.random.split(jax.random.key(seed), num))
+    return jax.vmap(make)(jax.random.split(jax.random.key(seed), num))
 
 
 def first_of(batched: Any, axis: int = 0) -> Any:

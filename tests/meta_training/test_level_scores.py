@@ -204,21 +204,24 @@ def gradient_trainer(score=Return(), **options):
     return small.gradient_trainer(INNER, score=score, **({"curriculum": REPLAY} | options))
 
 
-# Scores and curricula do not know each other, so that all of both are seen without every pair of them. The first ones
-# have each curriculum; a score alone is in the tests above, too.
+# Scores, curricula and trainers do not know each other, so that all of them are seen without every combination. The
+# first ones have each curriculum, with one trainer and the other in turn; a score alone is in the tests above, too.
 PAIRS = list(zip(SCORES, itertools.cycle(CURRICULA)))
-LATER = [pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS[len(CURRICULA) :]]
+FITS = [
+    pytest.param(*pair, build, marks=[] if i < len(CURRICULA) and i % 2 == j else [pytest.mark.slow])
+    for i, pair in enumerate(PAIRS)
+    for j, build in enumerate((trainer, gradient_trainer))
+]
 
 
-@pytest.mark.parametrize(("score", "curriculum"), PAIRS[: len(CURRICULA)] + LATER, ids=repr)
-def test_every_score_and_every_curriculum_fit_both_meta_optimizers(score, curriculum):
-    for build in (trainer, gradient_trainer):
-        run = small.altered(build(score), curriculum=curriculum)
-        key = jax.eval_shape(jax.random.key, 0)
-        before = jax.eval_shape(run.init, key)
-        after, metrics = jax.eval_shape(run.step, key, before)
-        assert jax.tree.structure(after) == jax.tree.structure(before)
-        assert {"score", "fitness", "env_steps"} <= set(metrics)
+@pytest.mark.parametrize(("score", "curriculum", "build"), FITS, ids=lambda each: getattr(each, "__name__", repr(each)))
+def test_every_score_and_every_curriculum_fit_both_meta_optimizers(score, curriculum, build):
+    run = small.altered(build(score), curriculum=curriculum)
+    key = jax.eval_shape(jax.random.key, 0)
+    before = jax.eval_shape(run.init, key)
+    after, metrics = jax.eval_shape(run.step, key, before)
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    assert {"score", "fitness", "env_steps"} <= set(metrics)
 
 
 def test_every_score_is_finite_for_lives_that_were_lived():
