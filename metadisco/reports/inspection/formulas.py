@@ -25,7 +25,7 @@ def section(discovered: Discovered) -> Any:
     if "r2_of_slope" in told:
         note += f" R² of the slope ∂D/∂l, which is what an agent feels of it: {told['r2_of_slope']:.3f}."
     if known:
-        note += " R² is on lives that nothing was fitted to. A front has the best formula of each length."
+        note += " R² is on lives that nothing was fitted to; in brackets, that of the rest of the front where it was."
     lines.append(Padding(Text(note, style="dim"), (0, 2)))
     return Group(*lines)
 
