@@ -1,11 +1,11 @@
-"""A discovered drift, and a learned optimizer, in an Anakin loop as in Stoix: CartPole.
+"""Any discovered objective, and a learned optimizer, in an Anakin loop as in Stoix: CartPole.
 
     python experiments/loops/in_stoix_style.py ta-lpo-quick
     python experiments/loops/in_stoix_style.py lpo-quick --optimizer runs/my-run    # a run of the preset open-quick
 
 Actor and critic have networks, parameters and optimizers of their own. The learner is pmapped over devices and vmapped
 over batches on each of them; every replica acts in environments of its own, and gradients are averaged over all.
-metadisco's part is `drift`, one line of the actor's loss, and `wrap_optimizer`.
+metadisco's part is `rule`, `memory` and `wrap_optimizer`.
 """
 
 import argparse
@@ -29,14 +29,10 @@ class Config(NamedTuple):
     num_minibatches: int = 4
     rate: float = 1e-3
     width: int = 64
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
-    value_weight: float = 0.5
-    entropy_weight: float = 0.01
 
 
 class Pair(NamedTuple):
-    """Of actor and critic: parameters, optimizers or their states."""
+    """Of actor and critic: networks, parameters, optimizers or their states."""
 
     actor: Any
     critic: Any
@@ -45,6 +41,7 @@ class Pair(NamedTuple):
 class LearnerState(NamedTuple):
     params: Pair
     opt_states: Pair
+    memory: Any  # of the objective
     key: jax.Array
     env_state: Any
     obs: jax.Array
@@ -60,7 +57,7 @@ class Network(nn.Module):
         for layer, width in enumerate((self.width, self.width, self.size)):
             x = nn.Dense(width)(x)
             x = x if layer == 2 else nn.tanh(x)
-            self.sow("intermediates", "activity", jnp.abs(x).mean(axis=range(x.ndim - 1)))  # for a learned optimizer
+            self.sow("intermediates", "activity", jnp.abs(x).mean(axis=0))  # for a learned optimizer
         return x
 
 
@@ -69,8 +66,8 @@ def layers(params):
     return [params["params"][f"Dense_{layer}"] for layer in range(3)]
 
 
-def optimizers(config, discovered, key):
-    """Adam for both, under the learned optimizer if there is one."""
+def optimizers(discovered, config, key):
+    """Adam for both, under the learned optimizer or the schedule of an objective that has one."""
     actor_key, critic_key = jax.random.split(key)
     adam = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(config.rate, eps=1e-5))
     return Pair(
@@ -79,76 +76,49 @@ def optimizers(config, discovered, key):
     )
 
 
-def advantages(trajectory, value, next_value, config):
-    """Generalised advantages [T, B]. The value after a cut by time counts, and that after an end does not."""
+def make_update(rule, networks, txs, config):
+    """One update on a rollout. All replicas call it at once, and have the same parameters after it."""
+    epochs, batches = (config.num_epochs, config.num_minibatches) if rule.uses_importance_ratio else (1, 1)
 
-    def backward(advantage, now):
-        reward, terminated, finished, value, after = now
-        advantage = reward + config.gamma * jnp.where(terminated, 0.0, after) - value + advantage * (1 - finished)
-        return config.gamma * config.gae_lambda * advantage, advantage
+    def mean(tree):  # over all replicas: whatever an optimizer is told must be the same, or their parameters part
+        return jax.lax.pmean(jax.lax.pmean(tree, "batch"), "device")
 
-    now = (trajectory.reward, trajectory.terminated, trajectory.finished, value, next_value)
-    return jax.lax.scan(backward, jnp.zeros(value.shape[1]), now, reverse=True)[1]
+    def activity(network, params, obs):
+        return network.apply(params, obs, mutable="intermediates")[1]["intermediates"]["activity"]
 
+    def update(params, opt_states, memory, trajectory, progress, key):
+        targets, memory = rule.targets(params, memory, trajectory, progress)
+        told = {"progress": progress, "factors": mean(rule.step_factors(targets))}
 
-def actor_loss(params, network, drift, batch, progress, config):
-    trajectory, advantage, _ = batch
-    logits, seen = network.apply(params, trajectory.obs, mutable="intermediates")
-    log_probs = jax.nn.log_softmax(logits)
-    log_prob = jnp.take_along_axis(log_probs, trajectory.action[..., None], axis=-1)[..., 0]
-    ratio, advantage = jnp.exp(log_prob - trajectory.log_prob), advantage - advantage.mean()
-    advantage = advantage / (advantage.std() + 1e-8)
-    gain = ratio * advantage - drift(ratio, advantage, progress.fraction)
-    entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
-    return -gain.mean() - config.entropy_weight * entropy.mean(), seen["intermediates"]["activity"]
-
-
-def critic_loss(params, network, batch, config):
-    trajectory, _, target = batch
-    value, seen = network.apply(params, trajectory.obs, mutable="intermediates")
-    error = value[..., 0] - target
-    return config.value_weight * 0.5 * jnp.square(error).mean(), seen["intermediates"]["activity"]
-
-
-def make_update(networks, txs, drift, config):
-    """One update on a rollout, the same for all replicas."""
-
-    def descend(carry, numbered):
-        (params, opt_states, progress), (batch, epoch) = carry, numbered
-        of_actor = jax.grad(actor_loss, has_aux=True)(params.actor, networks.actor, drift, batch, progress, config)
-        of_critic = jax.grad(critic_loss, has_aux=True)(params.critic, networks.critic, batch, config)
-        # What an optimizer is told must be the same for all replicas, or their parameters part.
-        told = jax.lax.pmean(jax.lax.pmean(Pair(of_actor, of_critic), "batch"), "device")
-        share, moved, states = epoch / max(config.num_epochs - 1, 1), [], []
-        for tx, (gradients, activity), state, old in zip(txs, told, opt_states, params):
-            activity = (activity, ()) if tx is txs.actor else ((), activity)
-            seen = {"progress": progress, "epoch": share, "activity": activity}
-            updates, state = tx.update(gradients, state, old, **seen)
-            moved, states = [*moved, optax.apply_updates(old, updates)], [*states, state]
-        return (Pair(*moved), Pair(*states), progress), None
-
-    def update(params, opt_states, trajectory, progress, key):
-        value = networks.critic.apply(params.critic, trajectory.obs)[..., 0]
-        next_value = networks.critic.apply(params.critic, trajectory.next_obs)[..., 0]
-        advantage = advantages(trajectory, value, next_value, config)
-        data = (trajectory, advantage, advantage + value)
+        def descend(carry, batch):
+            (params, opt_states), (trajectory, targets, epoch) = carry, batch
+            gradients, _ = jax.grad(rule.loss, has_aux=True)(params, targets, trajectory, progress)
+            sizes = [activity(*each, trajectory.obs) for each in zip(networks, params)]
+            gradients, (of_actor, of_critic) = mean((gradients, sizes))
+            now = told | {"epoch": epoch[0] / max(epochs - 1, 1)}
+            actor, actor_state = txs.actor.update(
+                gradients.actor, opt_states.actor, params.actor, activity=(of_actor, ()), **now
+            )
+            critic, critic_state = txs.critic.update(
+                gradients.critic, opt_states.critic, params.critic, activity=((), of_critic), **now
+            )
+            return (optax.apply_updates(params, Pair(actor, critic)), Pair(actor_state, critic_state)), None
 
         def of_epoch(carry, numbered):
             epoch, key = numbered
-            order = jax.random.permutation(key, value.size).reshape(config.num_minibatches, -1)
-            minibatches = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[order], data)
-            return jax.lax.scan(descend, carry, (minibatches, jnp.full(config.num_minibatches, epoch)))
+            data = (trajectory, targets, jnp.full(trajectory.reward.shape, epoch))
+            order = jax.random.permutation(key, trajectory.reward.size).reshape(batches, -1)
+            return jax.lax.scan(descend, carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[order], data))
 
-        numbered = (jnp.arange(config.num_epochs), jax.random.split(key, config.num_epochs))
-        (params, opt_states, _), _ = jax.lax.scan(of_epoch, (params, opt_states, progress), numbered)
-        return params, opt_states
+        numbered = (jnp.arange(epochs), jax.random.split(key, epochs))
+        (params, opt_states), _ = jax.lax.scan(of_epoch, (params, opt_states), numbered)
+        return params, opt_states, memory
 
     return update
 
 
-def make_learner(env, env_params, networks, txs, drift, config):
+def make_learner(env, env_params, networks, update, config):
     """A function of a learner's state: all updates, and the mean return of the episodes that ended in each."""
-    update = make_update(networks, txs, drift, config)
 
     def step_envs(state, key):
         action_key, step_key = jax.random.split(key)
@@ -166,47 +136,58 @@ def make_learner(env, env_params, networks, txs, drift, config):
         act_key, learn_key = jax.random.split(jax.random.fold_in(state.key, n))
         state, (seen, returns) = jax.lax.scan(step_envs, state, jax.random.split(act_key, config.num_steps))
         progress = metadisco.Progress(n, config.num_updates)
-        params, opt_states = update(state.params, state.opt_states, seen, progress, learn_key)
-        return state._replace(params=params, opt_states=opt_states), jnp.mean(returns, where=seen.finished)
+        learnt = update(state.params, state.opt_states, state.memory, seen, progress, learn_key)
+        state = state._replace(**dict(zip(("params", "opt_states", "memory"), learnt)))
+        return state, jnp.mean(returns, where=seen.finished)
 
     return lambda state: jax.lax.scan(of_update, state, jnp.arange(config.num_updates))
 
 
-def train(key, discovered, optimizer=None, config=Config(), env_name="CartPole-v1"):
-    """Learner states and returns of all replicas, [devices, batches, ...].
+def with_optimizer(discovered, other):
+    """The objective of one and the learned optimizer of the other."""
+    both = metadisco.WithOptimizer(discovered.objective, other.objective.optimizer)
+    of_optimizer = other.objective.optimizer_params(other.meta_params)
+    return metadisco.Discovered(both, {"objective": discovered.meta_params, "optimizer": of_optimizer})
 
-    Args:
-        key: of everything.
-        discovered: an objective with a drift.
-        optimizer: a `WithOptimizer`, of which the optimizer is used; Adam alone if there is none.
-        config: sizes and settings.
-        env_name: of gymnax.
-    """
-    env, env_params = gymnax.make(env_name)
-    networks = Pair(Network(env.num_actions, config.width), Network(1, config.width))
-    actor_key, critic_key, noise_key, env_key, life_key = jax.random.split(key, 5)
-    txs = optimizers(config, discovered if optimizer is None else optimizer, noise_key)
-    replicas = (jax.local_device_count(), config.num_batches)
-    reset = jax.vmap(jax.vmap(jax.vmap(env.reset, (0, None)), (0, None)), (0, None))
-    obs, env_state = reset(jax.random.split(env_key, (*replicas, config.num_envs)), env_params)
-    params = Pair(*(net.init(key, obs[0, 0]) for net, key in zip(networks, (actor_key, critic_key))))
-    params = Pair(*({"params": each["params"]} for each in params))  # without what is sown
+
+def train(key, discovered, config=Config()):
+    """Learner states and returns of all replicas on CartPole, [devices, batches, ...]."""
+    env, env_params = gymnax.make("CartPole-v1")
+    spec = metadisco.EnvSpec(metadisco.Box((4,)), metadisco.Discrete(2))
+    (policy, width), (prediction, size) = discovered.objective.heads(spec).items()
+    networks = Pair(Network(width, config.width), Network(size, config.width))
+    rule = metadisco.Rule(
+        discovered,
+        spec,
+        lambda params, obs: {
+            policy: networks.actor.apply(params.actor, obs),
+            prediction: networks.critic.apply(params.critic, obs),
+        },
+    )
+    *net_keys, noise_key, memory_key, env_key, life_key = jax.random.split(key, 6)
+    txs = optimizers(discovered, config, noise_key)
+    params = Pair(*({"params": net.init(k, jnp.zeros((1, 4)))["params"]} for net, k in zip(networks, net_keys)))
     opt_states = Pair(*(tx.init(each) for tx, each in zip(txs, params)))
-    same = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*replicas, *jnp.shape(leaf))), (params, opt_states))
-    keys, returns = jax.random.split(life_key, replicas), jnp.zeros((*replicas, config.num_envs))
-    learner = make_learner(env, env_params, networks, txs, discovered.drift, config)
-    learn = jax.pmap(jax.vmap(learner, axis_name="batch"), axis_name="device")
-    return learn(LearnerState(*same, keys, env_state, obs, returns))
+    same = (params, opt_states, rule.init(memory_key, params, config.num_envs))
+    shape = (jax.local_device_count(), config.num_batches)
+    same = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*shape, *jnp.shape(leaf))), same)
+    reset = jax.vmap(jax.vmap(jax.vmap(lambda key: env.reset(key, env_params))))
+    obs, env_state = reset(jax.random.split(env_key, (*shape, config.num_envs)))
+    state = LearnerState(*same, jax.random.split(life_key, shape), env_state, obs, jnp.zeros(obs.shape[:3]))
+    learner = make_learner(env, env_params, networks, make_update(rule, networks, txs, config), config)
+    return jax.pmap(jax.vmap(learner, axis_name="batch"), axis_name="device")(state)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="a discovered drift (LPO, TA-LPO): a name, a run's folder, an objective")
-    parser.add_argument("--optimizer", help="a discovered objective with an optimizer, of which that is used")
+    parser.add_argument("checkpoint", help="one of metadisco.zoo_names(), a run's folder or a portable objective")
+    parser.add_argument("--optimizer", help="another with a learned optimizer, which is used")
     parser.add_argument("--seed", type=int, default=0, help="[default: 0]")
     known = parser.parse_args()
-    optimizer = known.optimizer and metadisco.load(known.optimizer)
-    _, returns = train(jax.random.key(known.seed), metadisco.load(known.checkpoint), optimizer)
+    discovered = metadisco.load(known.checkpoint)
+    if known.optimizer:
+        discovered = with_optimizer(discovered, metadisco.load(known.optimizer))
+    _, returns = train(jax.random.key(known.seed), discovered)
     for begin in range(0, returns.shape[-1], 8):
         print(f"updates {begin:3} to {begin + 8:3}: mean return {jnp.nanmean(returns[..., begin : begin + 8]):.1f}")
 

@@ -1,4 +1,4 @@
-"""The example `experiments/drift_in_rejax.py`: a drift in the PPO of another library."""
+"""The example `experiments/loops/in_rejax.py`: a drift in the PPO of another library."""
 
 import functools
 
@@ -12,7 +12,7 @@ from metadisco.objectives.mirror_learning import MirrorLearning
 
 pytest.importorskip("rejax", reason="rejax is not installed: make setup-dev")  # its import warns
 
-from experiments import drift_in_rejax
+from experiments.loops import in_rejax
 
 CLIP, NUM_UPDATES = 0.05, 3
 SIZE = {
@@ -25,7 +25,7 @@ PPO = Discovered(MirrorLearning(PPODrift(CLIP)), ()).drift
 @functools.cache
 def trained(algorithm, **settings):
     """Parameters of actor and critic after each of three updates of CartPole, eight minibatches each."""
-    agent = drift_in_rejax.create(algorithm, **SIZE, **settings)
+    agent = in_rejax.create(algorithm, **SIZE, **settings)
 
     def update(state, _):
         state = agent.train_iteration(state)
@@ -41,7 +41,7 @@ def differences(left, right):
 
 
 def test_the_drift_of_ppo_makes_it_the_ppo_of_the_library():
-    own, ours = trained(drift_in_rejax.PPO), trained(drift_in_rejax.DriftPPO, drift=PPO)
+    own, ours = trained(in_rejax.PPO), trained(in_rejax.DriftPPO, drift=PPO)
     assert max(differences(own, ours)) < 1e-4
     assert all(jnp.max(jnp.abs(leaf[0] - leaf[2])) > 0.01 for leaf in ours)  # and all of it has learnt
 
@@ -52,7 +52,7 @@ def test_another_drift_makes_another_agent_and_is_told_how_much_of_training_is_o
     def drift(ratio, advantage, progress):
         return jnp.where(progress < 0.2, PPO(ratio, advantage, progress), 0.0)
 
-    first, second, third = differences(trained(drift_in_rejax.PPO), trained(drift_in_rejax.DriftPPO, drift=drift))
+    first, second, third = differences(trained(in_rejax.PPO), trained(in_rejax.DriftPPO, drift=drift))
     assert first < 1e-4
     assert second > 0.1
     assert third > 0.1
