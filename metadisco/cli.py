@@ -21,6 +21,7 @@ from metadisco.runs import signals
 
 USER_ERROR = 2
 FAILED = 1
+TAKES_SETTINGS = ("discover", "evaluate")  # commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +55,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     _complete(parser)
     known, rest = parser.parse_known_args(arguments)
-    if rest and known.command != "discover":
+    if rest and known.command not in TAKES_SETTINGS:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         if known.command == "list" and known.kind != "settings":
@@ -83,7 +84,7 @@ def _with_jax(known: argparse.Namespace, rest: Sequence[str]) -> int:
         config.trust(package)
     _join(known)
     _check_jax(known.command)
-    code = known.run(known, rest) if known.command == "discover" else known.run(known)
+    code = known.run(known, rest) if known.command in TAKES_SETTINGS else known.run(known)
     processes.leave(code)
     return code
 
@@ -214,7 +215,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     discover.set_defaults(run=_discover)
 
-    evaluate = commands.add_parser("evaluate", help="test discovered objectives on unseen tasks")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="test discovered objectives on unseen tasks",
+        description="Test discovered objectives on unseen tasks, beside hand-written ones. Settings of the agents are "
+        "overridden by their path: --inner.num_workers 16 --inner.learner.policy.learning_rate 1e-3.",
+    )
     evaluate.add_argument(
         "checkpoints",
         nargs="+",
@@ -481,7 +487,7 @@ def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) ->
     return sweep.run(planned, out, start=known.start, resume=known.resume, console=_console())
 
 
-def _evaluate(known: argparse.Namespace) -> int:
+def _evaluate(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from metadisco.evaluation import meta_test, results
     from metadisco.reports import comparison
 
@@ -500,6 +506,7 @@ def _evaluate(known: argparse.Namespace) -> int:
         seed=known.seed,
         num_levels=known.levels,
         baselines=known.against,
+        settings=_overrides(rest),
         console=_console(),
     )
     document = comparison.document(named, found, seed=known.seed)
