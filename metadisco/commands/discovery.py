@@ -203,7 +203,7 @@ def preview(
     run_folder.require_checkpoints(folder, steps)
     limits = [
         counted(trainer.num_steps, "meta-step"),
-        *([f"{preset.minutes:g} minutes"] if preset.minutes is not None else []),
+        *([f"{preset.minutes:g} minute{'' if preset.minutes == 1 else 's'}"] if preset.minutes is not None else []),
         *([f"{preset.env_steps:,.0f} environment steps"] if preset.env_steps is not None else []),
     ]
     lives = [

@@ -140,7 +140,7 @@ def curves(chosen: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> Ma
             lines[name] = points
     if not lines:
         return missing("No run is chosen." if not chosen else "The chosen runs have not logged this yet.")
-    ends = ", ".join(f"{name} {points[-1][1]:.3f}" for name, points in lines.items())
+    ends = ", ".join(f"{name} {decimal(points[-1][1])}" for name, points in lines.items())
     shared = os.path.commonpath([Path(name).parent for name in lines]) if len(lines) > 1 else ""
     lines = {Path(name).relative_to(shared).as_posix(): points for name, points in lines.items()}
     figure = plots.runs(lines, y_label=METRICS[metric], every_step=metric == "fitness")
