@@ -49,7 +49,7 @@ class Networks(nn.Module):
     def __call__(self, obs):
         outputs = {}
         for name, size in self.heads:
-            x, scales = obs.reshape(obs.shape[0], -1), (2**0.5, 2**0.5, 1.0 if name == "value" else 0.01)
+            x, scales = obs.reshape(len(obs), -1), (2**0.5, 2**0.5, 1.0 if name == "value" else 0.01)
             for layer, (width, scale) in enumerate(zip((self.width, self.width, size), scales)):
                 x = x if layer == 0 else nn.tanh(x)
                 x = nn.Dense(width, kernel_init=nn.initializers.orthogonal(scale), name=f"{name}_{layer}")(x)

@@ -164,18 +164,22 @@ def train(key, discovered, config=Config()):
             prediction: networks.critic.apply(params.critic, obs),
         },
     )
-    *net_keys, noise_key, memory_key, env_key, life_key = jax.random.split(key, 6)
-    txs = optimizers(discovered, config, noise_key)
-    params = Pair(*({"params": net.init(k, jnp.zeros((1, 4)))["params"]} for net, k in zip(networks, net_keys)))
-    opt_states = Pair(*(tx.init(each) for tx, each in zip(txs, params)))
-    same = (params, opt_states, rule.init(memory_key, params, config.num_envs))
-    shape = (jax.local_device_count(), config.num_batches)
-    same = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*shape, *jnp.shape(leaf))), same)
-    reset = jax.vmap(jax.vmap(jax.vmap(lambda key: env.reset(key, env_params))))
-    obs, env_state = reset(jax.random.split(env_key, (*shape, config.num_envs)))
-    state = LearnerState(*same, jax.random.split(life_key, shape), env_state, obs, jnp.zeros(obs.shape[:3]))
+    noise_key, begin_key = jax.random.split(key)
+    txs, shape = optimizers(discovered, config, noise_key), (jax.local_device_count(), config.num_batches)
+
+    @jax.jit
+    def begin(key):
+        *net_keys, memory_key, env_key, life_key = jax.random.split(key, 5)
+        params = Pair(*({"params": net.init(k, jnp.zeros((1, 4)))["params"]} for net, k in zip(networks, net_keys)))
+        opt_states = Pair(*(tx.init(each) for tx, each in zip(txs, params)))
+        same = (params, opt_states, rule.init(memory_key, params, config.num_envs))
+        same = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*shape, *jnp.shape(leaf))), same)
+        reset = jax.vmap(jax.vmap(jax.vmap(lambda key: env.reset(key, env_params))))
+        obs, env_state = reset(jax.random.split(env_key, (*shape, config.num_envs)))
+        return LearnerState(*same, jax.random.split(life_key, shape), env_state, obs, jnp.zeros(obs.shape[:3]))
+
     learner = make_learner(env, env_params, networks, make_update(rule, networks, txs, config), config)
-    return jax.pmap(jax.vmap(learner, axis_name="batch"), axis_name="device")(state)
+    return jax.pmap(jax.vmap(learner, axis_name="batch"), axis_name="device")(begin(begin_key))
 
 
 def main() -> None:

@@ -4,15 +4,18 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
+import metadisco
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.objectives.drift import PPODrift
 from metadisco.objectives.mirror_learning import MirrorLearning
 
-pytest.importorskip("rejax", reason="rejax is not installed: make setup-dev")  # its import warns
+pytest.importorskip("rejax", reason="rejax is not installed: make setup-dev")
 
 from experiments.loops import in_rejax
+from tests.support.small import assert_trees_close
 
 CLIP, NUM_UPDATES = 0.05, 3
 SIZE = {
@@ -56,3 +59,51 @@ def test_another_drift_makes_another_agent_and_is_told_how_much_of_training_is_o
     assert first < 1e-4
     assert second > 0.1
     assert third > 0.1
+
+
+def test_a_schedule_takes_its_scaled_step_by_its_own_loss():
+    """One step of an agent with rejax's actor, by the objective's own functions and by the algorithm."""
+    schedule = metadisco.load("scheduled-a2c-quick")
+    objective, weights = schedule.objective, schedule.meta_params
+    agent = in_rejax.create(in_rejax.AnyObjective, discovered=schedule, **SIZE)
+    agent = agent.replace(num_epochs=1, num_minibatches=1)
+
+    def outputs(params, obs):
+        log_probs = [
+            agent.actor.apply(params[0], obs, jnp.full(len(obs), action), method="log_prob_entropy")[0]
+            for action in range(2)
+        ]
+        return {"logits": jnp.stack(log_probs, axis=-1), "value": agent.critic.apply(params[1], obs)}
+
+    @jax.jit
+    def both(key):
+        state = agent.init_state(key)
+        params, progress = (state.actor_ts.params, state.critic_ts.params), metadisco.Progress(0, NUM_UPDATES)
+        seen = agent.collect_trajectories(state)[1]
+        now, after = (jax.vmap(outputs, (None, 0))(params, obs) for obs in (seen.obs, seen.next_obs))
+        predictions = metadisco.Predictions(now, after)
+        targets, memory = objective.targets(weights, state.memory, predictions, seen, progress)
+
+        def loss(params):
+            return objective.loss(weights, targets, jax.vmap(outputs, (None, 0))(params, seen.obs), seen, progress)[0]
+
+        updates, _ = optax.adam(0.1).update(jax.grad(loss)(params), optax.adam(0.1).init(params))
+        factors = list(objective.step_factors(targets).values())
+        scaled = [optax.tree.scale(factor, update) for factor, update in zip(factors, updates)]
+        expected = [optax.apply_updates(*each) for each in zip(params, scaled)]
+        state = agent.train_iteration(state)
+        return (*expected, memory), (state.actor_ts.params, state.critic_ts.params, state.memory), factors
+
+    expected, found, factors = both(jax.random.key(0))
+    assert_trees_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert min(abs(factor - 1.0) for factor in factors) > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ta-lpo-quick", "scheduled-a2c-quick"])
+def test_agents_learn(name):
+    agent = in_rejax.agent_of(metadisco.load(name), total_timesteps=65_536, eval_freq=32_768, num_envs=16)
+    _, (_, returns) = jax.jit(agent.train)(jax.random.key(0))
+    begin, *_, end = returns.mean(axis=1)
+    assert begin < 60.0
+    assert end > 150.0
