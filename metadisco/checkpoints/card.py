@@ -6,13 +6,14 @@ Scores of further suites can be shown beside those of the document.
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from metadisco.core import moved
 from metadisco.core.score_table import Table, by_strength, counted, decimal, markdown, score_table
 
 COLUMNS = ("iqm", "optimality_gap", "cvar", "mean_return", "num_tasks", "num_seeds", "lifetime", "env_steps", "seed")
+IN_SHORT = ("iqm", "cvar", "mean_return", "lifetime")  # of suites whose every statistic is kept elsewhere
 ZOO_SCORES = "docs/results/zoo.json"  # of every shipped objective, in the repository
 
 
@@ -47,7 +48,8 @@ def card(document: dict[str, Any], name: str, place: str, scores: Mapping[str, A
     if document["evaluation"]:
         sections.append("## Scores\n\n" + _scores(document["evaluation"]))
     if scores:
-        sections.append(f"## Scores on further suites\n\n{_where(name, is_shipped)}\n\n{_scores(scores)}")
+        further = _scores(scores, IN_SHORT if is_shipped else COLUMNS)
+        sections.append(f"## Scores on further suites\n\n{_where(name, is_shipped)}\n\n{further}")
     rest = {key: value for key, value in origin.items() if key not in ("trainer", "license", "distillation")}
     for title, content in (("Origin", rest), ("Trainer", origin.get("trainer"))):
         if content:
@@ -170,12 +172,12 @@ def _where(name: str, is_shipped: bool) -> str:
     return text
 
 
-def _scores(evaluation: Mapping[str, Any]) -> str:
+def _scores(evaluation: Mapping[str, Any], columns: Sequence[str] = COLUMNS) -> str:
     """A table for each suite; what is no table is shown as JSON."""
-    return "\n\n".join(f"{suite}\n\n{_table(agents)}" for suite, agents in evaluation.items())
+    return "\n\n".join(f"{suite}\n\n{_table(agents, columns)}" for suite, agents in evaluation.items())
 
 
-def _table(agents: Any) -> str:
+def _table(agents: Any, columns: Sequence[str]) -> str:
     if not isinstance(agents, dict) or not all(isinstance(scores, dict) for scores in agents.values()):
         return f"```json\n{json.dumps(agents, indent=2)}\n```"
-    return markdown(score_table(agents, COLUMNS))
+    return markdown(score_table(agents, columns))
