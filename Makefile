@@ -16,7 +16,7 @@ WORKERS := 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup setup-dev discover notebooks test test-slow check lint types format docs report clean
+.PHONY: help setup setup-dev discover notebooks test test-slow check lint types format docs report dist clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,15 @@ report: $(VENV)/.dev ## Meta-train a little and put its report into build/report
 	@mkdir -p build && rm -rf build/run
 	@$(BIN)/metadisco discover smoke --out build/run
 	@mv build/run/report.html build/report.html && rm -rf build/run
+
+dist: $(VENV)/.dev ## Build the wheel and the source archive into dist/, and try the wheel in an empty environment
+	@rm -rf dist build/try && mkdir -p build
+	@$(BIN)/python -m build --outdir dist .
+	@$(BIN)/python -m venv build/try
+	@version=$$($(BIN)/python -c 'import sys; print(f"py{sys.version_info[0]}{sys.version_info[1]}")'); \
+	build/try/bin/pip install --quiet dist/*.whl --constraint "constraints/$$version.txt"
+	@cd build && try/bin/metadisco doctor && try/bin/metadisco list checkpoints && try/bin/metadisco evaluate quickstart --suite grid-tiny
+	@rm -rf build/try
 
 clean: ## Remove caches and build output; .venv and runs/ stay
 	@rm -rf .cache .ruff_cache .pytest_cache build dist site *.egg-info

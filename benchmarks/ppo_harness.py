@@ -93,7 +93,7 @@ def rejax_agent(training: Training):
     import gymnax
     import rejax
 
-    from experiments.drift_in_rejax import FiveValueSteps
+    from experiments.loops.in_rejax import FiveValueSteps
 
     if training.brax_name:
         env, params = _brax_for_rejax(training.brax_name)

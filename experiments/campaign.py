@@ -13,6 +13,7 @@ campaign that is cut short has seeds of everything:
     seeds = [0, 1, 2, 3, 4]
     settings = { num_steps = 200, "meta_optimizer.sigma.start" = 0.1 }
     minutes = 11                    # in all, however often it is interrupted
+    test = false                    # end with the objective: it is tested with others, by another script
 
 Nothing is kept but run folders: whatever is in one says how far it is. Started again, the campaign goes on with what is
 not finished. A run that fails is left alone and said; remove its folder to try again. SIGTERM and Ctrl-C stop all runs,
@@ -45,7 +46,7 @@ from metadisco.evaluation import stats
 from metadisco.presets import registry
 from metadisco.runs import run_folder
 
-KEYS = {"name", "preset", "seeds", "settings", "minutes"}
+KEYS = {"name", "preset", "seeds", "settings", "minutes", "test"}
 WAITS = 0.5  # seconds between two looks at the runs
 FAILURE = "failed.txt"  # in the folder of a run: what it said
 MEASURES = ("iqm", "cvar", "mean_score")
@@ -61,10 +62,11 @@ class Job:
     folder: Path
     settings: tuple[tuple[str, str], ...] = ()
     minutes: float | None = None
+    test: bool = True
 
     @property
     def is_done(self) -> bool:
-        """Whether it has been tested, which comes last."""
+        """Whether it has its report, which comes last."""
         return (self.folder / "report.html").exists()
 
     @property
@@ -77,6 +79,8 @@ class Job:
         options = ["--out", str(self.folder), "--seed", str(self.seed)]
         if (self.folder / "config.json").exists():
             options.append("--resume")
+        if not self.test:
+            options.append("--no-test")
         if self.minutes is not None:
             options += ["--minutes", str(self.minutes)]
         for path, value in self.settings:
@@ -122,10 +126,13 @@ def _jobs(run: Any, where: str, home: Path) -> Iterator[Job]:
     minutes = run.get("minutes")
     if minutes is not None and not (type(minutes) in (int, float) and minutes > 0):
         raise ConfigError(f"{where} has minutes = {minutes!r}: it must be above 0; leave it out for the preset's own.")
+    test = run.get("test", True)
+    if not isinstance(test, bool):
+        raise ConfigError(f"{where} has test = {test!r}: it must be true or false.")
     settings = tuple((path, str(value)) for path, value in run.get("settings", {}).items())
     name = str(run.get("name", preset))
     for seed in seeds:
-        yield Job(name, preset, seed, home / name / f"seed{seed}", settings, minutes)
+        yield Job(name, preset, seed, home / name / f"seed{seed}", settings, minutes, test)
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """PPO, DPO and learned drifts on environments that the drifts never saw, at several training horizons.
 
-    python experiments/compare_drifts.py lpo-quick ta-lpo-quick
+    python -m experiments.compare_drifts lpo-quick ta-lpo-quick
 
 Every agent has the network, rollouts, optimizer and PPO settings of the environment, see
 `metadisco/evaluation/environments.py`, and only the drift differs; all agents of an environment and horizon live the
@@ -9,13 +9,13 @@ same lives. Nothing is tuned here. The script can be stopped at any time and goe
 
 import argparse
 import hashlib
-import io
 import json
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from experiments.pages import image_of, png
 from metadisco.checkpoints import checkpoint
 from metadisco.core import config, score_table
 from metadisco.core.devices import prepare_jax
@@ -140,10 +140,9 @@ def draw(measured: dict, num_seeds: int) -> bytes:
             x=0.01,
             ha="left",
         )
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=110, facecolor="white")
+        content = png(image_of(figure, dpi=110))
         plt.close(figure)
-    return content.getvalue()
+    return content
 
 
 def markdown(summary: dict) -> str:

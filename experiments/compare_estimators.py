@@ -2,12 +2,12 @@
 
     python experiments/compare_estimators.py
 
-Every arm meta-trains the schedule of A2C that `quickstart` does, from the same start, with tasks of one lifetime: by
-evolution over whole lives, by truncated, persistent, noise-reuse and guided (noise-reuse) ES told after every unroll,
-and by meta-gradients. All stop after the same number of environment steps; evaluations by which evolution is told are
-not in it, so the minutes are in the table, too. Learning rates begin alike and have shrunk to the same share at the
-end. Each result is then tested on unseen levels at that lifetime. The script can be stopped at any time and goes on
-where it was; what is finished so far is in the JSON file.
+Every arm meta-trains the schedule of A2C that `scheduled-a2c-quick` does, from the same start, with tasks of one
+lifetime: by evolution over whole lives, by truncated, persistent, noise-reuse and guided (noise-reuse) ES told after
+every unroll, and by meta-gradients. All stop after the same number of environment steps; evaluations by which evolution
+is told are not in it, so the minutes are in the table, too. Learning rates begin alike and have shrunk to the same
+share at the end. Each result is then tested on unseen levels at that lifetime. The script
+can be stopped at any time and goes on where it was; what is finished so far is in the JSON file.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def rollouts_per_step(arm: str, lifetime: int, known: argparse.Namespace) -> flo
 
 def trainer(arm: str, lifetime: int, known: argparse.Namespace) -> Trainer:
     """The trainer of an arm, whose meta-steps take the environment steps that there are."""
-    (usual,) = registry.preset("quickstart").trainer.domains
+    (usual,) = registry.preset("scheduled-a2c-quick").trainer.domains
     inner = usual.inner
     if arm == GRADIENT or (arm in ONLINE and ONLINE[arm].guidance is not None):
         inner = replace(inner, critic=Critic())
@@ -79,7 +79,7 @@ def trainer(arm: str, lifetime: int, known: argparse.Namespace) -> Trainer:
     if arm == GRADIENT:
         return GradientTrainer(domains, MetaGradient(learning_rate=rate), Unroll(GUIDE), num_steps=steps)
     if arm == WHOLE:
-        usual_evolution = registry.preset("quickstart").trainer.meta_optimizer
+        usual_evolution = registry.preset("scheduled-a2c-quick").trainer.meta_optimizer
         return EvolutionTrainer(domains, replace(usual_evolution, learning_rate=rate), num_steps=steps)
     estimator = replace(ONLINE[arm], learning_rate=rate)
     return OnlineEvolutionTrainer(
@@ -90,7 +90,7 @@ def trainer(arm: str, lifetime: int, known: argparse.Namespace) -> Trainer:
 def build(arm: str, lifetime: int, known: argparse.Namespace) -> Preset:
     """The run of an arm."""
     preset = replace(
-        registry.preset("quickstart"),
+        registry.preset("scheduled-a2c-quick"),
         trainer=trainer(arm, lifetime, known),
         minutes=None,
         suites=(f"grid-unseen@{lifetime}",),

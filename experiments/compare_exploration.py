@@ -1,6 +1,6 @@
 """Discovered exploration beside hand-written algorithms with and without a bonus of counts, over meta-training runs.
 
-    python -m experiments.compare_exploration runs/exploring/exploring-a2c/seed* --json docs/results/exploration.json
+    python -m experiments.compare_exploration runs/exploring/quickstart/seed* --json docs/results/exploration.json
 
 A2C, PPO and DPO are those that were tuned on general grid worlds. `a2c-count` and `ppo-count` are A2C and PPO with a
 bonus of counts by hand (`metadisco.WithCountBonus`), all settings tuned anew on general grid worlds and labyrinths
@@ -33,7 +33,7 @@ SUITES = (
 PPO_COUNT = Path("docs/results/tune_ppo_count.json")
 FEWEST_LIVES = 128  # on each suite; small suites have several agents on each level
 IN_SHORT = ("grid-heldout@16", "grid-heldout@64", "grid-heldout@256", "labyrinths@16", "labyrinths@64", "mazes@250")
-PAGES = {Path("README.md"): IN_SHORT, Path("docs/results/index.md"): SUITES}
+PAGES = {Path("README.md"): IN_SHORT, Path("docs/results/grid-worlds.md"): SUITES}
 BEGIN, END = "<!-- written by experiments/compare_exploration.py -->", "<!-- end of exploration -->"
 MEASURES = {"iqm": "IQM", "cvar": "worst 10%"}
 

@@ -1,6 +1,6 @@
 """Which levels should a learned objective be trained on? Scores of levels compared at equal environment steps.
 
-    python experiments/compare_scores.py
+    python -m experiments.compare_scores
 
 Every arm is a preset: LPG by meta-gradients on levels drawn anew, and on levels replayed by each of seven scores. All
 arms of a seed begin with the same objective and stop after the same number of environment steps, those of antagonists
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.pages import image_of, png
 from metadisco.commands import discovery
 from metadisco.core.config import replace_fields
 from metadisco.core.devices import prepare_jax
@@ -94,7 +95,6 @@ def budget(seeds: list[int], known: argparse.Namespace) -> dict:
 
 def draw(table: dict, num_seeds: int, env_steps: float) -> bytes:
     """A panel for each suite, an interval for each arm, as a PNG."""
-    import io
 
     import matplotlib.pyplot as plt
 
@@ -124,10 +124,9 @@ def draw(table: dict, num_seeds: int, env_steps: float) -> bytes:
         x=0.01,
         ha="left",
     )
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110, facecolor="white")
+    content = png(image_of(figure, dpi=110))
     plt.close(figure)
-    return content.getvalue()
+    return content
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Discovered objectives for tables beside tuned A2C, PPO and DPO, over meta-training runs, at several lifetimes.
 
-    python -m experiments.compare_tables runs/tables/quickstart/seed* --json docs/results/tables.json
+    python -m experiments.compare_tables runs/tables/scheduled-a2c-quick/seed* --json docs/results/tables.json
 
 The runs named are of one setting and different seeds; intervals are over them. Hand-written algorithms need no
 meta-training: the levels and the agents' keys are the same for everybody, so a difference is that of each run to one
@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from experiments import tune
-from experiments.pages import write_between
+from experiments.pages import write_between, write_json
 from metadisco.checkpoints import checkpoint
 from metadisco.core.devices import prepare_jax
-from metadisco.core.files import write_atomically
 from metadisco.core.provenance import provenance
 from metadisco.core.score_table import Table, decimal, interval, markdown
 from metadisco.evaluation import evaluation, stats, suites
@@ -33,7 +32,7 @@ TUNED = {algorithm: Path(f"docs/results/tune_{algorithm}.json") for algorithm in
 NUM_AGENTS = 2  # on each level
 MEASURES = {"iqm": stats.iqm, "cvar": stats.cvar}
 CALLED = {"iqm": "IQM", "cvar": "worst 10% of levels"}
-PAGE = Path("docs/results/index.md")
+PAGE = Path("docs/results/grid-worlds.md")
 BEGIN, END = "<!-- written by experiments/compare_tables.py -->", "<!-- end of what was found -->"
 
 
@@ -84,7 +83,7 @@ def go_on(parser: argparse.ArgumentParser, path: Path | None, setting: dict) -> 
     def keep(**rows: list[dict]) -> None:
         if path:
             document = {"setting": setting, "provenance": provenance(), "scores": table, **rows}
-            write_atomically(path, (json.dumps(document, indent=2) + "\n").encode())
+            write_json(path, document)
 
     return table, keep
 

@@ -4,7 +4,7 @@
     python -m experiments.compare_zoo --cards    # writes the zoo anew from what was measured before
     python -m experiments.compare_zoo --only quickstart --suites grid-tiny grid-unseen    # one of them
 
-Writes docs/results/zoo.json, the table of docs/results/index.md and the scores of the cards. Nothing is tuned here.
+Writes docs/results/zoo.json, the table of docs/results/zoo.md and the scores of the cards. Nothing is tuned here.
 The `objective.json` of a shipped objective keeps its headline suites: those of its own meta-test, which are in
 docs/results/NAME.json, and the small one by which a test sees that the numbers come out again. Its card has them all.
 Each suite is measured once and kept in a folder, so the script can be stopped at any time and goes on where it was; a
@@ -18,16 +18,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.pages import write_between
+from experiments.pages import write_between, write_json
 from metadisco.checkpoints import checkpoint
 from metadisco.core import score_table
 from metadisco.core.devices import prepare_jax
 from metadisco.core.provenance import provenance
-from metadisco.evaluation import agents_under_test, meta_test, results
+from metadisco.evaluation import agents_under_test, meta_test
 from metadisco.reports import comparison
 
 RESULTS = Path("docs/results")
-PAGE = RESULTS / "index.md"
+PAGE = RESULTS / "zoo.md"
 QUICK = "grid-tiny"  # quick enough for a test to see whether it is so
 BEGIN, END = "<!-- written by experiments/compare_zoo.py -->", "<!-- end of the table -->"
 GRIDS, NETWORKS = ("a2c", "ppo", "dpo"), ("ppo", "dpo")
@@ -62,6 +62,14 @@ ROWS = (
 )
 
 
+def beside_by_hand(improvement: dict) -> dict:
+    """Suite -> objective -> hand-written one -> who beats whom: all pairs would be most of the file."""
+    return {
+        suite: {one: {other: pairs[other] for other in GRIDS if other in pairs} for one, pairs in found.items()}
+        for suite, found in improvement.items()
+    }
+
+
 def measure(row: Row, name: str, runs: Path, seed: int, only: list[str]) -> dict:
     """The comparison on one suite at one horizon, from the folder where it is there; `only` some, or all of the zoo."""
     path = runs / f"{'+'.join([name, *only]).replace('/', '_')}.json"
@@ -78,7 +86,7 @@ def measure(row: Row, name: str, runs: Path, seed: int, only: list[str]) -> dict
         baselines=() if only else row.baselines,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    results.write_json(path, comparison.document(named, found, seed=seed))
+    write_json(path, comparison.document(named, found, seed=seed))
     return json.loads(path.read_text())
 
 
@@ -156,13 +164,13 @@ def main() -> None:
             found = measure(row, name, known.runs, known.seed, known.only)
             for suite, rows in found["scores"].items():
                 scores[suite] = scores.get(suite, {}) | rows
-            improvement = improvement | ({} if known.only else found["improvement"])
+            improvement = improvement | ({} if known.only else beside_by_hand(found["improvement"]))
             differences = list(dict.fromkeys([*differences, *found["differences"]]))
             ((suite, agents),) = found["scores"].items()
             print(suite, {agent: round(each["iqm"], 2) for agent, each in agents.items()}, flush=True)
             document = {"scores": scores, "improvement": improvement, "differences": differences}
             origin = {"provenance": kept.get("provenance") or provenance(), "measured_later": measured_later}
-            results.write_json(known.out, document | {"seed": known.seed} | origin)
+            write_json(known.out, document | {"seed": known.seed} | origin)
     write_cards(scores, known.seed, known.only or checkpoint.zoo_names())
     write_between(PAGE, BEGIN, END, table(scores))
 

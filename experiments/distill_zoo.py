@@ -21,7 +21,7 @@ GRID = ["--suite", "grid-unseen", "--levels", "16", "--seeds", "2", "--against",
 PLAN = {
     "lpo-quick": ([], DRIFT),
     "ta-lpo-quick": ([], DRIFT),
-    "exploring-a2c": (["--lives", "24", "--restarts", "1", "--tolerance", "0.02"], GRID),
+    "quickstart": (["--lives", "24", "--restarts", "1", "--tolerance", "0.02"], GRID),
     "lpg-grid": ([], GRID),
 }
 

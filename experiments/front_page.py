@@ -26,7 +26,7 @@ from metadisco.evaluation import evaluation, stats, suites
 from metadisco.reports.chart_style import STYLE, color, name
 from metadisco.reports.plots import Curve, draw_curves
 
-RUNS = sorted(Path("experiments/campaigns/exploring/exploring-a2c").glob("seed*"))
+RUNS = sorted(Path("experiments/campaigns/exploring/quickstart").glob("seed*"))
 PANELS = {
     "grid-heldout@64": "general grid worlds, 64 updates",
     "labyrinths@16": "labyrinths, 16 updates",

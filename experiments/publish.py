@@ -1,19 +1,18 @@
 """Put a finished run where others find it: its objective into the zoo, its results and a picture under docs/results.
 
-    python experiments/publish.py runs/quickstart
+    python -m experiments.publish runs/quickstart
 
 Run it from the root of the checkout. What an earlier run of the same preset has left there is replaced. The report of
 the run stays beside the run: it is made of the run folder, and `metadisco report` makes it again.
 """
 
 import argparse
-import io
-import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from experiments.pages import image_of, png, write_json
 from metadisco.checkpoints import checkpoint
 from metadisco.core.files import write_atomically
 from metadisco.evaluation import results
@@ -45,20 +44,12 @@ def picture(run: Path) -> bytes:
     test = plots.learning(
         curves, lifetime=next(iter(agents.values())).lifetime, upper_anchor=results.upper_anchor(agents)
     )
-    panels = [_image(figure) for figure in (training, test)]
+    panels = [image_of(figure, dpi=120) for figure in (training, test)]
     joined = Image.new("RGB", (sum(each.width for each in panels), max(each.height for each in panels)), "white")
     for i, panel in enumerate(panels):
         joined.paste(panel, (i * panels[0].width, 0))
-    content = io.BytesIO()
-    joined.save(content, "PNG", optimize=True)
     print(f"{suite}: " + ", ".join(f"{agent} {curve.middle[-1]:.3f}" for agent, curve in curves.items()))
-    return content.getvalue()
-
-
-def _image(figure) -> Image.Image:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120, facecolor="white")
-    return Image.open(content).convert("RGB")
+    return png(joined)
 
 
 def main() -> None:
@@ -69,7 +60,7 @@ def main() -> None:
     name = discovered.provenance["preset"]
     checkpoint.save(discovered, checkpoint.ZOO / name, overwrite=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(run / "evaluation.json", RESULTS / f"{name}.json")
+    write_json(RESULTS / f"{name}.json", results.read_json(run / "evaluation.json"))
     write_atomically(RESULTS / f"{name}.png", picture(run))
 
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.pages import write_json
 from metadisco.agents.networks import Table
 from metadisco.checkpoints import checkpoint
 from metadisco.commands import discovery
@@ -28,7 +29,7 @@ from metadisco.core.types import MetaParams, Task
 from metadisco.curricula.tasks import LogUniformLifetime, Tasks
 from metadisco.envs.gridworld import oracle
 from metadisco.envs.gridworld.levels import GridLevels
-from metadisco.evaluation import results, stats
+from metadisco.evaluation import stats
 from metadisco.lives.critic import Critic
 from metadisco.lives.life import InitialCondition, InnerLoop, only_of_finite
 from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER
@@ -177,7 +178,10 @@ def cell(found: dict | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "objectives", nargs="*", default=["a2c", "quickstart"], help="a2c or names of the zoo [default: a2c quickstart]"
+        "objectives",
+        nargs="*",
+        default=["a2c", "scheduled-a2c-quick"],
+        help="a2c or names of the zoo [default: a2c scheduled-a2c-quick]",
     )
     parser.add_argument("--out", type=Path, default=Path("docs/results/score_noise.json"), help="where the numbers go")
     parser.add_argument("--levels", type=int, default=64, help="of the general distribution [default: 64]")
@@ -201,7 +205,7 @@ def main() -> None:
             "rows": rows,
             "provenance": provenance(),
         }
-        results.write_json(known.out, document)
+        write_json(known.out, document)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.pages import write_json
 from metadisco.agents.agent import Agent
 from metadisco.agents.networks import Table
 from metadisco.agents.optimizers import SGD, Adam, RMSProp
@@ -33,7 +34,7 @@ from metadisco.core.devices import prepare_jax
 from metadisco.core.provenance import provenance
 from metadisco.core.types import AgentParams, Heads, Key, MetaParams, Metrics, Outputs, Progress, Trajectory
 from metadisco.envs.base import EnvSpec
-from metadisco.evaluation import results, stats, suites
+from metadisco.evaluation import stats, suites
 from metadisco.evaluation.environments import with_objective
 from metadisco.evaluation.evaluation import evaluate
 from metadisco.evaluation.test_sets import TestSet
@@ -245,7 +246,7 @@ def main() -> None:
         "tried": rows,
         "provenance": provenance(seed=known.seed, lives_per_level=known.seeds, workers=inner.num_workers),
     }
-    results.write_json(out, document)
+    write_json(out, document)
     print(f"best of {len(rows)}: {best}")
 
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.lives.critic import Critic
     from metadisco.lives.learner import Learner
     from metadisco.lives.life import InnerLoop
+    from metadisco.lives.rule import Rule
+    from metadisco.lives.wrapped_optimizer import wrap_optimizer
     from metadisco.meta_optimizers.averaging import Averaged
     from metadisco.meta_optimizers.evolution import Evolution
     from metadisco.meta_optimizers.gradient import MetaGradient
@@ -86,7 +88,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` says the same
     from metadisco.presets.base import Preset
     from metadisco.presets.registry import preset
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "A2C",
@@ -162,6 +164,7 @@ __all__ = [
     "ResidualOPEN",
     "Results",
     "Return",
+    "Rule",
     "ScheduledA2C",
     "ScheduledMirrorLearning",
     "SelfEvolvingCurriculum",
@@ -195,6 +198,7 @@ __all__ = [
     "tuned_a2c_count",
     "tuned_dpo",
     "tuned_ppo",
+    "wrap_optimizer",
     "zoo_names",
 ]
 
@@ -231,6 +235,8 @@ _HOMES = {
     "lives.critic": "Critic",
     "lives.learner": "Learner",
     "lives.life": "InnerLoop",
+    "lives.rule": "Rule",
+    "lives.wrapped_optimizer": "wrap_optimizer",
     "meta_optimizers.averaging": "Averaged",
     "meta_optimizers.evolution": "Evolution",
     "meta_optimizers.gradient": "MetaGradient",

@@ -21,6 +21,7 @@ from metadisco.runs import signals
 
 USER_ERROR = 2
 FAILED = 1
+TAKES_SETTINGS = ("discover", "evaluate")  # commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +55,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     _complete(parser)
     known, rest = parser.parse_known_args(arguments)
-    if rest and known.command != "discover":
+    if rest and known.command not in TAKES_SETTINGS:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         if known.command == "list" and known.kind != "settings":
@@ -83,7 +84,7 @@ def _with_jax(known: argparse.Namespace, rest: Sequence[str]) -> int:
         config.trust(package)
     _join(known)
     _check_jax(known.command)
-    code = known.run(known, rest) if known.command == "discover" else known.run(known)
+    code = known.run(known, rest) if known.command in TAKES_SETTINGS else known.run(known)
     processes.leave(code)
     return code
 
@@ -164,6 +165,9 @@ def _parser() -> argparse.ArgumentParser:
         "my_module:make_env",
     )
     discover.add_argument(
+        "--no-test", action="store_true", help="end with the objective; metadisco evaluate RUN tests it at another time"
+    )
+    discover.add_argument(
         "--sweep",
         action="append",
         default=[],
@@ -172,6 +176,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     discover.add_argument(
         "--seeds", type=int, help="number of seeds per setting, from --seed upward; one table of all runs"
+    )
+    discover.add_argument(
+        "--trials",
+        type=int,
+        help="search what --sweep names by Optuna in this many runs, also ranges (--sweep FIELD=0.01..0.3), and test "
+        "the best [default of --out: runs/PRESET-search]",
     )
     discover.add_argument(
         "--settings",
@@ -205,7 +215,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     discover.set_defaults(run=_discover)
 
-    evaluate = commands.add_parser("evaluate", help="test discovered objectives on unseen tasks")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="test discovered objectives on unseen tasks",
+        description="Test discovered objectives on unseen tasks, beside hand-written ones. Settings of the agents are "
+        "overridden by their path: --inner.num_workers 16 --inner.learner.policy.learning_rate 1e-3.",
+    )
     evaluate.add_argument(
         "checkpoints",
         nargs="+",
@@ -288,6 +303,12 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--seed", type=int, default=0, help="seed of the agents [default: 0]")
     tune.add_argument("--updates", type=int, help="the usual budget there, in agent updates [default: 128]")
     tune.set_defaults(run=_tune)
+
+    watch = commands.add_parser("watch", help="follow runs and compare their curves in a local page")
+    watch.add_argument("folder", nargs="?", default="runs", help="a folder with runs, or a run [default: runs]")
+    watch.add_argument("--port", type=int, default=8765, help="of the page, 0 for any that is free [default: 8765]")
+    watch.add_argument("--host", default="127.0.0.1", help="address of the page [default: this machine alone]")
+    watch.set_defaults(run=_watch)
 
     doctor = commands.add_parser("doctor", help="say what this installation is, and what is wrong or missing")
     doctor.set_defaults(run=_doctor)
@@ -381,12 +402,16 @@ def _discover(known: argparse.Namespace, rest: Sequence[str]) -> int:
     preset = registry.preset(known.preset)
     if known.environments is not None:
         preset = mixture.on_environments(preset, known.environments)
+    if known.no_test:
+        preset = replace(preset, suites=())
     file: Mapping[str, object] = {} if known.settings is None else settings.read(known.settings)
     for fields in (file, _overrides(rest)):  # in turn: a file may name an objective, and the command line a field of it
         preset = replace(preset, trainer=config.replace_fields(preset.trainer, fields))
     for cap in ("minutes", "env_steps"):
         if getattr(known, cap) is not None:
             preset = replace(preset, **{cap: getattr(known, cap)})
+    if known.trials is not None:
+        return _search(known, preset, _overrides(rest))
     if known.sweep or known.seeds is not None:
         return _sweep(known, preset, _overrides(rest))
     out = known.out or f"runs/{preset.name}"
@@ -416,7 +441,7 @@ def _show_preview(rows: Sequence[tuple[str, str]], fields: Sequence[tuple[str, .
     console.print("\nNothing was started: this was --dry-run.", highlight=False)
 
 
-def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) -> int:
+def _swept(known: argparse.Namespace, overrides: dict[str, str]) -> dict[str, tuple[str, ...]]:
     from metadisco.commands import sweep
     from metadisco.core import config
 
@@ -424,6 +449,31 @@ def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) ->
     twice = sorted(set(fields) & set(overrides))
     if twice:
         raise config.ConfigError(f"{', '.join(twice)}: given with --sweep and as --{twice[0]}; give one of the two")
+    return fields
+
+
+def _search(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) -> int:
+    from metadisco.commands import search
+
+    if known.seeds is not None:
+        raise ValueError("--trials with --seeds: trials share one seed; leave out one of the two")
+    space = search.plan(preset, _swept(known, overrides))
+    if known.dry_run:
+        words = [("preset", f"{preset.name}: {preset.description}"), ("trials", str(known.trials))]
+        _show_preview([*words, *((name, each.in_words()) for name, each in space.items())], [])
+        return 0
+    out = known.out or f"runs/{preset.name}-search"
+    options = {name: getattr(known, name) for name in ("seed", "start", "resume")}
+    return search.run(preset, space, known.trials, out, **options, console=_console())
+
+
+def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) -> int:
+    from metadisco.commands import sweep
+
+    fields = _swept(known, overrides)
+    for name, values in fields.items():
+        if any(".." in value for value in values):
+            raise ValueError(f"--sweep {name}={','.join(values)}: a range needs --trials; or name its values, A,B,C")
     num_seeds = 1 if known.seeds is None else known.seeds
     if not 1 <= num_seeds <= 2**32 - known.seed:
         raise ValueError(f"--seeds must be 1 to {2**32 - known.seed}, got {num_seeds}")
@@ -437,7 +487,7 @@ def _sweep(known: argparse.Namespace, preset: Any, overrides: dict[str, str]) ->
     return sweep.run(planned, out, start=known.start, resume=known.resume, console=_console())
 
 
-def _evaluate(known: argparse.Namespace) -> int:
+def _evaluate(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from metadisco.evaluation import meta_test, results
     from metadisco.reports import comparison
 
@@ -456,6 +506,7 @@ def _evaluate(known: argparse.Namespace) -> int:
         seed=known.seed,
         num_levels=known.levels,
         baselines=known.against,
+        settings=_overrides(rest),
         console=_console(),
     )
     document = comparison.document(named, found, seed=known.seed)
@@ -473,6 +524,12 @@ def _tune(known: argparse.Namespace) -> int:
 
     tuning.tune(known.environment, num_seeds=known.seeds, updates=known.updates, seed=known.seed, console=_console())
     return 0
+
+
+def _watch(known: argparse.Namespace) -> int:
+    from metadisco.commands import watching
+
+    return watching.watch(Path(known.folder), host=known.host, port=known.port, console=_console())
 
 
 def _doctor(known: argparse.Namespace) -> int:

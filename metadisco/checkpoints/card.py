@@ -121,8 +121,10 @@ def _training(origin: dict[str, Any]) -> str:
     if "command" in origin:
         lines.append(f"    {origin['command']}\n")
     budget = [meta_steps_done(origin)] if "meta_steps" in origin else []
-    budget += [f"{sum(domain.get('num_tasks', 0) for domain in domains)} tasks each"]
-    budget += [f"{origin['minutes']:.0f} minutes with the meta-test" for key in ("minutes",) if key in origin]
+    budget += [f"{counted(sum(domain.get('num_tasks', 0) for domain in domains), 'task')} each"]
+    budget += [
+        f"{counted(round(origin['minutes']), 'minute')} with the meta-test" for key in ("minutes",) if key in origin
+    ]
     budget += [f"on {origin['hardware']}" for key in ("hardware",) if key in origin]
     lines.append(f"- budget: {', '.join(budget)}")
     lines += [f"- {key}: {origin[key]}" for key in ("seed", "commit") if key in origin]

@@ -48,12 +48,12 @@ class Discovered:
     Example:
         >>> discovered = load("quickstart")  # doctest: +SKIP
         >>> discovered  # doctest: +SKIP
-        Discovered ScheduledA2C, 143 meta-parameters
-          preset quickstart, seed 4, 100 meta-steps, 7 min
-          grid-unseen: IQM 0.94 (a2c 0.93, ppo 0.92)
-          grid-unseen@16: IQM 0.90 (ppo 0.88, a2c 0.87)
-          grid-unseen@256: IQM 0.94 (a2c 0.94, ppo 0.93)
-          grid-tiny: IQM 0.95 (ppo 0.94, dpo 0.92, a2c 0.86)
+        Discovered ExploringA2C, 197 meta-parameters
+          preset exploring-a2c, seed 4, 120 meta-steps, 9 min
+          grid-unseen: IQM 0.95 (a2c-count 0.94, a2c 0.93, ppo 0.92, dpo 0.91)
+          labyrinths: IQM 1.00 (a2c-count 0.99, a2c 0.98, ppo 0.73, dpo 0.71)
+          mazes: IQM 0.62 (a2c-count 0.86, a2c 0.50, dpo 0.00, ppo 0.00)
+          grid-tiny: IQM 0.97 (ppo 0.94, dpo 0.92, a2c 0.87)
         >>> round(float(Discovered(MirrorLearning(), ()).drift(1.5, 2.0)), 3)  # of PPO: (1.5 - 1.2) * 2
         0.6
     """

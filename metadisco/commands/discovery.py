@@ -4,7 +4,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -76,6 +76,7 @@ def discover(
     other_code: bool = False,
     start: starts.Place | starts.Start | None = None,
     wandb: trackers.WandbMode | None = None,
+    hooks: Sequence[Hook] = (),
     console: Any = None,
 ) -> Discovery:
     """Meta-train an objective from random weights or from one that exists, test it and write a report.
@@ -94,6 +95,7 @@ def discover(
         other_code: also if other code began it.
         start: begin at the meta-parameters of this objective: a name in the zoo, a folder, a run's folder, or what
             `metadisco.load` returned. A run that is resumed keeps its beginning, and refuses another.
+        hooks: further ones than validation and snapshots of levels, see `metadisco.runs.hooks`.
         wandb: keep its curves as Weights & Biases does, too, in the run folder or online.
         console: `rich` console for progress and tables; a new one by default.
 
@@ -142,7 +144,7 @@ def discover(
         trainer,
         folder,
         options,
-        hooks(preset, seed),
+        [*usual_hooks(preset, seed), *hooks],
         track=track,
         begin=begin,
         announcement=announcement,
@@ -153,7 +155,7 @@ def discover(
     if run.status == "interrupted":
         console.print(f"Stopped after meta-step {run.step}; everything is saved. Go on with --resume.")
         return Discovery(None, folder, run.exit_code)
-    if _is_tested(folder, run.step):
+    if _is_finished(preset, folder, run.step):
         return _already_finished(preset, folder, run, console)
     meta_params = trainer.meta_params(run.state)
     with clear_errors(folder):
@@ -201,7 +203,7 @@ def preview(
     run_folder.require_checkpoints(folder, steps)
     limits = [
         counted(trainer.num_steps, "meta-step"),
-        *([f"{preset.minutes:g} minutes"] if preset.minutes is not None else []),
+        *([f"{preset.minutes:g} minute{'' if preset.minutes == 1 else 's'}"] if preset.minutes is not None else []),
         *([f"{preset.env_steps:,.0f} environment steps"] if preset.env_steps is not None else []),
     ]
     lives = [
@@ -227,15 +229,15 @@ def preview(
     ]
 
 
-def _is_tested(folder: Path, step: int) -> bool:
-    """Whether the folder has the objective of this meta-step with its scores, and they can be read."""
+def _is_finished(preset: Preset, folder: Path, step: int) -> bool:
+    """Whether the folder has the objective of this meta-step with the scores that are asked for, and can be read."""
     try:
         discovered = checkpoint.load(folder / "objective")
         scores = parse_json((folder / "evaluation.json").read_bytes())
     except (OSError, ValueError):
         return False
     of_this_step = discovered.provenance.get("meta_steps") == step and discovered.evaluation == scores
-    return of_this_step and (folder / "curves.npz").exists()
+    return of_this_step and bool(scores or not preset.suites) and (folder / "curves.npz").exists()
 
 
 def _already_finished(preset: Preset, folder: Path, run: loop.Result, console: Any) -> Discovery:
@@ -250,7 +252,7 @@ def _already_finished(preset: Preset, folder: Path, run: loop.Result, console: A
         "spent": "Its environment steps are used up: more --env-steps with --resume train on.",
     }.get(run.status, f"To train on from its objective: metadisco discover {preset.name} --from {folder} --out NEW.")
     console.print(
-        f"{folder} is finished and tested, and stays as it is. {how}\nreport:    {page}",
+        f"{folder} is finished{' and tested' if preset.suites else ''}, and stays as it is. {how}\nreport:    {page}",
         soft_wrap=True,
         highlight=False,
     )
@@ -280,7 +282,7 @@ def finish(
     origin = provenance(preset=preset.name, seed=seed, meta_steps=step, **began, trainer=config.to_data(trainer))
     untested = Discovered(inner_loops(trainer)[0].objective, meta_params, origin)
     checkpoint.save(untested, folder / "objective", overwrite=True)  # whatever becomes of the test
-    then = "Now the meta-test:" if preset.suites else "There is no suite to test it on."
+    then = "Now the meta-test:" if preset.suites else "It is not tested."
     console.print(f"Meta-training is done after {counted(step, 'meta-step')}. {then}")
     tests = plan([_objective(preset, meta_params)], preset.suites, baselines=preset.baselines)
     outcome = run_tests(tests, num_seeds=preset.num_seeds, seed=seed, console=console)
@@ -345,7 +347,7 @@ def _objective(preset: Preset, meta_params: MetaParams = ()) -> TrainedObjective
     return TrainedObjective("discovered", inner_loops(preset.trainer), meta_params)
 
 
-def hooks(preset: Preset, seed: int) -> list[Hook]:
+def usual_hooks(preset: Preset, seed: int) -> list[Hook]:
     """Validation and snapshots of levels, as far as a preset has them."""
     found: list[Hook] = []
     if preset.validate_every:

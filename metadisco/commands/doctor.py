@@ -20,6 +20,7 @@ OPTIONAL = {  # library -> (extra or package to install, what it is for)
     "ale_py": ("metadisco[atari]", "the suites atari-*"),
     "pyoperon": ("metadisco[distill]", "metadisco distill"),
     "wandb": ("metadisco[wandb]", "--wandb"),
+    "optuna": ("metadisco[optuna]", "discover --trials"),
     "jupyterlab": ("metadisco[notebooks]", "the notebooks"),
     "pandas": ("pandas", "Results.to_frame"),
 }

@@ -45,11 +45,11 @@ OBJECTIVES: dict[str, tuple[str, str]] = {
     ),
     "ScheduledA2C": (
         "A2C whose coefficients follow a learned schedule over the lifetime",
-        "metadisco.ScheduledA2C(); presets quickstart, scheduled-a2c",
+        "metadisco.ScheduledA2C(); presets scheduled-a2c-quick, scheduled-a2c",
     ),
     "ExploringA2C": (
         "the same with a bonus for what is rare, whose size follows a learned schedule, too",
-        "metadisco.ExploringA2C(); preset exploring-a2c",
+        "metadisco.ExploringA2C(); presets quickstart, exploring-a2c-long",
     ),
     "ScheduledMirrorLearning": (
         "PPO, DPO or LPO whose coefficients follow a learned schedule over the lifetime",

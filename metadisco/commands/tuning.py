@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from metadisco.core import config, devices
-from metadisco.core.score_table import counted
+from metadisco.core.score_table import counted, decimal
 from metadisco.evaluation import any_environment, environments, evaluation, scales, suites
 from metadisco.evaluation.duration import cost, in_words
 from metadisco.evaluation.scales import Scale
@@ -76,7 +76,8 @@ def tune(name: str, *, num_seeds: int = 4, updates: int | None = None, seed: int
         )
         before, after = found.returns[0, 0], found.returns[-1, 0]
         tried = Tried(factor, float(before.mean()), float(after.mean()), float(after.std(ddof=1) / num_seeds**0.5))
-        say(f"rate x {factor:.3g}: {tried.before:.3f} before, {tried.after:.3f} ± {tried.error:.3f} after")
+        said = f"{decimal(tried.before)} before, {decimal(tried.after)} ± {decimal(tried.error)} after"
+        say(f"rate x {factor:.3g}: {said}")
         devices.forget_if_many()
         return tried
 
@@ -86,7 +87,7 @@ def tune(name: str, *, num_seeds: int = 4, updates: int | None = None, seed: int
     except ValueError as error:
         raise config.ConfigError(f"{name}: {error} (--updates)") from error
     scales.keep(name, scale)
-    say(f"{name}: 0 is {best.before:.3f}, 1 is {best.after:.3f}; kept in {scales.path()}")
+    say(f"{name}: 0 is {decimal(best.before)}, 1 is {decimal(best.after)}; kept in {scales.path()}")
     return scale
 
 

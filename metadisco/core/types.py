@@ -41,7 +41,7 @@ class Trajectory:
 
 @struct.dataclass
 class Progress:
-    """How far an agent is through its life."""
+    """How far an agent is through its life. The numbers may be Python's where they are known."""
 
     num_updates: jax.Array  # [] int32, agent updates done (n)
     lifetime: jax.Array  # [] int32, agent updates in all (N)
@@ -49,12 +49,12 @@ class Progress:
     @property
     def fraction(self) -> jax.Array:
         """n / N, in [0, 1). [] float32."""
-        return self.num_updates.astype(jnp.float32) / self.lifetime.astype(jnp.float32)
+        return jnp.asarray(self.num_updates, jnp.float32) / jnp.asarray(self.lifetime, jnp.float32)
 
     @property
     def log_lifetime(self) -> jax.Array:
         """Natural logarithm of N. [] float32."""
-        return jnp.log(self.lifetime.astype(jnp.float32))
+        return jnp.log(jnp.asarray(self.lifetime, jnp.float32))
 
 
 @struct.dataclass

@@ -191,8 +191,8 @@ def _spec(env: Gymnax) -> EnvSpec:
 
     from gymnax.environments import spaces
 
+    obs, _ = jax.eval_shape(made.reset_env, jax.eval_shape(jax.random.key, 0), level)
     with jax.ensure_compile_time_eval():
-        obs, _ = jax.eval_shape(made.reset_env, jax.random.key(0), level)
         observations, actions = made.observation_space(level), made.action_space(level)
     is_index = obs.shape == () and isinstance(observations, spaces.Discrete)
     return EnvSpec(

@@ -6,7 +6,7 @@ tested beside them. `plan` does not draw levels or train, so mistakes are found 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from metadisco.agents.networks import Table
 from metadisco.checkpoints.checkpoint import Discovered
@@ -17,6 +17,7 @@ from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.evaluation import suites
 from metadisco.evaluation.environments import as_seen_by, disco_on_grids, with_objective
 from metadisco.evaluation.suites import RequestedSuite
+from metadisco.evaluation.test_sets import TestSet
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
 from metadisco.lives.tuned import (
@@ -68,15 +69,29 @@ class AgentUnderTest:
 
 @dataclass(frozen=True, eq=False)
 class PlannedTest:
-    """One suite of a meta-test, and the agents that are tested on it: hand-written objectives first."""
+    """One suite of a meta-test, and the agents that are tested on it: hand-written objectives first.
+
+    Attributes:
+        suite: which one.
+        agents: who is tested.
+        settings: what `with_settings` has replaced in the agents, by its path in an inner loop.
+    """
 
     suite: RequestedSuite
     agents: tuple[AgentUnderTest, ...]
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Of the suite."""
         return self.suite.name
+
+    def build(self) -> TestSet:
+        """Draw the suite; where it has an agent of its own, that has the settings, too."""
+        test_set = self.suite.build()
+        if test_set.inner is None:
+            return test_set
+        return replace(test_set, inner=config.replace_fields(test_set.inner, self.settings))
 
 
 def inner_loops(trainer: Trainer) -> tuple[InnerLoop, ...]:
@@ -146,6 +161,39 @@ def plan(
     if len(set(names)) < len(names):
         raise config.ConfigError(f"each suite can be tested once, got {', '.join(names)}; leave the repeated one out")
     return [PlannedTest(each, _agents(objectives, each.suite, baselines)) for each in requested]
+
+
+def with_settings(tests: Sequence[PlannedTest], settings: Mapping[str, object]) -> list[PlannedTest]:
+    """The tests with settings of all agents replaced.
+
+    Args:
+        tests: from `plan`.
+        settings: value, or its text, by path: `inner.num_workers`, `inner.learner.policy.learning_rate`, ...
+
+    Raises:
+        config.ConfigError: for a path that does not begin with `inner`, is about the objective or the environment, or
+            that an agent does not have.
+        ValueError: whatever the components' own checks raise.
+    """
+    fields: dict[str, object] = {}
+    for path, value in settings.items():
+        place, _, within = path.partition(".")
+        if place != "inner" or not within:
+            raise config.ConfigError(f"unknown setting {path!r}: those of agents begin with inner: --inner.num_workers")
+        if within.partition(".")[0] in ("objective", "env"):
+            raise config.ConfigError(f"{path} cannot be set: it is what is tested, or what it is tested on")
+        fields[within] = value
+
+    def changed(agent: AgentUnderTest) -> AgentUnderTest:
+        try:
+            return replace(agent, inner=config.replace_fields(agent.inner, fields))
+        except config.ConfigError as error:
+            raise config.ConfigError(f"the agents of {agent.name}: {error}") from error
+
+    return [
+        replace(test, agents=tuple(changed(agent) for agent in test.agents), settings={**test.settings, **fields})
+        for test in tests
+    ]
 
 
 def differences(tests: Sequence[PlannedTest]) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from metadisco.core import config, devices, score_table, trees
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.score_table import counted
 from metadisco.curricula.tasks import DrawsTasks, FixedLifetime, LogUniformLifetime, TaskMixture, Tasks
-from metadisco.evaluation import agents_under_test, duration, evaluation, results, suites
+from metadisco.evaluation import agents_under_test, any_environment, duration, evaluation, results, suites
 from metadisco.evaluation.agents_under_test import FOR_TABLES, PlannedTest, TrainedObjective
 from metadisco.evaluation.catalog import UPPER_ANCHORS
 from metadisco.evaluation.environments import as_seen_by
@@ -75,6 +76,7 @@ def meta_test(
     seed: int = 0,
     num_levels: int | None = None,
     baselines: str | Sequence[str] | None = None,
+    settings: Mapping[str, object] = MappingProxyType({}),
     console: Any = None,
 ) -> Results:
     """Test discovered objectives next to baselines.
@@ -90,6 +92,8 @@ def meta_test(
         seed: of the agents.
         num_levels: only the first so many tasks of each suite.
         baselines: names of hand-written objectives; by default those that are usual for each suite.
+        settings: of all agents, by their paths, such as `{"inner.num_workers": 16}`; what baselines were tuned for and
+            scales were measured with are the usual ones.
         console: `rich` console for progress and the table.
 
     Returns:
@@ -112,6 +116,7 @@ def meta_test(
         seed=seed,
         num_levels=num_levels,
         baselines=[baselines] if isinstance(baselines, str) else baselines,
+        settings=settings,
         console=console,
     ).results
 
@@ -125,10 +130,16 @@ def run(
     seed: int = 0,
     num_levels: int | None = None,
     baselines: Sequence[str] | None = None,
+    settings: Mapping[str, object] = MappingProxyType({}),
     console: Any = None,
 ) -> Comparison:
     """As `meta_test`, with the plan and the differences between the objectives."""
     tests = plan(agents_under_test.trained_objectives(named), suite_names, num_levels, baselines)
+    tests = agents_under_test.with_settings(tests, settings)
+    if console is not None:
+        for test in tests:
+            if settings or any_environment.is_named_so(test.name):
+                console.print(_agents_in_words(test), markup=False, highlight=False, soft_wrap=True)
     unequal = _lifetimes_differ(named) + agents_under_test.differences(tests)
     outcome = run_tests(tests, num_seeds=num_seeds, seed=seed, console=console)
     if console is not None:
@@ -137,6 +148,15 @@ def run(
         for sentence in unequal:
             console.print(f"[bold]Note:[/bold] {sentence}", highlight=False)
     return Comparison(outcome, tests, unequal)
+
+
+def _agents_in_words(test: PlannedTest) -> str:
+    """How the agents of a test learn, where that was not chosen for it."""
+    inner = test.agents[-1].inner
+    return (
+        f"Agents on {test.name}: {inner.torso}, {inner.num_workers} workers x {inner.num_steps} steps an update, "
+        f"{inner.learner}. Any of it is changed by its path, as in --inner.num_workers 16."
+    )
 
 
 def plan(
@@ -165,7 +185,7 @@ def run_tests(tests: Sequence[PlannedTest], *, num_seeds: int, seed: int, consol
     if tests:
         what = f"{counted(sum(len(test.agents) for test in tests), 'agent')} on {counted(len(tests), 'suite')}"
         say(f"Testing {what}: {duration.in_words(duration.seconds(tests, num_seeds))} here.")
-    test_sets = [test.suite.build() for test in tests]
+    test_sets = [test.build() for test in tests]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     found = Results()
     begun, at = time.monotonic(), ["drawing levels"]

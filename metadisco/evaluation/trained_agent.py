@@ -14,6 +14,7 @@ from metadisco.checkpoints.disco103 import as_discovered
 from metadisco.core import config
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.keys import SeedPurpose
+from metadisco.core.score_table import counted, decimal
 from metadisco.core.types import Key, MetaParams, Metrics, Task
 from metadisco.curricula.tasks import LevelDistribution
 from metadisco.envs.base import Environment, Level
@@ -57,8 +58,9 @@ class TrainedAgent:
     def __repr__(self) -> str:
         first, last = self.returns[[0, -1]]
         return (
-            f"TrainedAgent: {self.updates[-1]} updates by {config.class_name(self.inner.objective).rpartition(':')[2]} "
-            f"in {self.inner.env}\n  mean episode return {first:.3f} before, {last:.3f} after"
+            f"TrainedAgent: {counted(int(self.updates[-1]), 'update')} by "
+            f"{config.class_name(self.inner.objective).rpartition(':')[2]} in {self.inner.env}\n"
+            f"  mean episode return {decimal(float(first))} before, {decimal(float(last))} after"
         )
 
 

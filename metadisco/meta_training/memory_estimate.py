@@ -11,7 +11,8 @@ from metadisco.core.caching import once_for_equal
 from metadisco.core.jax_defaults import own_defaults
 from metadisco.core.trees import num_bytes
 from metadisco.core.types import Key, MetaParams, Task
-from metadisco.lives.life import InitialCondition
+from metadisco.curricula.base import Curriculum
+from metadisco.lives.life import InnerLoop
 from metadisco.meta_training.domain import Domain
 from metadisco.meta_training.truncation import Unroll
 
@@ -31,39 +32,47 @@ def of_whole_lives(domain: Domain, num_lives: int, slots_per_device: int) -> int
     """
     inner, key = domain.inner, jax.eval_shape(jax.random.key, 0)
     num_slots = min(jax.device_count() * slots_per_device, num_lives)
-    life = jax.eval_shape(lambda initial: inner.begin(initial.key, initial.task), InitialCondition(key, _task(domain)))
-    trajectory = jax.eval_shape(lambda life: inner.act(life)[0], life)
+    life, trajectory = _life(inner, _task(domain.curriculum))
     # Lives wait in the population and are copied into slots, where their gradients are as large again.
-    lives = num_bytes(life) * (num_lives + 3 * num_slots)
+    lives = life * (num_lives + 3 * num_slots)
     meta_params = num_bytes(_meta_params(domain, key))
-    return lives + num_bytes(trajectory) * num_slots * ROLLOUT_COPIES + 3 * meta_params * num_lives
+    return lives + trajectory * num_slots * ROLLOUT_COPIES + 3 * meta_params * num_lives
+
+
+@once_for_equal(maxsize=16)  # domains that differ in their curricula and scores alone have the same lives
+def _life(inner: InnerLoop, task: Task) -> tuple[int, int]:
+    """Bytes of a life, and of a rollout."""
+    life = jax.eval_shape(inner.begin, jax.eval_shape(jax.random.key, 0), task)
+    return num_bytes(life), num_bytes(jax.eval_shape(lambda life: inner.act(life)[0], life))
 
 
 def of_unrolls(domain: Domain, unroll: Unroll, slots_per_device: int) -> int:
     """As `of_whole_lives`, for unrolls; the residuals of the backward pass are measured by their shapes."""
     inner, key = domain.inner, jax.eval_shape(jax.random.key, 0)
     num_slots = min(jax.device_count() * slots_per_device, domain.num_tasks)
-    task = _task(domain)
-    unroll_state = jax.eval_shape(partial(unroll.begin, inner), key, task)
-    meta_params = _meta_params(domain, key)
-
-    def kept(unroll: Unroll) -> int:
-        advance = partial(unroll.advance, inner)
-        pullback = jax.eval_shape(
-            lambda meta_params, state: jax.vjp(lambda meta: advance(meta, state), meta_params, has_aux=True)[1],
-            meta_params,
-            unroll_state,
-        )
-        return num_bytes(pullback)
-
-    backward = kept(unroll)
+    task, meta_params = _task(domain.curriculum), _meta_params(domain, key)
+    unroll_state, backward = _unroll(inner, unroll, task)
     if unroll.remat:  # one update at a time is kept whole
-        backward += kept(replace(unroll, num_updates=1, remat=False))
+        backward += _unroll(inner, replace(unroll, num_updates=1, remat=False), task)[1]
     antagonist = domain.antagonist
     antagonists = 0 if antagonist is None else num_bytes(jax.eval_shape(antagonist.begin, key, task))
     # Lives before, those that might begin instead, and afterwards; in slots, agents and gradients again.
-    lives = num_bytes(unroll_state) * (3 * domain.num_tasks + 3 * num_slots) + 3 * antagonists * domain.num_tasks
+    lives = unroll_state * (3 * domain.num_tasks + 3 * num_slots) + 3 * antagonists * domain.num_tasks
     return lives + (backward + 3 * num_bytes(meta_params)) * num_slots
+
+
+@once_for_equal(maxsize=16)
+def _unroll(inner: InnerLoop, unroll: Unroll, task: Task) -> tuple[int, int]:
+    """Bytes of the state of an unroll, and of what its backward pass needs."""
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(partial(unroll.begin, inner), key, task)
+    advance = partial(unroll.advance, inner)
+    pullback = jax.eval_shape(
+        lambda meta_params, state: jax.vjp(lambda meta: advance(meta, state), meta_params, has_aux=True)[1],
+        jax.eval_shape(inner.objective.init, key),
+        state,
+    )
+    return num_bytes(state), num_bytes(pullback)
 
 
 def of_pairs(domain: Domain, slots_per_device: int, guide: Unroll | None) -> int:
@@ -75,9 +84,9 @@ def of_pairs(domain: Domain, slots_per_device: int, guide: Unroll | None) -> int
         guide: unrolls that are differentiated before the others begin; None if there are none.
     """
     key, num_lives = jax.eval_shape(jax.random.key, 0), 2 * domain.num_tasks
-    life = num_bytes(jax.eval_shape(domain.inner.begin, key, _task(domain)))
-    antagonist = domain.antagonist
-    antagonists = 0 if antagonist is None else num_bytes(jax.eval_shape(antagonist.begin, key, _task(domain)))
+    task = _task(domain.curriculum)
+    life, antagonist = _life(domain.inner, task)[0], domain.antagonist
+    antagonists = 0 if antagonist is None else num_bytes(jax.eval_shape(antagonist.begin, key, task))
     # Beside the lives that are trained, those before and those that might begin instead; noise that is kept and new.
     kept = 2 * (life * num_lives + antagonists * domain.num_tasks)
     kept += 4 * num_bytes(_meta_params(domain, key)) * domain.num_tasks
@@ -128,11 +137,11 @@ def in_words(trainer: "Trainer") -> str:
     return f"about {size} of {available_bytes() / 2**30:.0f} GiB"
 
 
-def _task(domain: Domain) -> Task:
-    """Shapes of one task of a domain."""
+@once_for_equal(maxsize=16)
+def _task(curriculum: Curriculum) -> Task:
+    """Shapes of one task of a curriculum."""
     key = jax.eval_shape(jax.random.key, 0)
-    curriculum = jax.eval_shape(domain.curriculum.init, key)
-    _, proposal = jax.eval_shape(partial(domain.curriculum.propose, num_tasks=1), key, curriculum)
+    _, proposal = jax.eval_shape(partial(curriculum.propose, num_tasks=1), key, jax.eval_shape(curriculum.init, key))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), proposal.tasks)
 
 

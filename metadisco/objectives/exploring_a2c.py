@@ -38,6 +38,14 @@ class Memory:
     visits: jax.Array  # [S] float32, of each observation
 
 
+@struct.dataclass
+class ExploringTargets(ScheduledTargets):
+    """Constants of the loss, and what the bonus was: [T, B] float32 each, the same at all steps."""
+
+    bonus: jax.Array
+    bonus_power: jax.Array
+
+
 @own_defaults
 @dataclass(frozen=True)
 class ExploringA2C:
@@ -104,7 +112,7 @@ class ExploringA2C:
         predictions: Predictions,
         trajectory: Trajectory,
         progress: Progress,
-    ) -> tuple[ScheduledTargets, Memory]:
+    ) -> tuple[ExploringTargets, Memory]:
         """Coefficients of this update, and advantages and returns by them, over time for each worker."""
         predictions = jax.lax.stop_gradient(predictions)
         rewards = observe(state.rewards, trajectory)
@@ -113,7 +121,10 @@ class ExploringA2C:
         bonus, power = self.bonus_of(meta_params, with_novelty(told, met))
         reward = trajectory.reward / rewards.unit + bonus * met**-power
         said = self.a2c.coefficients(meta_params["a2c"], told)
-        return self.a2c.by(said, predictions, replace(trajectory, reward=reward)), Memory(rewards, visits)
+        found = self.a2c.by(said, predictions, replace(trajectory, reward=reward))
+        bonus, power = schedule.at_all_steps((bonus, power), trajectory)
+        targets = ExploringTargets(found.advantage, found.value, found.coefficients, bonus, power)
+        return targets, Memory(rewards, visits)
 
     def told(self, state: Memory, predictions: Predictions, trajectory: Trajectory, progress: Progress) -> jax.Array:
         """See `metadisco.objectives.schedule.Scheduled`."""
@@ -128,15 +139,16 @@ class ExploringA2C:
     def loss(
         self,
         meta_params: MetaParams,
-        targets: ScheduledTargets,
+        targets: ExploringTargets,
         outputs: Outputs,
         trajectory: Trajectory,
         progress: Progress,
     ) -> tuple[jax.Array, Metrics]:
         """That of `ScheduledA2C`."""
-        return self.a2c.loss(meta_params["a2c"], targets, outputs, trajectory, progress)
+        loss, metrics = self.a2c.loss(meta_params["a2c"], targets, outputs, trajectory, progress)
+        return loss, {**metrics, **{name: jnp.mean(getattr(targets, name)) for name in OUTPUTS}}
 
-    def step_factors(self, targets: ScheduledTargets) -> dict[str, jax.Array]:
+    def step_factors(self, targets: ExploringTargets) -> dict[str, jax.Array]:
         """See `metadisco.objectives.base.ScalesSteps`."""
         return self.a2c.step_factors(targets)
 

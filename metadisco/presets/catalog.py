@@ -49,8 +49,8 @@ PRESETS: dict[str, Entry] = {
         is_projected=True,
     ),
     "smoke": Entry("everything once, tiny; the result is worthless", 1, 30, ("grid-tiny",)),
-    "exploring-a2c": Entry(
-        "the quickstart's objective for hours, with twice the tasks",
+    "exploring-a2c-long": Entry(
+        "the quickstart for longer, with twice the tasks, from schedules that also see how long episodes are",
         None,
         300,
         ("grid-unseen", "labyrinths", "mazes"),
@@ -118,7 +118,7 @@ PRESETS: dict[str, Entry] = {
         is_projected=True,
     ),
     "self-evolving-quick": Entry(
-        "the quickstart's schedule on small and large rooms and short and long lives, chosen by a bandit on regret",
+        "the schedule of A2C's coefficients on kinds of rooms and lifetimes that a bandit chooses by their regret",
         None,
         100,
         ("grid-unseen", "grid-unseen@16", "grid-unseen@256"),

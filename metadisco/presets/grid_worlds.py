@@ -40,7 +40,7 @@ from metadisco.meta_training.trainer import Trainer
 from metadisco.objectives.base import Objective
 from metadisco.objectives.exploring_a2c import ExploringA2C
 from metadisco.objectives.lpg import LPG
-from metadisco.objectives.scheduled_a2c import ALL_INPUTS, ScheduledA2C
+from metadisco.objectives.scheduled_a2c import ALL_INPUTS, INPUTS, ScheduledA2C
 from metadisco.objectives.scheduled_mirror_learning import ScheduledMirrorLearning
 from metadisco.objectives.with_optimizer import WithOptimizer
 from metadisco.presets.base import Preset, catalogued
@@ -95,13 +95,14 @@ def _scheduled_a2c(*, lifetimes: LogUniformLifetime, num_steps: int, learning_ra
 def quickstart() -> Preset:
     """A2C and a bonus of counts by schedules, where rewards are near and where they are far, in ten minutes."""
     search = Evolution(sigma=Decay(0.1), learning_rate=Decay(0.03, rate=0.985), shaping=PairwiseRoot())
-    return catalogued("quickstart", _exploring_a2c(search, num_tasks=96, num_steps=120), minutes=11.0)
+    trainer = EvolutionTrainer(_near_and_far(num_tasks=96), search, num_steps=120)
+    return catalogued("quickstart", trainer, minutes=11.0)
 
 
-def _exploring_a2c(search: Evolution, *, num_tasks: int, num_steps: int) -> EvolutionTrainer:
-    """On general grid worlds and, half as many tasks, in labyrinths; the result is a running mean of the search."""
+def _near_and_far(*, num_tasks: int, inputs: tuple[str, ...] = INPUTS) -> tuple[Domain, ...]:
+    """A2C that explores, on general grid worlds and, half as many tasks, in labyrinths; `inputs` of its schedules."""
     # At A2C with a bonus of counts, tuned for both kinds of levels (docs/results/tune_a2c_count.json).
-    a2c = ScheduledA2C(gamma=0.98, gae_lambda=0.98, entropy_weight=0.01, inputs=ALL_INPUTS)
+    a2c = ScheduledA2C(gamma=0.98, gae_lambda=0.98, entropy_weight=0.01, inputs=inputs)
     objective = ExploringA2C(a2c, bonus=0.1, power=1.0)
     lifetimes = LogUniformLifetime(16, 256)
 
@@ -110,9 +111,10 @@ def _exploring_a2c(search: Evolution, *, num_tasks: int, num_steps: int) -> Evol
         curriculum = DomainRandomization(Tasks(levels, lifetimes))
         return Domain(inner, curriculum, num_tasks=num_tasks, name=name, **settings)
 
-    general = domain("general", GridLevels(), num_tasks, reference_return=2.0)
-    far = domain("labyrinths", LABYRINTHS, num_tasks // 2)
-    return EvolutionTrainer((general, far), Averaged(search), num_steps=num_steps)
+    return (
+        domain("general", GridLevels(), num_tasks, reference_return=2.0),
+        domain("labyrinths", LABYRINTHS, num_tasks // 2),
+    )
 
 
 def smoke() -> Preset:
@@ -174,12 +176,13 @@ def scheduled_a2c() -> Preset:
     )
 
 
-def exploring_a2c() -> Preset:
-    """The quickstart's objective, for longer and with twice the tasks."""
+def exploring_a2c_long() -> Preset:
+    """The quickstart for longer: twice the tasks, schedules that see how long episodes are, a mean of the search."""
     search = Evolution(
         sigma=Decay(0.1, rate=0.999), learning_rate=Decay(0.03, rate=0.993, floor=2e-3), shaping=PairwiseRoot()
     )
-    return _long_run("exploring-a2c", _exploring_a2c(search, num_tasks=192, num_steps=300))
+    domains = _near_and_far(num_tasks=192, inputs=ALL_INPUTS)
+    return _long_run("exploring-a2c-long", EvolutionTrainer(domains, Averaged(search), num_steps=300))
 
 
 def scheduled_a2c_nres() -> Preset:
@@ -292,14 +295,14 @@ def groove_grid_es() -> Preset:
 
 
 def self_evolving_quick() -> Preset:
-    """The quickstart's objective on kinds of tasks that a bandit chooses by their regret (arXiv:2505.14970)."""
+    """The schedule for A2C on kinds of tasks that a bandit chooses by their regret (arXiv:2505.14970)."""
     small = EmbeddedLevels(GridLevels(max_side=6, num_walls=5), GridLevels().env)
     lifetimes = LogUniformLifetime(16, 64), LogUniformLifetime(65, 256)
     arms = TaskMixture(tuple(Tasks(levels, each) for levels in (small, GridLevels(min_side=7)) for each in lifetimes))
     # The objective begins at the tuned A2C, so its regret is a few hundredths of the scale of a level.
     curriculum = SelfEvolvingCurriculum(arms, temperature=0.05)
     changes = {"curriculum": curriculum, "score": NormalizedScore(Regret(TUNED_A2C))}
-    return _long_run("self-evolving-quick", replace_fields(quickstart().trainer, changes))
+    return _long_run("self-evolving-quick", replace_fields(scheduled_a2c_quick().trainer, changes))
 
 
 def _gradient_trainer() -> GradientTrainer:

@@ -10,7 +10,7 @@ from metadisco.presets.base import Preset
 PRESETS: dict[str, Callable[[], Preset]] = {
     "quickstart": grid_worlds.quickstart,
     "smoke": grid_worlds.smoke,
-    "exploring-a2c": grid_worlds.exploring_a2c,
+    "exploring-a2c-long": grid_worlds.exploring_a2c_long,
     "scheduled-a2c-quick": grid_worlds.scheduled_a2c_quick,
     "scheduled-a2c": grid_worlds.scheduled_a2c,
     "scheduled-a2c-nres": grid_worlds.scheduled_a2c_nres,

@@ -13,7 +13,7 @@ from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.core import config, score_table
 from metadisco.core.files import CheckpointError, write_folder
 from metadisco.core.provenance import provenance
-from metadisco.core.score_table import MEASURES
+from metadisco.core.score_table import MEASURES, counted
 from metadisco.evaluation import results, suites
 from metadisco.evaluation.meta_test import Comparison, improvement_table, trained_lifetimes
 from metadisco.evaluation.results import Results
@@ -138,7 +138,8 @@ def markdown(document: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
     lines += [f"**{sentence}**" for sentence in document["differences"]]
     for suite, agents in document["scores"].items():
         first = next(iter(agents.values()))
-        about = f"{first['num_tasks']} levels, {first['num_seeds']} seeds each, lifetime {first['lifetime']} updates"
+        about = f"{counted(first['num_tasks'], 'level')}, {counted(first['num_seeds'], 'seed')} each, "
+        about += f"lifetime {counted(first['lifetime'], 'update')}"
         lines.append(
             f"## {suite}\n\nNormalised scores with 95% intervals from resampling {first['resampled']}: {about}."
         )

@@ -25,9 +25,9 @@ def _environment() -> Any:
     )
 
 
-def page(**values: Any) -> str:
-    """The whole page, from `templates/report.html`."""
-    return _environment().get_template("report.html").render(values)
+def template(file: str, /, **values: Any) -> str:
+    """A whole page, of this file in `templates`."""
+    return _environment().get_template(file).render(values)
 
 
 def part(name: str, *values: Any, **named: Any) -> Markup:

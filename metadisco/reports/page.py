@@ -100,7 +100,8 @@ def write(folder: str | os.PathLike) -> Path:
         "provenance": ("Provenance", lambda: _provenance(run)),
     }
     contents = {identifier: _noted(section) for identifier, (_, section) in parts.items()}
-    page = markup.page(
+    page = markup.template(
+        "report.html",
         title=f"{run.objective} · {run.name} · metadisco",
         name=run.name,
         verdict=stack(_verdict(run), *map(missing, run.damaged)),

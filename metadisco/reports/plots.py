@@ -100,6 +100,31 @@ def meta_training(
 
 
 @styled
+def runs(lines: Mapping[str, Sequence[tuple[int, float]]], *, y_label: str, every_step: bool = False) -> "Figure":
+    """A quantity against meta-steps, a line for each run.
+
+    Args:
+        lines: run -> its (meta-step, value), meta-steps ascending.
+        y_label: what the values are, with their unit.
+        every_step: values are noisy: show their running mean over a twentieth of the run.
+    """
+    figure, axes = new_axes()
+    hues, labels = colors(lines), []
+    for run, points in lines.items():
+        steps, values = np.array(points, float).T
+        if every_step:
+            values = _running_mean(values, max(1, len(values) // 20))
+        shown = evenly(len(steps), MAX_POINTS)
+        axes.plot(steps[shown], values[shown], color=hues[run], marker="" if every_step else "o", markersize=3)
+        labels.append((values[-1], run, hues[run]))
+    axes.set(xlim=(0, max(1.0, *(points[-1][0] for points in lines.values()))), xlabel="meta-step")
+    axes.locator_params(axis="x", integer=True)
+    title_axes(axes, y_label)
+    label_ends(axes, labels)
+    return figure
+
+
+@styled
 def profile(scores: Mapping[str, np.ndarray]) -> "Figure":
     """Share of lives that score more than x, with 95% intervals (performance profile, arXiv:2108.13264).
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from markupsafe import Markup
 
-from metadisco.core.score_table import HAND_WRITTEN, by_strength
+from metadisco.core.score_table import HAND_WRITTEN, by_strength, counted
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.envs.gridworld.rendering import render_image
 from metadisco.evaluation import stats, suites
@@ -50,6 +50,8 @@ PANELS = {  # metric -> what its chart is called
     "value_weight": "weight of the value's loss",
     "drift_weight": "factor of the drift D",
     "advantage_offset": "share of the mean advantage that is subtracted",
+    "bonus": "bonus of an observation met once",
+    "bonus_power": "power by which the bonus falls with visits",
 }
 
 
@@ -58,7 +60,8 @@ def training(rows: Sequence[Row], seconds: float) -> Markup:
     if not rows:
         return missing("No meta-step is logged yet.")
     updates = sum(number(row.get("agent_updates"), 0.0) for row in rows)
-    text = f"{rows[-1]['step']:,} meta-steps in {seconds / 60:.1f} min, {updates:,.0f} agent updates"
+    text = f"{counted(rows[-1]['step'], 'meta-step')} in {seconds / 60:.1f} min, "
+    text += counted(round(updates), "agent update")
     text += f" ({updates / seconds:,.0f} per second)." if seconds > 0 else "."
     lost = np.mean([1.0 - number(row.get("finite_fraction"), 1.0) for row in rows])
     if lost > 0:

@@ -245,6 +245,13 @@ def read_heartbeat(folder: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
+def say_ended(folder: Path, status: str) -> None:
+    """Write into the heartbeat of a run what it ended with, where the loop could not."""
+    write_atomically(
+        folder / HEARTBEAT, (json.dumps(read_heartbeat(folder) | {"status": status}, indent=1) + "\n").encode()
+    )
+
+
 def _memory_bytes() -> int:
     """Bytes in use on the fullest local device; of the process where devices do not say, at its peak; 0 if unknown."""
     used = [(device.memory_stats() or {}).get("bytes_in_use", 0) for device in jax.local_devices()]

@@ -176,9 +176,14 @@ def stack_of(make: Callable[[jax.Array], Any], num: int, seed: int = 0) -> Any:
     return jax.vmap(make)(jax.random.split(jax.random.key(seed), num))
 
 
-def first_of(batched: Any) -> Any:
-    """The first of the examples along the leading axis, taken by NumPy, which compiles nothing."""
-    return jax.tree.map(lambda leaf: leaf[0] if is_key(leaf) else jnp.asarray(np.asarray(leaf)[0]), batched)
+def first_of(batched: Any, axis: int = 0) -> Any:
+    """The first of the examples along an axis, taken by NumPy, which compiles nothing."""
+
+    def first(leaf: jax.Array) -> jax.Array:
+        place = (slice(None),) * axis + (0,)
+        return leaf[place] if is_key(leaf) else jnp.asarray(np.asarray(leaf)[place])
+
+    return jax.tree.map(first, batched)
 
 
 def differ(left: Any, right: Any) -> bool:

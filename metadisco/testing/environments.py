@@ -57,7 +57,7 @@ def check_environment(env: Environment, level: Level, *, num_steps: int = 32, ru
     )
     contract.check_same(f"a walk in {name}", steps, again, "The same keys and level must give the same walk")
     _check_walk(name, env, steps)
-    first = jax.tree.map(lambda leaf: leaf[:, 0], steps)
+    first = contract.first_of(steps, axis=1)
 
     def plain(noise: Any, first_noise: Any, action: jax.Array) -> tuple:
         obs, state = env.reset(first_noise, level)

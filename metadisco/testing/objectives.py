@@ -1,5 +1,6 @@
 """The contract of objectives: what learners, meta-optimizers and checkpoints rely on."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -52,7 +53,7 @@ def check_objective(objective: Objective, spec: EnvSpec = SPEC) -> None:
     heads = _check_heads(name, objective, spec)
     population = _check_init(name, objective)
     agent = Agent(Constant(), spec, tuple(heads.items()))
-    experiences = contract.stack_of(lambda key: _experience(key, agent), NUM_EXAMPLES)
+    experiences = _experiences(jax.random.split(jax.random.key(0), NUM_EXAMPLES), agent)
     progress = Progress(jnp.array([3, 0], jnp.int32), jnp.array([20, 1], jnp.int32))
     states = _check_init_state(name, objective, agent, experiences)
     _check_shapes(name, objective, population, states, experiences, progress)
@@ -188,7 +189,9 @@ def _check_told(name: str, objective: Objective, result: Any, *arguments: Any) -
 def _check_shapes(
     name: str, objective: Objective, population: Any, states: Any, experiences: Any, progress: Progress
 ) -> None:
-    one = jax.tree.map(lambda leaf: leaf[0], (population, states, experiences, progress))
+    one = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (population, states, experiences, progress)
+    )
     result = contract.shapes_of(f"targets or loss of {name}", lambda *given: _tell(objective, *given), *one)
     for leaf, shape in named_leaves(result["targets"]).items():
         demand(
@@ -279,8 +282,10 @@ def _update(
     return told | {"gradient": gradient}
 
 
-def _experience(key: Key, agent: Agent) -> tuple[Trajectory, Predictions, Outputs]:
-    """A rollout, the agent's outputs when it acted, and its outputs after an update.
+@partial(jax.jit, static_argnums=1)  # one program for all objectives with the same heads
+@partial(jax.vmap, in_axes=(0, None))
+def _experiences(key: Key, agent: Agent) -> tuple[Trajectory, Predictions, Outputs]:
+    """For each key a rollout, the agent's outputs when it acted, and its outputs after an update.
 
     What it said is drawn, so that it differs from step to step; the agent's parameters are some others.
     """

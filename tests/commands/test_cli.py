@@ -9,12 +9,13 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import metadisco
 from metadisco import cli
+from metadisco.checkpoints import checkpoint
+from metadisco.commands import discovery
 from metadisco.core import config
 from metadisco.evaluation import suites
 from metadisco.evaluation.agents_under_test import inner_loops
@@ -237,6 +238,17 @@ def test_a_finished_run_is_not_trained_on_or_tested_again_and_says_how_to_go_on(
     assert (copy / "report.html").exists()
 
 
+def test_a_run_that_was_not_tested_is_finished_only_for_who_wants_no_test(run, tmp_path):
+    folder, preset = tmp_path / "untested", registry.preset("smoke")
+    shutil.copytree(run, folder)
+    discovered = checkpoint.load(folder / "objective")
+    checkpoint.save(replace(discovered, evaluation={}), folder / "objective", overwrite=True)
+    (folder / "evaluation.json").write_text("{}")
+    step = discovered.provenance["meta_steps"]
+    assert discovery._is_finished(replace(preset, suites=()), folder, step)
+    assert not discovery._is_finished(preset, folder, step)
+
+
 def test_a_warning_is_told_in_a_sentence_without_the_line_of_code_that_raised_it():
     with cli._warnings_as_sentences():
         said = warnings.formatwarning("Skipping checkpoint 2.", UserWarning, "train_state.py", 136, "warnings.warn(")
@@ -282,8 +294,8 @@ def test_every_preset_can_be_built_and_begins(name):
     sizes = [np.size(leaf) for leaf in jax.tree.leaves(preset.trainer.meta_params(state))]
     assert sum(sizes) > 100
     (objective, *_) = [inner.objective for inner in inner_loops(preset.trainer)]
-    initial = jax.tree.leaves(objective.init(jax.random.key(0)))
-    assert all(jnp.all(jnp.isfinite(leaf)) for leaf in initial)
+    initial = jax.tree.leaves(small.population(objective, 1))
+    assert all(np.all(np.isfinite(leaf)) for leaf in initial)
     for suite in preset.suites:
         assert suite.partition("@")[0] in suites.SUITES
 

@@ -1,5 +1,7 @@
 """Settings before a run: listed with values and meanings, read from a file, shown by a dry run that starts nothing."""
 
+import re
+
 import pytest
 
 from metadisco import cli
@@ -61,6 +63,11 @@ def test_a_dry_run_says_what_would_run_and_starts_nothing(file, tmp_path, capsys
     ):
         assert words in shown, words
     assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+
+
+def test_a_dry_run_without_a_test_says_so(capsys):
+    assert cli.main(["discover", "smoke", "--no-test", "--dry-run"]) == 0
+    assert re.search(r"tests: +none", capsys.readouterr().out)
 
 
 def test_a_dry_run_of_a_sweep_counts_its_runs(tmp_path, monkeypatch, capsys):

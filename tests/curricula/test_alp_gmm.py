@@ -16,7 +16,7 @@ from metadisco.curricula import gaussian_mixture
 from metadisco.curricula.alp_gmm import ALPGMM
 from metadisco.curricula.task_features import GridFeatures, LevelNumbers
 from metadisco.envs.gridworld.features import level_features
-from tests.support import small
+from tests.support import small, traced
 from tests.support.small import TASKS, assert_trees_close
 
 
@@ -38,8 +38,19 @@ CURRICULUM = ALPGMM(
     max_components=4,
     num_iterations=15,
 )
-propose = jax.jit(lambda curriculum, *rest: curriculum.propose(*rest), static_argnums=(0, 3))
-observe = jax.jit(lambda curriculum, *rest: curriculum.observe(*rest), static_argnums=0)
+NUMBERS = {"random_probability": 0.9, "fit_every": 50, "regularization": 1.0}
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def propose(curriculum, key, state, num_tasks, values=None):
+    return traced.with_values(curriculum, values or {}).propose(key, state, num_tasks)
+
+
+@partial(jax.jit, static_argnums=0)
+def observe(curriculum, key, state, proposal, scores, finished, values=None):
+    return traced.with_values(curriculum, values or {}).observe(key, state, proposal, scores, finished)
+
+
 begin = jax.jit(lambda curriculum: curriculum.init(jax.random.key(0)), static_argnums=0)
 fit = jax.jit(
     partial(gaussian_mixture.fit, num_iterations=40, regularization=1e-3),
@@ -56,13 +67,13 @@ def keys_of(steps):
     return [(pair[0], pair[1]) for pair in pairs]
 
 
-def spend(curriculum, score, steps=12):
+def spend(curriculum, score, steps=12, values=None):
     """A run whose scores are a function of level and meta-step; the last state, proposals and metrics."""
     state, proposals, rows = begin(curriculum), [], []
     for step, (propose_key, observe_key) in enumerate(keys_of(steps)):
-        _, proposal = propose(curriculum, propose_key, state, NUM_TASKS)
+        _, proposal = propose(curriculum, propose_key, state, NUM_TASKS, values)
         scores = np.asarray(score(np.asarray(proposal.tasks.level), step), np.float32)
-        state, metrics = observe(curriculum, observe_key, state, proposal, scores, ALL)
+        state, metrics = observe(curriculum, observe_key, state, proposal, scores, ALL, values)
         proposals.append(proposal)
         rows.append(metrics)
     return state, proposals, rows
@@ -236,15 +247,16 @@ def where_it_changes(level, step):
     return np.where(level > 0.75, 1.0 + (-1.0) ** step, 0.5)
 
 
-def share_of_progress(curriculum):
-    _, proposals, _ = spend(curriculum, where_it_changes, steps=16)
+def share_of_progress(curriculum, **numbers):
+    values = traced.values_of(curriculum, NUMBERS) | numbers
+    _, proposals, _ = spend(curriculum, where_it_changes, steps=16, values=values)
     return np.mean([np.mean(np.asarray(proposal.tasks.level) > 0.75) for proposal in proposals[6:]])
 
 
 def test_tasks_come_from_where_the_score_changes():
-    assert share_of_progress(replace(CURRICULUM, random_probability=0.0)) > 0.6
-    assert 0.1 < share_of_progress(replace(CURRICULUM, random_probability=1.0)) < 0.4
-    assert share_of_progress(replace(CURRICULUM, fit_every=10_000)) < 0.4
+    assert share_of_progress(CURRICULUM, random_probability=0.0) > 0.6
+    assert 0.1 < share_of_progress(CURRICULUM, random_probability=1.0) < 0.4
+    assert share_of_progress(CURRICULUM, fit_every=10_000) < 0.4
 
 
 def test_the_unit_of_the_score_does_not_matter():
@@ -265,11 +277,12 @@ def test_the_first_tasks_are_plain_draws():
     np.testing.assert_allclose(np.std(proposal.notes, axis=0), [1.0, 0.0], atol=0.1)
 
 
-def last_levels(curriculum):
+def last_levels(curriculum, **numbers):
     def score(level, step):
         return where_it_changes(level, step) + 0.1 * np.sin(99.0 * level + step)
 
-    return spend(curriculum, score, steps=11)[1][-1].tasks.level
+    values = traced.values_of(curriculum, NUMBERS) | numbers
+    return spend(curriculum, score, steps=11, values=values)[1][-1].tasks.level
 
 
 @pytest.fixture(scope="module")
@@ -281,19 +294,21 @@ def last_usually():
     "change",
     [
         {"num_candidates": 2},
-        {"random_probability": 0.9},
-        {"fit_every": 50},
         {"window": 20},
         {"num_remembered": 40},
         {"min_components": 4},
         {"max_components": 1},
         {"num_iterations": 1},
-        {"regularization": 1.0},
     ],
     ids=str,
 )
 def test_every_setting_matters(last_usually, change):
     assert not np.array_equal(last_usually, last_levels(replace(CURRICULUM, **change)))
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_matters(last_usually, name):
+    assert not np.array_equal(last_usually, last_levels(CURRICULUM, **{name: NUMBERS[name]}))
 
 
 def test_the_features_matter():

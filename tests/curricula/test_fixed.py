@@ -21,6 +21,8 @@ from tests.support.disk import flip, names, trees_equal, truncate
 from tests.support.small import TASKS, assert_trees_close
 
 DRAWN = DrawnTasks(TASKS, num_levels=5, seed=3)
+init = jax.jit(lambda curriculum, seed: curriculum.init(jax.random.key(seed)), static_argnums=0)
+propose = jax.jit(lambda curriculum, key, state, num: curriculum.propose(key, state, num), static_argnums=(0, 3))
 
 
 @pytest.fixture(scope="module")
@@ -44,31 +46,31 @@ def folder(tmp_path, levels):
 
 def test_a_fixed_set_is_drawn_from_uniformly():
     curriculum = FixedSet(DRAWN)
-    state = jax.jit(curriculum.init)(jax.random.key(0))
-    _, proposal = jax.jit(curriculum.propose, static_argnums=2)(jax.random.key(1), state, 4000)
+    state = init(curriculum, 0)
+    _, proposal = propose(curriculum, jax.random.key(1), state, 4000)
     walls, everything = np.asarray(proposal.tasks.level.walls), np.asarray(state.level.walls)
     counts = [(walls == one).all(axis=1).sum() for one in everything]
     assert sum(counts) == 4000
     assert stats.chisquare(counts).pvalue > 1e-3
-    assert (proposal.places == -1).all()
-    assert proposal.train_mask.all()
+    assert (np.asarray(proposal.places) == -1).all()
+    assert np.asarray(proposal.train_mask).all()
 
 
 def test_the_set_does_not_depend_on_the_key_of_the_run():
     curriculum = FixedSet(DRAWN)
-    assert_trees_close(curriculum.init(jax.random.key(0)), curriculum.init(jax.random.key(1)))
+    assert_trees_close(init(curriculum, 0), init(curriculum, 1))
 
 
 def test_seed_and_number_decide_the_set():
     drawn, other, more = (jax.jit(each.all)() for each in (DRAWN, replace(DRAWN, seed=4), replace(DRAWN, num_levels=7)))
-    assert (other.level.walls != drawn.level.walls).any()
-    assert_trees_close(drawn, jax.tree.map(lambda leaf: leaf[:5], more))
+    assert (np.asarray(other.level.walls) != drawn.level.walls).any()
+    assert_trees_close(drawn, jax.tree.map(lambda leaf: np.asarray(leaf)[:5], more))
 
 
 def test_a_fixed_set_learns_nothing():
     curriculum = FixedSet(DRAWN)
-    state, proposal = curriculum.propose(jax.random.key(0), curriculum.init(jax.random.key(0)), 2)
-    after, metrics = curriculum.observe(jax.random.key(0), state, proposal, jnp.ones(2), jnp.ones(2, bool))
+    state, proposal = propose(curriculum, jax.random.key(0), init(curriculum, 0), 2)
+    after, metrics = curriculum.observe(jax.random.key(0), state, proposal, np.ones(2), np.ones(2, bool))
     assert after is state
     assert metrics == {}
 
@@ -96,18 +98,18 @@ def test_saved_levels_come_back_as_they_were(folder, levels):
 
 def test_a_run_can_use_the_played_levels_of_another(folder, levels):
     curriculum = FixedSet(SavedTasks(str(folder)))
-    state = jax.jit(curriculum.init)(jax.random.key(0))
+    state = init(curriculum, 0)
     assert_trees_close(state, curriculum.init(jax.random.key(0)))
     assert state.lifetime.shape == (3,)
     order = np.argsort(-np.asarray(levels.buffer.score)[np.asarray(levels.buffer.is_filled)])
     played = np.flatnonzero(levels.buffer.is_filled)[order]
     np.testing.assert_array_equal(state.level.walls, levels.buffer.tasks.level.walls[played])
-    _, proposal = curriculum.propose(jax.random.key(1), state, 8)
-    assert (proposal.tasks.lifetime > 0).all()
+    _, proposal = propose(curriculum, jax.random.key(1), state, 8)
+    assert (np.asarray(proposal.tasks.lifetime) > 0).all()
 
 
 def test_a_buffer_without_levels_is_no_set(tmp_path):
-    buffer = level_buffer.empty(TASKS.sample(jax.random.key(0)), 3)
+    buffer = jax.jit(lambda: level_buffer.empty(TASKS.sample(jax.random.key(0)), 3))()
     folder = save_levels(Levels(buffer, TASKS), tmp_path / "levels")
     with pytest.raises(CheckpointError, match="ever played"):
         SavedTasks(str(folder)).all()

@@ -1,5 +1,6 @@
 """Disco103 in a meta-test: with agents of its own, on grid worlds as planes, by its name on the command line."""
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -17,8 +18,12 @@ from tests.golden import disco103_inputs as inputs
 from tests.support import small
 
 SMALL = Disco103(5, 7, 3.0, width=4, memory_width=3)
-DISCOVERED = Discovered(SMALL, jax.jit(SMALL.init)(jax.random.key(0)))
 CARTPOLE = environments.environment("CartPole-v1").inner
+
+
+@functools.cache
+def discovered():
+    return Discovered(SMALL, jax.jit(SMALL.init)(jax.random.key(0)))
 
 
 def test_it_brings_its_network_and_optimizer_to_an_environment_and_keeps_the_rest():
@@ -37,13 +42,13 @@ def test_an_agent_other_than_its_own_is_refused_on_a_suite():
     test_set = suites.build("CartPole-v1@1")[0]
     other = replace(CARTPOLE, objective=SMALL)
     with pytest.raises(ValueError, match="has an agent of its own"):
-        evaluation.evaluate(other, DISCOVERED.meta_params, test_set, num_points=1)
+        evaluation.evaluate(other, discovered().meta_params, test_set, num_points=1)
 
 
 def test_grid_worlds_are_seen_as_planes():
-    (inner,) = trained_with(DISCOVERED)
+    (inner,) = trained_with(discovered())
     assert inner.env.planes
-    (test,) = plan([TrainedObjective("mine", (inner,), DISCOVERED.meta_params)], suites.find("grid-tiny"))
+    (test,) = plan([TrainedObjective("mine", (inner,), discovered().meta_params)], suites.find("grid-tiny"))
     assert [agent.name for agent in test.agents] == ["mine"]  # no baseline is tuned for such agents
     env = environments.as_seen_by(test.agents[0].inner, test.suite.suite.env)
     assert env == replace(test.suite.suite.env, planes=True)
@@ -53,7 +58,7 @@ def test_grid_worlds_are_seen_as_planes():
 @pytest.mark.slow
 def test_its_agents_live_on_grid_worlds():
     (test_set,) = suites.build("grid-tiny@1", 2)
-    found = evaluation.evaluate(trained_with(DISCOVERED)[0], DISCOVERED.meta_params, test_set, num_points=1)
+    found = evaluation.evaluate(trained_with(discovered())[0], discovered().meta_params, test_set, num_points=1)
     assert found.returns.shape == (2, 2, 1)
     assert np.isfinite(found.returns).all()
     assert {"policy_loss", "y_loss", "z_loss", "aux_loss", "value_loss"} <= found.metrics.keys()
@@ -73,7 +78,7 @@ def test_published_weights_have_a_name_on_the_command_line(tmp_path):
 
 
 def test_trained_lifetimes_that_are_unknown_are_said_to_be():
-    named = {"mine": DISCOVERED, "ta-lpg-grid": meta_test.load_all(["ta-lpg-grid"])["discovered"]}
+    named = {"mine": discovered(), "ta-lpg-grid": meta_test.load_all(["ta-lpg-grid"])["discovered"]}
     (sentence,) = meta_test._lifetimes_differ(named)
     assert sentence == "trained lifetimes differ: mine unknown, ta-lpg-grid 10 to 250 updates"
 

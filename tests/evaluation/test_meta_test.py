@@ -76,6 +76,35 @@ def test_the_result_says_how_baselines_were_tuned(folder, document):
     assert "Tuning of a2c" in (folder / "table.md").read_text()
 
 
+def test_settings_are_those_of_all_agents_on_all_suites():
+    objectives = agents_under_test.trained_objectives({"lpo-quick": checkpoint.load("lpo-quick")})
+    tests = meta_test.plan(objectives, ["CartPole-v1", "grid-tiny"], baselines=["ppo"])
+    settings = {"inner.num_workers": "16", "inner.learner.policy.learning_rate": 0.25}
+    changed = agents_under_test.with_settings(tests, settings)
+    for before, after in zip(tests, changed, strict=True):
+        for old, new in zip(before.agents, after.agents, strict=True):
+            assert (new.inner.num_workers, new.inner.learner.policy.learning_rate) == (16, 0.25)
+            assert (new.name, new.inner.torso, new.inner.objective) == (old.name, old.inner.torso, old.inner.objective)
+    own = changed[0].build().inner  # who else would be refused there
+    assert (own.num_workers, own.torso) == (16, changed[0].agents[0].inner.torso)
+    same = agents_under_test.with_settings(tests, {})
+    inners = [[agent.inner for agent in test.agents] for test in (*same, *tests)]
+    assert inners[: len(tests)] == inners[len(tests) :]
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--num_workers", "those of agents begin with inner: --inner.num_workers"),
+        ("--inner.num_worker", "the agents of ppo: Unknown field 'num_worker'. Did you mean 'num_workers'?"),
+        ("--inner.objective.width", "inner.objective.width cannot be set"),
+    ],
+)
+def test_settings_that_agents_do_not_have_are_refused(argument, words, capsys):
+    assert cli.main(["evaluate", "lpo-quick", "--suite", "CartPole-v1", "--against", "ppo", argument, "3"]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_figures_are_pictures_and_on_the_page(folder):
     names = [f"{kind}-grid-tiny@2.png" for kind in ("aggregates", "learning", "profiles")]
     assert sorted(path.name for path in folder.glob("*.png")) == names

@@ -51,6 +51,7 @@ def test_jobs_come_seed_by_seed_and_say_what_is_run(tmp_path):
         ("[[run]]\npreset = 'smoke'\nseed = 3", "has 'seed'"),
         ("[[run]]\npreset = 'smoke'\nseeds = [1.5]", "write a list of integers"),
         ("[[run]]\npreset = 'smoke'\nminutes = 0", "above 0"),
+        ("[[run]]\npreset = 'smoke'\ntest = 0", "true or false"),
         ("[[run]]\npreset = 'smoke'\n[[run]]\npreset = 'smoke'", "has two runs for"),
         ("runs = 1", "has no"),
         ("[[run", "cannot be read"),
@@ -69,6 +70,11 @@ def test_a_job_that_was_killed_goes_on_within_its_minutes(tmp_path):
     (job.folder / "config.json").write_text("{}")
     command = " ".join(job.command())
     assert "--resume --minutes 2" in command
+
+
+def test_a_job_may_end_with_its_objective(tmp_path):
+    job = campaign.read(file(tmp_path, "[[run]]\npreset = 'smoke'\ntest = false"), tmp_path)[0]
+    assert "--no-test" in job.command()
 
 
 def test_rows_are_means_over_seeds_with_an_interval_over_runs(tmp_path):

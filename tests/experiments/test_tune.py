@@ -38,7 +38,7 @@ def test_agents_of_an_environment_keep_all_but_their_learner():
     assert one_step.normalizer == environments.with_objective(tune.ALGORITHMS["a2c"], usual).normalizer
 
 
-@pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
+@pytest.mark.parametrize("algorithm", ["a2c", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_agents_of_an_environment_are_tuned(algorithm):
     (test_set,) = suites.build("CartPole-v1@1")
     inner = tune.inner_loop(test_set, algorithm, "adam", 1, 1)

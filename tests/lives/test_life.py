@@ -1,5 +1,6 @@
 """Lives: reproducible, independent of how they are batched, and never longer than their lifetime."""
 
+import functools
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -13,25 +14,39 @@ from metadisco.agents.optimizers import SGD, Adam
 from metadisco.core.trees import index
 from metadisco.envs.gridworld.dynamics import GridWorld
 from metadisco.lives.learner import Learner
+from metadisco.lives.life import InitialCondition
 from metadisco.objectives.actor_critic import A2C
-from tests.support import small, two_states
+from tests.support import remembering, small, two_states
 
-INNER = small.inner_loop()
-TWINS = jnp.array([0, 1, 2, 3, 4, 0])
-INITIALS, POPULATION = jax.jit(  # one program
-    lambda: index((small.initials(5), small.population(small.OBJECTIVE, 5)), TWINS)
-)()
+# In the smallest environment, since how lives are batched does not depend on it.
+INNER = two_states.inner_loop(small.OBJECTIVE, Learner(SGD(40.0), SGD(4.0)), critic=None, num_test_workers=4)
+TWINS = np.array([0, 1, 2, 3, 4, 0])
+
+
+@functools.cache
+def beginnings():
+    """Initial conditions and meta-parameters; the last is the first once more."""
+
+    @jax.jit  # one program
+    def draw():
+        initials = InitialCondition(jax.random.split(jax.random.key(0), 5), remembering.tasks([4, 1, 3, 5, 2]))
+        return index((initials, small.population(small.OBJECTIVE, 5)), TWINS)
+
+    return draw()
+
+
 BEGIN, UPDATE = jax.jit(INNER.begin), jax.jit(INNER.update)
 
 
 @pytest.fixture(scope="module")
 def ended():
-    return jax.jit(lambda population, initials: INNER.live(population, initials, slots=2))(POPULATION, INITIALS)
+    initials, population = beginnings()
+    return jax.jit(lambda population, initials: INNER.live(population, initials, slots=2))(population, initials)
 
 
 def _alone(i):
     """One life, update by update."""
-    initial, meta_params = index((INITIALS, POPULATION), i)
+    initial, meta_params = index(beginnings(), i)
     life = BEGIN(initial.key, initial.task)
     while life.num_updates < life.task.lifetime:
         life, _ = UPDATE(meta_params, life)
@@ -40,7 +55,7 @@ def _alone(i):
 
 def test_everybody_lives_exactly_as_long_as_its_lifetime(ended):
     _, outcomes = ended
-    assert outcomes.num_updates.tolist() == INITIALS.task.lifetime.tolist()
+    assert outcomes.num_updates.tolist() == beginnings()[0].task.lifetime.tolist()
     assert len(set(outcomes.num_updates.tolist())) > 2
 
 
@@ -50,10 +65,11 @@ def test_a_life_in_a_population_equals_the_same_life_alone(ended, i):
 
 
 def test_advancing_in_parts_equals_advancing_at_once(ended):
-    lives = jax.jit(jax.vmap(INNER.begin))(INITIALS.key, INITIALS.task)
+    initials, population = beginnings()
+    lives = jax.jit(jax.vmap(INNER.begin))(initials.key, initials.task)
     advance = jax.jit(partial(INNER.advance, slots=5))
     for part in (2, 5):
-        lives, _ = advance(POPULATION, lives, jnp.minimum(INITIALS.task.lifetime, part))
+        lives, _ = advance(population, lives, np.minimum(initials.task.lifetime, part))
     small.assert_trees_close(lives, ended[0], rtol=1e-4, atol=1e-4)
 
 
@@ -98,29 +114,37 @@ def test_every_head_of_the_agent_moves(objective):
         assert jnp.any(table != before.agent_params[name]), name
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"learner": Learner(SGD(1.0, 0.5), SGD(1.0, 0.5))},
-        {"learner": Learner(SGD(2.0, 0.5), SGD(2.0, 0.5))},
-        {"learner": Learner(SGD(2.0, 0.01), SGD(1.0, 0.5))},
-        {"learner": Learner(SGD(2.0, 0.5), SGD(1.0, 0.001))},
-        {"learner": Learner(Adam(), SGD(1.0, 0.5))},
-        {"num_workers": 5},
-        {"num_steps": 7},
-    ],
-)
+PLAIN = two_states.inner_loop(learner=Learner(SGD(2.0, 0.5), SGD(1.0, 0.5)), critic=None)
+RATES = {
+    "learner.policy.learning_rate": 1.0,
+    "learner.prediction.learning_rate": 2.0,
+    "learner.policy.max_grad_norm": 0.01,
+    "learner.prediction.max_grad_norm": 0.001,
+}
+A2C_NUMBERS = {"gamma": 0.5, "gae_lambda": 0.1, "value_weight": 0.1, "entropy_weight": 1.0}
+
+
+@pytest.mark.parametrize("path", RATES)
+def test_every_rate_of_the_inner_loop_matters(path):
+    two_states.assert_matters(PLAIN, path, RATES[path], RATES)
+
+
+@pytest.mark.parametrize("change", [{"learner": Learner(Adam(), SGD(1.0, 0.5))}, {"num_workers": 5}, {"num_steps": 7}])
 def test_every_setting_of_the_inner_loop_matters(change):
-    plain = two_states.inner_loop(learner=Learner(SGD(2.0, 0.5), SGD(1.0, 0.5)), critic=None)
-    two_states.assert_different(plain, replace(plain, **change))
+    two_states.assert_different(PLAIN, replace(PLAIN, **change))
 
 
-@pytest.mark.parametrize(
-    "change", [{"gamma": 0.5}, {"gae_lambda": 0.1}, {"value_weight": 0.1}, {"entropy_weight": 1.0}]
-)
-def test_every_setting_of_a2c_matters(change):
+@pytest.mark.parametrize("name", A2C_NUMBERS)
+def test_every_setting_of_a2c_matters(name):
     plain = two_states.inner_loop(A2C(), Learner(SGD(1.0, 100.0), SGD(1.0, 100.0)), critic=None)
-    two_states.assert_different(plain, replace(plain, objective=A2C(**change)))
+    numbers = {f"objective.{each}": value for each, value in A2C_NUMBERS.items()}
+    two_states.assert_matters(plain, f"objective.{name}", A2C_NUMBERS[name], numbers)
+
+
+def test_numbers_that_are_arguments_of_a_program_do_what_settings_do():
+    known = {"learner.policy.learning_rate": 2.0, "learner.policy.max_grad_norm": 0.5}
+    argument = two_states.params_after_updates(PLAIN, values=known)
+    small.assert_trees_close(argument, two_states.params_after_updates(PLAIN), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("torso", [MLP((8,)), CNN((4,), (8,))])

@@ -1,5 +1,6 @@
 """Meta-gradients as a run: lives last, end, restart, and are independent of each other."""
 
+import functools
 import itertools
 from dataclasses import replace
 from functools import partial
@@ -20,11 +21,17 @@ from metadisco.presets import registry
 from tests.support import remembering, small, toy, two_states
 
 TRAINER = small.gradient_trainer()
-STEP = jax.jit(TRAINER.step)
 
 
-def _go_on(step=STEP, state=None, num_steps=4):
+@functools.cache
+def program():
+    """The compiled meta-step."""
+    return jax.jit(TRAINER.step).lower(jax.random.key(0), jax.device_get(small.begun(TRAINER))).compile()
+
+
+def _go_on(step=None, state=None, num_steps=4):
     states, rows = [small.begun(TRAINER) if state is None else state], []
+    step = program() if step is None else step
     for i in range(num_steps):
         state, metrics = step(jax.random.key(i), jax.device_get(states[-1]))  # one program: it is on two devices
         states.append(state)
@@ -55,8 +62,7 @@ def test_agents_and_critics_move(history):
 
 
 def test_lives_are_not_sent_around(history):
-    program = STEP.lower(jax.random.key(0), history[0][0]).compile().as_text()
-    sent = scaling.communicated(program)
+    sent = scaling.communicated(program().as_text())
     num_params = sum(leaf.size for leaf in jax.tree.leaves(TRAINER.meta_params(history[0][0])))
     assert sent.pop("all-reduce") == pytest.approx(4 * num_params, rel=0.3)  # the gradient, and some counts
     agents = sum(leaf.nbytes for leaf in jax.tree.leaves(history[0][0].lives.life.agent_params))
@@ -101,7 +107,8 @@ def test_a_restarted_life_has_a_new_task_agent_and_critic(history):
 
 
 def test_first_lives_are_cut_short_at_different_times():
-    lives = small.begun(small.gradient_trainer(num_tasks=200)).lives
+    curriculum = DomainRandomization(remembering.ShortLives())
+    lives = small.begun(small.gradient_trainer(two_states.inner_loop(), curriculum, num_tasks=200)).lives
     assert len(set(lives.until.tolist())) > 2
     assert jnp.any(lives.until < lives.life.task.lifetime)
     assert jnp.min(lives.until) == 1

@@ -21,6 +21,7 @@ from metadisco.curricula.randomization import DomainRandomization
 from metadisco.envs.gridworld import oracle
 from metadisco.lives.critic import Critic, CriticOutput
 from metadisco.lives.learner import Learner
+from metadisco.lives.life import InitialCondition
 from metadisco.lives.normalization import Normalizer
 from metadisco.lives.tuned import TABLE_A2C, TABLE_A2C_LEARNER
 from metadisco.meta_training import level_scores
@@ -41,7 +42,7 @@ from metadisco.meta_training.level_scores import (
 )
 from metadisco.objectives.actor_critic import A2C
 from metadisco.objectives.lpg import LPG
-from tests.support import small, two_states
+from tests.support import remembering, small, two_states
 
 SCORES = (
     Return(),
@@ -57,9 +58,11 @@ SCORES = (
 )
 ONES = np.ones(4, np.float32)
 INNER = small.inner_loop(two_states.Linear(), critic=Critic())  # what is learned does not matter here
-LIVE = jax.jit(partial(INNER.live, slots=4))
-EVALUATE = jax.jit(partial(INNER.evaluate, slots=4))
-ASSESS = jax.jit(jax.vmap(lambda life: INNER.assess(life, INNER.act(life, KeyPurpose.VALIDATE)[0])))
+# Where no oracle is asked, lives are those of the smallest environment, whose programs compile in a third of the time.
+TINY = two_states.inner_loop()
+TINY_CURRICULUM = DomainRandomization(remembering.ShortLives())
+LIVE = jax.jit(partial(TINY.live, slots=4))
+EVALUATE = jax.jit(partial(TINY.evaluate, slots=4))
 REPLAY = PrioritizedLevelReplay(small.TASKS, capacity=8, replay_probability=1.0, fill_before_replay=0.5)
 CURRICULA = (
     DomainRandomization(small.TASKS),
@@ -85,6 +88,15 @@ def evidence(**change):
 def task_of(num, seed=0):
     """The first of some tasks."""
     return jax.tree.map(lambda leaf: leaf[0], small.initials(num, seed).task)
+
+
+def assess(inner, lives):
+    return jax.vmap(lambda life: inner.assess(life, inner.act(life, KeyPurpose.VALIDATE)[0]))(lives)
+
+
+@jax.jit
+def tiny_initials():
+    return InitialCondition(jax.random.split(jax.random.key(1), 4), remembering.tasks([5, 1, 3, 2]))
 
 
 _score = jax.jit(lambda score, known: score.score(known), static_argnums=0)
@@ -192,33 +204,34 @@ def gradient_trainer(score=Return(), **options):
     return small.gradient_trainer(INNER, score=score, **({"curriculum": REPLAY} | options))
 
 
-# Scores and curricula do not know each other, so that all of both are seen without every pair of them. The first ones
-# have each curriculum; a score alone is in the tests above, too.
+# Scores, curricula and trainers do not know each other, so that all of them are seen without every combination. The
+# first ones have each curriculum, with one trainer and the other in turn; a score alone is in the tests above, too.
 PAIRS = list(zip(SCORES, itertools.cycle(CURRICULA)))
-LATER = [pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS[len(CURRICULA) :]]
+FITS = [
+    pytest.param(*pair, build, marks=[] if i < len(CURRICULA) and i % 2 == j else [pytest.mark.slow])
+    for i, pair in enumerate(PAIRS)
+    for j, build in enumerate((trainer, gradient_trainer))
+]
 
 
-@pytest.mark.parametrize(("score", "curriculum"), PAIRS[: len(CURRICULA)] + LATER, ids=repr)
-def test_every_score_and_every_curriculum_fit_both_meta_optimizers(score, curriculum):
-    for build in (trainer, gradient_trainer):
-        run = small.altered(build(score), curriculum=curriculum)
-        key = jax.eval_shape(jax.random.key, 0)
-        before = jax.eval_shape(run.init, key)
-        after, metrics = jax.eval_shape(run.step, key, before)
-        assert jax.tree.structure(after) == jax.tree.structure(before)
-        assert {"score", "fitness", "env_steps"} <= set(metrics)
+@pytest.mark.parametrize(("score", "curriculum", "build"), FITS, ids=lambda each: getattr(each, "__name__", repr(each)))
+def test_every_score_and_every_curriculum_fit_both_meta_optimizers(score, curriculum, build):
+    run = small.altered(build(score), curriculum=curriculum)
+    key = jax.eval_shape(jax.random.key, 0)
+    before = jax.eval_shape(run.init, key)
+    after, metrics = jax.eval_shape(run.step, key, before)
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    assert {"score", "fitness", "env_steps"} <= set(metrics)
 
 
 def test_every_score_is_finite_for_lives_that_were_lived():
-    lives, _ = LIVE(small.population(INNER.objective, 4), small.initials(4))
-    returns, critic_outputs = EVALUATE(lives), ASSESS(lives)
-
     @jax.jit
-    def scores():
-        chosen = jnp.ones(4, bool)
+    def scores(population, initials):
+        lives, _ = INNER.live(population, initials, slots=4)
+        returns, critic_outputs, chosen = INNER.evaluate(lives, slots=4), assess(INNER, lives), jnp.ones(4, bool)
         return [score_lives(score, INNER, lives, returns, jnp.ones(4), critic_outputs, chosen) for score in SCORES]
 
-    found = np.array(scores())
+    found = np.array(scores(small.population(INNER.objective, 4), small.initials(4)))
     assert np.isfinite(found).all()
     assert len({tuple(row) for row in found.round(5)}) == len(SCORES)  # no two of them are the same
 
@@ -239,29 +252,30 @@ def test_scores_fill_the_buffer_whoever_improves_the_objective(run):
 
 
 def test_under_evolution_scores_compare_with_antagonists():
-    run, initials = trainer(Regret()), small.initials(4)
-    outcomes = jax.jit(run.domains[0].live)(small.population(INNER.objective, 4), (initials, jnp.arange(4.0)))
+    run, initials = small.altered(trainer(Regret()), inner=TINY, curriculum=TINY_CURRICULUM), tiny_initials()
+    outcomes = jax.jit(run.domains[0].live)(small.population(TINY.objective, 4), (initials, np.arange(4.0)))
     np.testing.assert_allclose(outcomes.score, np.arange(4.0) - np.asarray(outcomes.fitness), rtol=1e-5, atol=1e-6)
     returns, num_updates = jax.jit(run.domains[0].live_as_antagonists)(initials)
-    alone = jax.jit(partial(trained_antagonist(Regret(), INNER).live, (), slots=4))(initials)[1]
+    alone = jax.jit(partial(trained_antagonist(Regret(), TINY).live, (), slots=4))(initials)[1]
     np.testing.assert_allclose(returns, alone.fitness, rtol=1e-5, atol=1e-6)
     assert num_updates == np.sum(initials.task.lifetime)
 
 
 def test_under_evolution_the_critic_evaluates_the_trained_agent_and_changes_nothing():
-    initials, population = small.initials(4), small.population(INNER.objective, 4)
-    outcomes = jax.jit(trainer(L1ValueLoss()).domains[0].live)(population, (initials, jnp.zeros(4)))
+    run = small.altered(trainer(L1ValueLoss()), inner=TINY, curriculum=TINY_CURRICULUM)
+    initials, population = tiny_initials(), small.population(TINY.objective, 4)
+    outcomes = jax.jit(run.domains[0].live)(population, (initials, np.zeros(4)))
     lives, _ = LIVE(population, initials)
-    expected = np.mean(np.abs(np.asarray(ASSESS(lives).advantage)), axis=(1, 2))
+    expected = np.mean(np.abs(np.asarray(jax.jit(partial(assess, TINY))(lives).advantage)), axis=(1, 2))
     np.testing.assert_allclose(outcomes.score, expected, rtol=1e-5, atol=1e-6)
-    plain, _ = jax.jit(partial(replace(INNER, critic=None).live, slots=4))(population, initials)
+    plain, _ = jax.jit(partial(replace(TINY, critic=None).live, slots=4))(population, initials)
     small.assert_trees_close(replace(lives, critic=None), plain, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
 def history():
     """States and metrics of a run by meta-gradients with antagonists."""
-    run = gradient_trainer(Regret(), curriculum=DomainRandomization(small.TASKS))
+    run = small.gradient_trainer(TINY, TINY_CURRICULUM, score=Regret())
     states, rows, step = [small.begun(run)], [], jax.jit(run.step)
     for i in range(5):
         state, metrics = step(jax.random.key(i), jax.device_get(states[-1]))  # one program: it is on two devices
@@ -279,7 +293,7 @@ def test_by_meta_gradients_antagonists_live_in_lock_step_and_restart_with_their_
 
 
 def test_by_meta_gradients_the_score_is_of_lives_that_came_to_their_end(history):
-    evaluate, seen = jax.jit(partial(trained_antagonist(Regret(), INNER).evaluate, slots=4)), 0
+    evaluate, seen = jax.jit(partial(trained_antagonist(Regret(), TINY).evaluate, slots=4)), 0
     for state, metrics in zip(history[0][1:], history[1], strict=True):
         finished = np.asarray(state.lives.life.num_updates) >= np.asarray(state.proposal.tasks.lifetime)
         assert np.isfinite(metrics["score"]) == np.any(finished)
@@ -295,7 +309,7 @@ def test_by_meta_gradients_an_antagonist_learns_as_it_would_alone(history):
     before, state = history[0][:2]
     going_on = ~np.asarray(before.lives.is_over)
     until = np.minimum(before.lives.until, 2)
-    alone, _ = jax.jit(partial(trained_antagonist(Regret(), INNER).advance, (), slots=4))(before.antagonists, until)
+    alone, _ = jax.jit(partial(trained_antagonist(Regret(), TINY).advance, (), slots=4))(before.antagonists, until)
     alone = jax.device_get(alone.agent_params)
     for name, table in jax.device_get(state.antagonists.agent_params).items():
         np.testing.assert_allclose(table[going_on], alone[name][going_on], rtol=1e-5, atol=1e-6)
@@ -353,11 +367,8 @@ def test_a_normalized_score_is_its_formula_on_the_scale_of_the_level(base, expec
         np.testing.assert_allclose(_score(NormalizedScore(base), measured(scale)), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [0.01, 100.0])
-def test_rewards_times_a_number_leave_normalized_scores_as_they_are(scale):
+def test_rewards_times_a_number_leave_normalized_scores_as_they_are():
     initials = small.initials(5, seed=4)
-    level = initials.task.level
-    paid = replace(initials.task, level=replace(level, reward=scale * level.reward))
     scores = [NormalizedScore(Regret(Expert())), NormalizedScore(Return()), NormalizedScore(Learnability(0.3))]
 
     @jax.jit
@@ -366,9 +377,11 @@ def test_rewards_times_a_number_leave_normalized_scores_as_they_are(scale):
         returns, chosen = INNER.evaluate(lives, slots=5), jnp.ones(5, bool)
         return [score_lives(score, INNER, lives, returns, jnp.zeros(5), None, chosen) for score in scores]
 
-    plain, other = np.array(of(initials.task)), np.array(of(paid))
-    np.testing.assert_allclose(other, plain, rtol=2e-3, atol=2e-4)
+    plain, level = np.array(of(initials.task)), initials.task.level
     assert (plain.std(axis=1) > 0.01).all()
+    for scale in (0.01, 100.0):
+        paid = replace(level, reward=np.float32(scale) * np.asarray(level.reward))
+        np.testing.assert_allclose(np.array(of(replace(initials.task, level=paid))), plain, rtol=2e-3, atol=2e-4)
 
 
 def test_the_scale_of_a_grid_world_is_from_the_random_policy_to_the_optimum():

@@ -64,6 +64,8 @@ def test_bonus_and_power_equal_the_numpy_reference():
     wanted, _ = by_hand.targets((), first_state(by_hand), predictions, trajectory, PROGRESS)
     found, state = OBJECTIVE.targets(net, first_state(), predictions, trajectory, PROGRESS)
     np.testing.assert_allclose(found.value, wanted.value, rtol=1e-4, atol=1e-4)
+    _, metrics = OBJECTIVE.loss(net, found, predictions.now, trajectory, PROGRESS)
+    np.testing.assert_allclose([metrics[name] for name in OUTPUTS], [bonus, power], rtol=1e-5)
     np.testing.assert_array_equal(state.visits, np.bincount(np.asarray(trajectory.obs).ravel(), minlength=5))
 
 

@@ -117,6 +117,13 @@ def test_package_and_project_have_the_same_version():
     if not isinstance(version, ast.Constant):
         pytest.skip("metadisco.__version__ is not written out: it is that of the installed package")
     assert version.value == PROJECT["version"]
+    assert f"\nversion: {version.value}\n" in (ROOT / "CITATION.cff").read_text()
+    released = re.findall(r"(?m)^## \[(\d[^]]*)\] - (\d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text())
+    assert released[0][0] == version.value
+
+
+def test_a_checkout_is_small():
+    assert sum(path.stat().st_size for path in repository_files()) < 5e6, "leave out what a command makes again"
 
 
 def functions() -> Iterator[tuple[str, str, int, int]]:

@@ -425,18 +425,19 @@ def test_evaluation_that_is_damaged_is_said_to_be(run, tmp_path):
 
 
 @pytest.mark.parametrize("error", [CheckpointError("no <tensors> left"), OSError("no <tensors> left")])
-def test_file_that_cannot_be_read_is_said_and_the_rest_stands(run, tmp_path, monkeypatch, error):
+def test_file_that_cannot_be_read_is_said_and_the_rest_stands(unfinished, monkeypatch, error):
     monkeypatch.setattr(gallery, "kept_levels", failing(error))
-    page = reports.write(shutil.copytree(run, tmp_path / "run")).read_text()
+    page = reports.write(unfinished).read_text()
     assert f"could not be made: {type(error).__name__}: no &lt;tensors&gt; left" in section(page, "kept")
-    assert "<svg" in section(page, "learning")
+    assert "<svg" in section(page, "training")
+    assert "inner.objective.width" in section(page, "settings")
 
 
 @pytest.mark.parametrize("kind", [AttributeError, TypeError, KeyError, ValueError, ZeroDivisionError])
-def test_mistake_in_a_section_is_raised(run, tmp_path, monkeypatch, kind):
+def test_mistake_in_a_section_is_raised(unfinished, monkeypatch, kind):
     monkeypatch.setattr(gallery, "kept_levels", failing(kind("a mistake")))
     with pytest.raises(kind, match="a mistake"):
-        reports.write(shutil.copytree(run, tmp_path / "run"))
+        reports.write(unfinished)
 
 
 def failing(error):
@@ -509,9 +510,16 @@ def drift_run(folder, *, num_domains=1):
     return folder
 
 
+@pytest.fixture(scope="module")
+def drift_pages(tmp_path_factory):
+    """Reports of runs that learned a drift, by the number of domains."""
+    folder = tmp_path_factory.mktemp("drifts")
+    return {num: reports.write(drift_run(folder / f"run {num}", num_domains=num)).read_text() for num in (1, 2)}
+
+
 @pytest.mark.parametrize("num_domains", [1, 2])
-def test_report_of_a_drift_has_no_error_note(tmp_path, num_domains):
-    page = reports.write(drift_run(tmp_path / "run", num_domains=num_domains)).read_text()
+def test_report_of_a_drift_has_no_error_note(drift_pages, num_domains):
+    page = drift_pages[num_domains]
     found = re.findall(r'<section id="(\w+)">', page)
     wanted = {"scores", "drift", "training", "distribution", "learning", "history", "settings", "provenance"}
     assert set(found) == wanted
@@ -521,8 +529,8 @@ def test_report_of_a_drift_has_no_error_note(tmp_path, num_domains):
     assert not re.search(r"\w+Error\b|has no attribute", page)
 
 
-def test_report_of_a_drift_speaks_of_drifts_and_environments(tmp_path):
-    page = reports.write(drift_run(tmp_path / "run")).read_text()
+def test_report_of_a_drift_speaks_of_drifts_and_environments(drift_pages):
+    page = drift_pages[1]
     text = page.replace("\N{NO-BREAK SPACE}", " ")
     assert "could not be made" not in page
     assert not re.search(r"\b1 (unseen )?levels", text)

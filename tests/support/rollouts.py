@@ -1,6 +1,7 @@
 """Made-up rollouts of an actor-critic and random weights for nets, for objectives by a schedule."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from metadisco.objectives.base import Predictions
 NUM_STEPS, NUM_WORKERS, NUM_ACTIONS = 6, 3, 4
 
 
+@dataclass(frozen=True)  # all are equal, so that they share a compilation
 class Known:
     """An agent whose parameters are its outputs along a rollout."""
 
@@ -32,12 +34,12 @@ def experience(seed=0, scale=1.0):
     rng = np.random.default_rng(seed)
     terminated = rng.random((NUM_STEPS, NUM_WORKERS)) < 0.2
     truncated = ~terminated & (rng.random((NUM_STEPS, NUM_WORKERS)) < 0.2)
-    index = jnp.zeros((NUM_STEPS, NUM_WORKERS), jnp.int32)
+    index = jnp.asarray(np.zeros((NUM_STEPS, NUM_WORKERS), np.int32))
     reward = np.where(rng.random((NUM_STEPS, NUM_WORKERS)) < 0.5, rng.normal(size=(NUM_STEPS, NUM_WORKERS)), 0.0)
     trajectory = Trajectory(
         obs=index,
         action=jnp.asarray(rng.integers(0, NUM_ACTIONS, (NUM_STEPS, NUM_WORKERS)), jnp.int32),
-        log_prob=jnp.zeros((NUM_STEPS, NUM_WORKERS)),
+        log_prob=jnp.asarray(np.zeros((NUM_STEPS, NUM_WORKERS), np.float32)),
         reward=jnp.asarray(scale * reward, jnp.float32),
         terminated=jnp.asarray(terminated),
         truncated=jnp.asarray(truncated),
@@ -56,6 +58,7 @@ def visiting(num_obs, seed=0, scale=1.0):
     return replace(trajectory, obs=jnp.asarray(obs, jnp.int32)), predictions
 
 
+@partial(jax.jit, static_argnums=(0, 1))
 def random_net(objective, seed=1):
     leaves, structure = jax.tree.flatten(objective.init(jax.random.key(seed)))
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))

@@ -16,6 +16,7 @@ from metadisco.envs.base import Discrete, EnvSpec, Step
 from metadisco.lives.critic import Critic
 from metadisco.lives.learner import Learner
 from metadisco.lives.life import InnerLoop
+from tests.support import traced
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ def task(lifetime=20):
 
 
 @partial(jax.jit, static_argnums=0)
-def params_after_updates(inner, num_updates=3):
-    """The parameters of an agent that has done so many updates."""
+def params_after_updates(inner, num_updates=3, values=None):
+    """The parameters of an agent that has done so many updates. Settings in `values` are arguments of the program."""
+    inner = traced.with_values(inner, values or {})
     meta_params = inner.objective.init(jax.random.key(0))
     life = inner.begin(jax.random.key(0), task())
     return jax.lax.fori_loop(0, num_updates, lambda _, life: inner.update(meta_params, life)[0], life).agent_params
@@ -86,7 +88,18 @@ def params_after_updates(inner, num_updates=3):
 def assert_different(one, other):
     """Agents of two inner loops learn something else."""
     left, right = params_after_updates(one), params_after_updates(other)
-    assert any(np.any(np.asarray(left[name]) != right[name]) for name in left)
+    assert _differ(left, right)
+
+
+def assert_matters(inner, path, value, known):
+    """Agents learn something else where a number is another one; `known` are the numbers that have the same program."""
+    known = traced.values_of(inner, known)
+    left, right = (params_after_updates(inner, values=values) for values in (known, known | {path: value}))
+    assert _differ(left, right)
+
+
+def _differ(left, right):
+    return any(np.any(np.asarray(left[name]) != right[name]) for name in left)
 
 
 def check_slope(inner, meta_params, unroll):

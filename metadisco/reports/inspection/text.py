@@ -8,6 +8,7 @@ import numpy as np
 from metadisco.checkpoints import checkpoint
 from metadisco.checkpoints.card import meta_steps_done
 from metadisco.checkpoints.checkpoint import Discovered
+from metadisco.core.score_table import counted
 from metadisco.evaluation import meta_test
 from metadisco.objectives.base import learned_optimizer
 from metadisco.objectives.drift import verdicts, violations
@@ -230,7 +231,7 @@ def _entropy(found: Inspection) -> Any:
     places = (0, NUM_POINTS // 4, NUM_POINTS // 2, NUM_POINTS)
     table = _table("nats", *(f"n/N = {place / NUM_POINTS:g}" for place in places))
     for lifetime, row in zip(LIVED, found.entropy):
-        table.add_row(f"lives of {lifetime} updates", *(f"{row[place]:.2f}" for place in places))
+        table.add_row(f"lives of {counted(lifetime, 'update')}", *(f"{row[place]:.2f}" for place in places))
     return _section(
         "What it does to entropy",
         table,

@@ -111,14 +111,15 @@ def test_a_distance_that_choices_do_not_keep_is_refused():
 
 def test_levels_are_opened_only_where_no_object_is_reachable():
     made, draft, _ = jax.device_get(compose(REACHABLE))
-    closed = jax.vmap(REACHABLE.furnish)(
-        jax.vmap(REACHABLE.design(NUM_BINS)._blocked)(draft),
-        draft.start,
-        draft.object_cell,
-        draft.parameters,
-        draft.max_steps,
-    )
-    is_accepted = np.asarray(jax.vmap(REACHABLE.accepts)(closed))
+
+    @jax.jit
+    @jax.vmap
+    def close(draft):
+        walls = REACHABLE.design(NUM_BINS)._blocked(draft)
+        level = REACHABLE.furnish(walls, draft.start, draft.object_cell, draft.parameters, draft.max_steps)
+        return level, REACHABLE.accepts(level)
+
+    closed, is_accepted = jax.device_get(close(draft))
     assert 0.1 < is_accepted.mean() < 0.9
     np.testing.assert_array_equal((closed.walls == made.walls).all(1), is_accepted)
 
@@ -166,8 +167,9 @@ def test_every_choice_can_be_seen(family):
 
 def test_sides_and_numbers_are_chosen_directly():
     design = PAPER.design(NUM_BINS)
-    draft = design.place(design.begin(), jnp.int32(SIDE), jnp.int32(2), 0.5)
-    draft = design.place(draft, jnp.int32(NUMBER), jnp.int32(1), 0.5)
+    place = jax.jit(design.place)
+    draft = place(design.begin(), np.int32(SIDE), np.int32(2), 0.5)
+    draft = place(draft, np.int32(NUMBER), np.int32(1), 0.5)
     assert (int(draft.side), int(draft.number)) == (6, 2)
 
 
@@ -185,11 +187,8 @@ def test_a_bin_holds_its_share_of_the_range(num_bins):
     assert design.num_options == max(25, num_bins)
     draft = replace(design.begin(), side=jnp.int32(5), object_cell=jnp.array([3]))
     step = jnp.int32(design.num_steps - 2)  # p_respawn
-    values = [
-        float(design.finish(design.place(draft, step, jnp.int32(option), uniform)).p_respawn[0])
-        for option in range(num_bins)
-        for uniform in (0.0, 0.999999)
-    ]
+    made = jax.jit(lambda option, uniform: design.finish(design.place(draft, step, option, uniform)).p_respawn[0])
+    values = [float(made(np.int32(option), uniform)) for option in range(num_bins) for uniform in (0.0, 0.999999)]
     edges = 0.001 * 100 ** (np.arange(num_bins + 1) / num_bins)
     np.testing.assert_allclose(values[::2], edges[:-1], rtol=1e-4)
     np.testing.assert_allclose(values[1::2], edges[1:], rtol=1e-4)

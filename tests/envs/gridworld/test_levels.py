@@ -167,15 +167,19 @@ def test_objects_are_in_reach_and_not_nearer_than_asked_for():
         counts.append(len(away))
     assert min(nearest) == 6
     assert set(counts) >= {2, 3}
-    np.testing.assert_array_equal(
-        jax.vmap(lambda level: object_distance(levels.env, level, level.object_cell >= 0))(drawn), nearest
-    )
+    np.testing.assert_array_equal(nearest_distance(levels.env, drawn), nearest)
+
+
+@partial(jax.jit, static_argnums=0)
+@partial(jax.vmap, in_axes=(None, 0))
+def nearest_distance(env, level):
+    return object_distance(env, level, level.object_cell >= 0)
 
 
 def test_labyrinths_have_one_object_far_away():
     drawn = jax.device_get(draw(LABYRINTHS, 20))
     assert_legal(drawn)
-    away = np.asarray(jax.vmap(lambda level: object_distance(LABYRINTHS.env, level, level.object_cell >= 0))(drawn))
+    away = np.asarray(nearest_distance(LABYRINTHS.env, drawn))
     assert ((away >= 12) & np.isfinite(away)).all()
     assert drawn.object_cell.shape == (20, 1)
 
@@ -194,9 +198,9 @@ def test_compiled_and_vmapped_sample_equals_single_samples(paper_levels):
 
 
 def test_distinct_free_cells_are_uniform_over_ordered_pairs():
-    walls = jnp.array([False, True, False, False])
-    uniforms = jax.random.uniform(jax.random.key(0), (6000, 4))
-    pairs = np.asarray(jax.vmap(lambda some: distinct_free_cells(some, walls, 2))(uniforms))
+    walls = np.array([False, True, False, False])
+    uniforms = np.random.default_rng(0).random((6000, 4), np.float32)
+    pairs = np.asarray(jax.jit(jax.vmap(lambda some: distinct_free_cells(some, walls, 2)))(uniforms))
     counts = [np.sum((pairs == pair).all(axis=1)) for pair in [(0, 2), (0, 3), (2, 0), (2, 3), (3, 0), (3, 2)]]
     assert sum(counts) == 6000
     assert stats.chisquare(counts).pvalue > 0.001
@@ -253,7 +257,7 @@ def test_stacked_levels_keep_their_returns():
         HandDesigned(2, 3, 20, kind[:1]),
         HandDesigned(4, 2, 30, kind, walls="..\n.#\n..\n#."),
     ]
-    pairs = [(design.env, design.sample(jax.random.key(2))) for design in designs]
+    pairs = [(design.env, jax.device_get(jax.jit(design.sample)(jax.random.key(2)))) for design in designs]
     env, levels = stack_levels(pairs)
     assert (env.rows, env.columns, env.num_objects, env.num_types) == (4, 3, 2, 2)
     solve = jax.jit(optimal_return, static_argnums=0)
