@@ -118,3 +118,12 @@ def test_the_shortest_formula_within_the_tolerance_is_chosen():
     front = [Formula(parse(text, ("x",)), error) for text, error in (("0.5", 1.0), ("2.0 * x", 0.02), ("x**2", 0.015))]
     assert fronts.chosen(front, 0.01).text == "2.0 * x"
     assert fronts.chosen(front, 0.001).text == "x**2"
+
+
+def test_constants_are_fitted_to_all_samples_alike_though_a_search_is_told_of_the_unusual_ones():
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.normal(size=4000).astype(np.float32)}
+    values = np.where(np.arange(4000) % 40 == 0, 5.0, 0.0).astype(np.float32)
+    function = fronts.Function("f", inputs, values, np.arange(4000) % 4 == 3, rules.as_it_is, {"column": "x"})
+    shortest = fronts.front(function, search=Search(30, 2, 1, 100, 5), seed=0)[0]
+    assert shortest.expression.value == pytest.approx(np.mean(values[~function.held_out]), rel=0.05)
