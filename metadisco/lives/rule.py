@@ -8,6 +8,7 @@ steps and learned optimizers, is in `metadisco.lives.wrapped_optimizer`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,8 @@ class Rule:
     apply: Callable[[AgentParams, Obs], Outputs]
 
     def __post_init__(self) -> None:
-        _ = self.heads
+        check_discovered(self.discovered)
+        _ = self.heads  # which raises where the spaces do not fit
 
     @property
     def heads(self) -> Heads:
@@ -156,6 +158,15 @@ class Rule:
     def _agent(self) -> Agent:
         heads = tuple(self.heads.items())
         return Agent(ForeignNetwork(self.apply, heads), self.spec, heads)
+
+
+def check_discovered(discovered: Any) -> None:
+    """Raise ValueError where something else is given, such as a name."""
+    if not isinstance(discovered, Discovered):
+        raise ValueError(
+            f"an objective with its meta-parameters is needed, as metadisco.load(NAME) or "
+            f"metadisco.Discovered(metadisco.PPO(), ()), got {discovered!r}"
+        )
 
 
 def _checked(trajectory: Trajectory) -> Trajectory:

@@ -18,6 +18,7 @@ from metadisco.agents.learned_optimizer import LearnedOptimizer, LearningStep
 from metadisco.agents.optimizers import OptState
 from metadisco.checkpoints.checkpoint import Discovered
 from metadisco.core.types import AgentParams, Key, MetaParams, Progress
+from metadisco.lives.rule import check_discovered
 from metadisco.objectives.base import HasOptimizer, Objective, ScalesSteps
 
 Layers = Callable[[AgentParams], tuple[Sequence[AgentParams], Sequence[AgentParams]]]
@@ -56,8 +57,8 @@ def wrap_optimizer(
         base: any optax transformation.
         discovered: what `metadisco.load` returns.
         layers: parameters to the layers of the policy and those of all predictions, two lists of subtrees, from input
-            to output; the last of each is a head. A torso that both share is the policy's. Every array must be in one
-            of them. Not needed for a drift or LPG.
+            to output; the last of each is the head, or all heads as one subtree. A torso that both share is the
+            policy's. Every array must be in one of them. Not needed for a drift or LPG.
         key: of the noise of a learned optimizer. It is part of the state, so replicas with equal states draw equally.
 
     Example:
@@ -69,6 +70,7 @@ def wrap_optimizer(
         >>> {name: leaf.tolist() for name, leaf in updates.items()}
         {'pi': [-0.5, -0.5], 'v': [-1.0]}
     """
+    check_discovered(discovered)
     objective, tx = discovered.objective, optax.with_extra_args_support(base)
     has_factors = isinstance(_innermost(objective), ScalesSteps)
     if not isinstance(objective, HasOptimizer) and not has_factors:

@@ -269,6 +269,8 @@ def test_rollouts_that_do_not_fit_are_refused():
         PPO.targets(PARAMS, (), replace(seen, reward=seen.reward[..., None]), progress)
     with pytest.raises(ValueError, match=r"whole rollout, \[T, B\], got rewards of shape \(5,\)"):
         PPO.targets(PARAMS, (), jax.tree.map(lambda leaf: leaf[:, 0], seen), progress)
+    with pytest.raises(ValueError, match=r"metadisco.load\(NAME\)"):
+        metadisco.Rule("lpg-grid", SPEC, PPO.apply)
     with pytest.raises(ValueError, match="discrete action spaces"):
         metadisco.Rule(metadisco.Discovered(metadisco.LPG(), ()), replace(SPEC, action=metadisco.Box((2,))), PPO.apply)
 
@@ -276,6 +278,8 @@ def test_rollouts_that_do_not_fit_are_refused():
 def test_optimizers_that_lack_something_are_refused():
     learned = metadisco.Discovered(RESIDUAL, drawn(RESIDUAL))
     sgd = optax.sgd(0.1)
+    with pytest.raises(ValueError, match=r"metadisco.load\(NAME\)"):
+        metadisco.wrap_optimizer(sgd, "lpg-grid")
     with pytest.raises(ValueError, match="give wrap_optimizer their layers="):
         metadisco.wrap_optimizer(sgd, SCHEDULE)
     with pytest.raises(ValueError, match="give wrap_optimizer a key="):
