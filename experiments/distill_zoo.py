@@ -1,6 +1,6 @@
 """The rules of the zoo as formulas, and how the formulas do beside their originals: the numbers of docs/formulas.md.
 
-    python experiments/distill_zoo.py lpo-quick ta-lpo-quick
+    python -m experiments.distill_zoo lpo-quick ta-lpo-quick
 
 The script can be stopped at any time and goes on where it was: formulas and scores are kept in `--runs`.
 """
@@ -9,11 +9,11 @@ import argparse
 import json
 from pathlib import Path
 
+from experiments.pages import write_json
 from metadisco import cli
 from metadisco.checkpoints import checkpoint
 from metadisco.core import score_table
 from metadisco.core.provenance import provenance
-from metadisco.evaluation import results
 
 # name in the zoo -> options of `metadisco distill`, and of `metadisco evaluate`
 DRIFT = ["--suite", "Acrobot-v1", "--suite", "Pendulum-v1", "--seeds", "8"]
@@ -75,7 +75,7 @@ def main() -> None:
         measured = measure(name, known.runs, known.seed) | {"provenance": provenance()}
         print(markdown(name, measured), flush=True)
         before = json.loads(document.read_text()) if document.exists() else {}
-        results.write_json(document, before | {name: measured})
+        write_json(document, before | {name: measured})
 
 
 if __name__ == "__main__":
