@@ -144,7 +144,7 @@ def label_ends(axes: "Axes", labels: Sequence[Label], *, highest: float = 1.0) -
     gap = 15 / (axes.get_position().height * HEIGHT)  # a line of text
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
-    seen = sorted(label for label in labels if np.isfinite(label[0]))
+    seen = sorted((y, text.replace(" + ", " +\n"), hue) for y, text, hue in labels if np.isfinite(y))
     along = axes.yaxis.get_transform().transform  # a logarithm where the axis is logarithmic
     (low, high), ends = along(np.array([low, high])), along(np.array([y for y, _, _ in seen]))
     places = np.clip((ends - low) / (high - low), 0.0, highest)
