@@ -132,7 +132,8 @@ def test_replicas_of_the_stoix_style_stay_equal_and_see_different_rollouts(is_le
 )
 def test_agents_learn_in_the_purejaxrl_style(name, env, random, least):
     train = in_purejaxrl_style.make_train(metadisco.load(name), env_name=env)
-    returns = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 2))
+    # One after the other: XLA waits forever on few cores where it has batched products of so many rows.
+    returns = jax.jit(lambda keys: jax.lax.map(train, keys))(jax.random.split(jax.random.key(0), 2))
     assert jnp.nanmean(returns[:, :2]) < (random + least) / 2
     assert jnp.nanmean(returns[:, -32:]) > least
 
