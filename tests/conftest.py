@@ -27,8 +27,6 @@ _CHEAPER = (
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
     _flags = os.environ.get("XLA_FLAGS", "").split()
     os.environ["XLA_FLAGS"] = " ".join([*_flags, *(flag for flag in _CHEAPER if flag not in _flags)])
-# Programs do not say for each operation by which lines of Python it was made, a tenth of the time of making them.
-os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 os.environ["MPLBACKEND"] = "Agg"
 
 import jax  # noqa: E402 - it reads the environment when it is imported
@@ -42,7 +40,6 @@ jax.config.update(
     "jax_persistent_cache_min_compile_time_secs", float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"])
 )
 jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
-jax.config.update("jax_traceback_in_locations_limit", int(os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"]))
 jax.config.update("jax_num_cpu_devices", 2)
 
 
