@@ -1,6 +1,5 @@
 """The contract of objectives: what learners, meta-optimizers and checkpoints rely on."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -53,7 +52,7 @@ def check_objective(objective: Objective, spec: EnvSpec = SPEC) -> None:
     heads = _check_heads(name, objective, spec)
     population = _check_init(name, objective)
     agent = Agent(Constant(), spec, tuple(heads.items()))
-    experiences = _experiences(jax.random.split(jax.random.key(0), NUM_EXAMPLES), agent)
+    experiences = contract.stack_of(lambda key: _experience(key, agent), NUM_EXAMPLES)
     progress = Progress(jnp.array([3, 0], jnp.int32), jnp.array([20, 1], jnp.int32))
     states = _check_init_state(name, objective, agent, experiences)
     _check_shapes(name, objective, population, states, experiences, progress)
@@ -282,10 +281,8 @@ def _update(
     return told | {"gradient": gradient}
 
 
-@partial(jax.jit, static_argnums=1)  # one program for all objectives with the same heads
-@partial(jax.vmap, in_axes=(0, None))
-def _experiences(key: Key, agent: Agent) -> tuple[Trajectory, Predictions, Outputs]:
-    """For each key a rollout, the agent's outputs when it acted, and its outputs after an update.
+def _experience(key: Key, agent: Agent) -> tuple[Trajectory, Predictions, Outputs]:
+    """A rollout, the agent's outputs when it acted, and its outputs after an update.
 
     What it said is drawn, so that it differs from step to step; the agent's parameters are some others.
     """
